@@ -1,0 +1,74 @@
+"""Group commit: what arrives while a flush is in flight goes out together in the next one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects items into batches without a timer; each caller gets its own result or error.
+
+    The first item starts a flush at the loop's next turn, so what was submitted in one turn goes
+    out together and a lone item waits for nobody.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        most: int,
+    ) -> None:
+        """`flush` gets up to `most` items and returns one result or error for each, in order."""
+        self._flush = flush
+        self._most = most
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._flushing: asyncio.Task[None] | None = None
+
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Queue the item now; the future is done when its batch is. Not awaiting it is fine."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_mark_retrieved)
+        self._waiting.append((item, future))
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._run())
+        return future
+
+    async def drain(self) -> None:
+        """Return when everything submitted so far is done."""
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing])
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                size = min(len(self._waiting), self._most)
+                batch = [self._waiting.popleft() for _ in range(size)]
+                await self._flush_one(batch)
+        finally:
+            self._flushing = None
+
+    async def _flush_one(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+
+def _mark_retrieved(future: "asyncio.Future[Result]") -> None:
+    """Keep a result that nobody waits for from being reported as a forgotten error."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,233 @@
+"""Carries one order from its stored status to rest: terminal, or waiting for its next attempt."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from order_engine import observe
+from order_engine.domain.errors import (
+    ChainUnavailable,
+    ReasonCode,
+    StepFailed,
+)
+from order_engine.domain.events import (
+    AttemptFailed,
+    Fact,
+    OrderFailed,
+    RouteCompared,
+    SwapConfirmed,
+    TransactionBuilt,
+    TransactionSigned,
+)
+from order_engine.domain.lifecycle import TERMINAL, apply
+from order_engine.domain.money import BaseUnits, min_out
+from order_engine.domain.order import Attempt, AttemptOutcome, OrderStatus
+from order_engine.domain.retry import RetryPolicy, after_failure
+from order_engine.domain.routing import choose_quote
+from order_engine.engine.quoting import ask_venues
+from order_engine.engine.settlement import Proof, Settlement
+from order_engine.ports import (
+    SLIPPAGE_ERROR,
+    Blockhash,
+    Chain,
+    Claim,
+    Clock,
+    OrderReader,
+    OrderStore,
+    ProvenOutcome,
+    Venue,
+    Write,
+)
+
+_AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
+_BLOCKHASH_RETRY_S: Final = 0.5
+
+
+class ExecutionPolicy(msgspec.Struct, frozen=True):
+    """The limits of an order's execution."""
+
+    retry: RetryPolicy
+    quote_timeout_s: float
+    max_claims: int
+
+
+class Journal:
+    """One claimed order and its writes: in order, under one fence, awaited only where it matters."""
+
+    def __init__(self, store: OrderStore, clock: Clock, claim: Claim) -> None:
+        """Start from the order as it was claimed."""
+        self._store = store
+        self._clock = clock
+        self._fence = claim.fence
+        self._last_write: Awaitable[None] | None = None
+        self.order = claim.order
+
+    def note(
+        self,
+        fact: Fact,
+        *,
+        signed: Attempt | None = None,
+        proven: ProvenOutcome | None = None,
+    ) -> None:
+        """Apply the fact and queue its write. A crash may forget it until `commit` returns."""
+        before = self.order
+        self.order, event = apply(before, fact, self._clock.now_ms())
+        due_in_ms = fact.retry_in_ms if isinstance(fact, AttemptFailed) else 0
+        self._last_write = self._store.record(
+            Write(self.order, (event,), before.seq, self._fence, due_in_ms, signed, proven)
+        )
+
+    async def commit(self) -> None:
+        """Return when everything noted is stored; raises Fenced or StoreUnavailable.
+
+        Writes are refused unless they follow from the stored one, so the last one speaks for all.
+        """
+        if self._last_write is not None:
+            await self._last_write
+            self._last_write = None
+
+
+class Executor:
+    """Performs what the domain decides, through the ports."""
+
+    def __init__(  # noqa: PLR0913 - the ports it speaks through
+        self,
+        venues: Mapping[str, Venue],
+        chain: Chain,
+        store: OrderStore,
+        reader: OrderReader,
+        settlement: Settlement,
+        clock: Clock,
+        randomness: Callable[[], float],
+        policy: ExecutionPolicy,
+    ) -> None:
+        """`randomness` returns numbers in [0, 1) for the jitter of the backoff."""
+        self._venues = venues
+        self._chain = chain
+        self._store = store
+        self._reader = reader
+        self._settlement = settlement
+        self._clock = clock
+        self._randomness = randomness
+        self._policy = policy
+
+    async def run(self, claim: Claim) -> None:
+        """Work on the order until it rests; everything is committed when this returns.
+
+        Raises Fenced when another worker owns it, StoreUnavailable when nothing can be known.
+        Whatever was stored before a crash is where the next run goes on.
+        """
+        journal = Journal(self._store, self._clock, claim)
+        live: Attempt | None = None
+        if claim.claims > self._policy.max_claims and not claim.order.is_in_doubt:
+            self._park(journal, claim.claims)
+        elif claim.order.is_in_doubt:
+            live = (await self._reader.attempts(claim.order.order_id))[-1]
+        else:
+            await self._route_if_needed(journal)
+            if journal.order.status not in _AT_REST:
+                live = await self._build_and_sign(journal)
+        if live is not None:
+            await self._settle(journal, live)
+        await journal.commit()
+        order = journal.order
+        if order.status in TERMINAL:
+            elapsed_ms = order.updated_at_ms - order.created_at_ms
+            observe.order_ended(order.order_id, order.status, order.attempt, elapsed_ms, order.reason_code)
+
+    async def _route_if_needed(self, journal: Journal) -> None:
+        """Compare the venues, unless a run before this one did: its minimum out still holds."""
+        if journal.order.status not in (OrderStatus.PENDING, OrderStatus.RETRYING):
+            return
+        request = journal.order.request
+        answers = await ask_venues(self._venues.values(), request, self._policy.quote_timeout_s)
+        route = choose_quote(answers)
+        minimum = min_out(route.winner.amount_out, request.slippage_bps) if route.winner else None
+        journal.note(RouteCompared(route, minimum))
+        if route.failure is not None:
+            self._fail(journal, route.failure)
+
+    async def _build_and_sign(self, journal: Journal) -> Attempt | None:
+        """Build and sign the swap and commit it: after this, and never before, it may be sent."""
+        order = journal.order
+        assert order.venue is not None  # noqa: S101 - a route without a winner came to rest
+        try:
+            transaction = await self._venues[order.venue].build(order)
+        except StepFailed as error:
+            self._fail(journal, error)
+            return None
+        if order.status is OrderStatus.ROUTING:
+            journal.note(TransactionBuilt(order.venue, transaction.steps))
+        signed = self._chain.sign(transaction, await self._blockhash())
+        attempt = Attempt(
+            order.attempt,
+            signed.signature,
+            signed.raw,
+            signed.last_valid_block_height,
+            self._clock.now_ms(),
+        )
+        fact = TransactionSigned(signed.signature, signed.last_valid_block_height)
+        journal.note(fact, signed=attempt)
+        await journal.commit()
+        return attempt
+
+    async def _blockhash(self) -> Blockhash:
+        """Wait for a blockhash as long as it takes: nothing is signed, so nothing is at stake."""
+        while True:
+            try:
+                return await self._chain.latest_blockhash()
+            except ChainUnavailable:
+                await asyncio.sleep(_BLOCKHASH_RETRY_S)
+
+    async def _settle(self, journal: Journal, attempt: Attempt) -> None:
+        proof = await self._settlement.prove(journal.order.order_id, attempt)
+        if proof.outcome.outcome is AttemptOutcome.LANDED:
+            assert proof.status is not None  # noqa: S101 - landed means that a status was found
+            assert proof.status.amount_out is not None  # noqa: S101 - and that the swap executed
+            amount_out = BaseUnits(proof.status.amount_out)
+            journal.note(SwapConfirmed(amount_out, proof.status.slot), proven=proof.outcome)
+        else:
+            code, message, is_retryable = _explain(attempt, proof)
+            self._note_failure(journal, code, message, is_retryable=is_retryable, proven=proof.outcome)
+
+    def _fail(self, journal: Journal, error: StepFailed) -> None:
+        self._note_failure(journal, error.reason, str(error), is_retryable=error.is_retryable)
+
+    def _note_failure(
+        self,
+        journal: Journal,
+        code: ReasonCode,
+        message: str,
+        *,
+        is_retryable: bool,
+        proven: ProvenOutcome | None = None,
+    ) -> None:
+        fact = after_failure(
+            self._policy.retry,
+            journal.order.attempt,
+            code,
+            message,
+            is_retryable=is_retryable,
+            randomness=self._randomness(),
+        )
+        journal.note(fact, proven=proven)
+
+    def _park(self, journal: Journal, claims: int) -> None:
+        observe.order_parked(journal.order.order_id, claims)
+        message = f"claimed {claims} times without getting anywhere; nothing was signed in between"
+        journal.note(OrderFailed(ReasonCode.PARKED, message))
+
+
+def _explain(attempt: Attempt, proof: Proof) -> tuple[ReasonCode, str, bool]:
+    """Return the reason of a swap that provably did not happen, and whether to sign another."""
+    if proof.status is None:
+        height = attempt.last_valid_block_height
+        message = f"the transaction expired unexecuted at block height {height}"
+        return ReasonCode.ATTEMPTS_EXHAUSTED, message, True
+    error = proof.status.error or ""
+    if SLIPPAGE_ERROR in error:
+        message = f"the swap would have given less than the minimum out, so the chain refused it ({error})"
+        return ReasonCode.SLIPPAGE_EXCEEDED, message, True
+    return ReasonCode.TRANSACTION_REVERTED, f"the transaction reverted: {error}", False

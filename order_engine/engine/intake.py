@@ -1,0 +1,143 @@
+"""How an order comes in, and how a client takes it back."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from order_engine.domain.errors import (
+    CancelTooLate,
+    Fenced,
+    IdempotencyConflict,
+    OrderNotFound,
+    RateLimited,
+)
+from order_engine.domain.events import OrderCancelled, OrderEvent
+from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply, open_order
+from order_engine.domain.order import Order, OrderId, OrderStatus, SwapRequest
+from order_engine.ports import (
+    Accepted,
+    Announce,
+    Clock,
+    EventBus,
+    IdempotencyKey,
+    NewOrder,
+    OrderReader,
+    OrderStore,
+    RateLimiter,
+    RateVerdict,
+    ReadyQueue,
+    Write,
+)
+
+_CANCEL_TRIES: Final = 20
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """What became of a request: the order as it was first answered, and the caller's rate window."""
+
+    order: Order
+    is_replay: bool
+    rate: RateVerdict | None
+
+
+class Intake:
+    """Validated requests in, durable orders out."""
+
+    def __init__(
+        self,
+        store: OrderStore,
+        reader: OrderReader,
+        limiter: RateLimiter,
+        clock: Clock,
+        new_order_id: Callable[[], OrderId],
+        max_orders_per_min: int,
+    ) -> None:
+        """`max_orders_per_min` is per client; 0 means no limit."""
+        self._store = store
+        self._reader = reader
+        self._limiter = limiter
+        self._clock = clock
+        self._new_order_id = new_order_id
+        self._max_orders_per_min = max_orders_per_min
+
+    async def submit_order(self, account: str, client: str, request: SwapRequest, key: str | None) -> Submission:
+        """Store the order and return it; committed when this returns.
+
+        The same key with the same request returns the first answer again, over the rate limit too.
+        Raises IdempotencyConflict for the same key with another request, RateLimited,
+        StoreUnavailable.
+        """
+        idempotency = None if key is None else IdempotencyKey(key, _digest(request))
+        rate = await self._count(account, client)
+        if rate is not None and not rate.is_allowed:
+            known = await self._reader.find_by_key(account, key) if key is not None else None
+            if known is None:
+                message = f"More than {rate.limit} orders in a minute; try again in {rate.reset_s} s."
+                raise RateLimited(message, rate.reset_s)
+            return _answer(known, idempotency, rate)
+        order, event = open_order(self._new_order_id(), account, request, self._clock.now_ms())
+        accepted = await self._store.accept(NewOrder(order, event, idempotency))
+        return _answer(accepted, idempotency, rate)
+
+    async def cancel_order(self, account: str, order_id: OrderId) -> Order:
+        """Cancel the order and return it; a cancelled one is returned as it is.
+
+        Raises OrderNotFound, CancelTooLate, StoreUnavailable.
+        """
+        for _ in range(_CANCEL_TRIES):
+            order = await self._reader.get(account, order_id)
+            if order is None:
+                raise OrderNotFound(order_id)
+            if order.status is OrderStatus.CANCELLED:
+                return order
+            if order.status not in CANCELLABLE:
+                raise CancelTooLate(_why_too_late(order))
+            fact = OrderCancelled("Cancelled by the client.")
+            after, event = apply(order, fact, self._clock.now_ms())
+            try:
+                await self._store.record(Write(after, (event,), order.seq, fence=None))
+            except Fenced:
+                continue  # The order moved on between the read and the write: look again.
+            return after
+        raise CancelTooLate("The order is moving too fast to be cancelled; try again.")
+
+    async def _count(self, account: str, client: str) -> RateVerdict | None:
+        if self._max_orders_per_min == 0:
+            return None
+        return await self._limiter.hit(f"orders:{account}:{client}", self._max_orders_per_min)
+
+
+def announcer(ready: ReadyQueue, bus: EventBus) -> Announce:
+    """Return what a store calls after each commit: new orders are queued, every event is published."""
+
+    def announce(events: Sequence[OrderEvent]) -> None:
+        bus.publish(events)
+        new = [event.order_id for event in events if event.status is OrderStatus.PENDING]
+        if new:
+            ready.push(new)
+
+    return announce
+
+
+def _answer(accepted: Accepted, idempotency: IdempotencyKey | None, rate: RateVerdict | None) -> Submission:
+    order = accepted.order
+    if not accepted.is_replay:
+        return Submission(order, is_replay=False, rate=rate)
+    if idempotency is not None and accepted.digest != idempotency.digest:
+        message = f"This idempotency key belongs to order {order.order_id}, which asked for something else."
+        raise IdempotencyConflict(message)
+    first, _ = open_order(order.order_id, order.account, order.request, order.created_at_ms)
+    return Submission(first, is_replay=True, rate=rate)
+
+
+def _digest(request: SwapRequest) -> str:
+    """Return the SHA-256 of the request, equal for equal requests."""
+    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()
+
+
+def _why_too_late(order: Order) -> str:
+    if order.status in TERMINAL:
+        return f"The order is {order.status} already."
+    return "The order's transaction is signed and may execute; nothing can call it back."

@@ -1,0 +1,191 @@
+"""Claims orders, runs many at once, keeps their leases, finds what was lost, stops cleanly."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from order_engine import observe
+from order_engine.domain.errors import Fenced, StoreUnavailable
+from order_engine.domain.order import OrderId
+from order_engine.ports import Claim, Clock, OrderStore, RateLimiter, ReadyQueue
+
+_STORE_RETRY_S: Final = 0.5
+_RATE_KEY: Final = "queue"
+_RATE_RETRY_S: Final = 1
+_RENEWALS_PER_LEASE: Final = 3
+
+
+class WorkerPolicy(msgspec.Struct, frozen=True):
+    """A worker's limits. `max_per_min` counts orders started by all workers together; 0 is no limit."""
+
+    concurrency: int
+    lease_ms: int
+    sweep_ms: int
+    max_per_min: int
+    grace_s: float
+
+
+class Worker:
+    """Runs up to `concurrency` orders at once until it is told to stop."""
+
+    def __init__(  # noqa: PLR0913 - the ports it speaks through
+        self,
+        name: str,
+        store: OrderStore,
+        ready: ReadyQueue,
+        limiter: RateLimiter,
+        clock: Clock,
+        execute: Callable[[Claim], Awaitable[None]],
+        policy: WorkerPolicy,
+    ) -> None:
+        """`name` is unique to this worker's life; `execute` carries one claimed order to rest."""
+        self._name = name
+        self._store = store
+        self._ready = ready
+        self._limiter = limiter
+        self._clock = clock
+        self._execute = execute
+        self._policy = policy
+        self._running: dict[OrderId, tuple[Claim, asyncio.Task[None]]] = {}
+        self._slot_freed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._next_sweep_ms = 0
+        self._is_more_due = False
+
+    def stop(self) -> None:
+        """Ask for the end: no new claims from now on."""
+        self._stopping.set()
+        self._slot_freed.set()
+
+    async def run(self) -> None:
+        """Work until `stop`; then let what runs finish within the grace, and give the rest back."""
+        claiming = asyncio.create_task(self._claim_until_stopped())
+        renewing = asyncio.create_task(self._renew_forever())
+        try:
+            await asyncio.wait([claiming, renewing], return_when=asyncio.FIRST_COMPLETED)
+            await self._finish()
+        finally:
+            for task in (claiming, renewing):
+                task.cancel()
+            results = await asyncio.gather(claiming, renewing, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    # --- claiming ---
+
+    async def _claim_until_stopped(self) -> None:
+        """Claim as room allows. Never cancelled in mid-claim: what was claimed is also started."""
+        while not self._stopping.is_set():
+            free = await self._free_slots()
+            try:
+                for claim in await self._claim_some(free):
+                    self._start(claim)
+            except StoreUnavailable as error:
+                observe.store_unavailable("claim", error)
+                await asyncio.sleep(_STORE_RETRY_S)
+
+    async def _free_slots(self) -> int:
+        """Wait until there is room, under the concurrency and under the rate; 0 when stopping."""
+        while not self._stopping.is_set():
+            free = self._policy.concurrency - len(self._running)
+            if free > 0 and self._policy.max_per_min:
+                window = await self._limiter.hit(_RATE_KEY, self._policy.max_per_min, cost=0)
+                if window.remaining == 0:
+                    await asyncio.sleep(min(window.reset_s, _RATE_RETRY_S))
+                    continue
+                free = min(free, window.remaining)
+            if free > 0:
+                return free
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
+        return 0
+
+    async def _claim_some(self, free: int) -> Sequence[Claim]:
+        """Take what was announced, and sweep when it is time or when more is due than was announced."""
+        now_ms = self._clock.now_ms()
+        is_time = now_ms >= self._next_sweep_ms
+        claims: list[Claim] = []
+        order_ids: list[OrderId] = []
+        if free and not is_time:
+            timeout_s = 0 if self._is_more_due else (self._next_sweep_ms - now_ms) / 1000
+            order_ids = await self._ready.pop(free, timeout_s)
+        if free == 0 or self._stopping.is_set():
+            return []
+        if order_ids:
+            claims = await self._store.claim(self._name, order_ids, self._policy.lease_ms)
+        elif is_time or self._is_more_due:
+            self._next_sweep_ms = now_ms + self._policy.sweep_ms
+            claims = await self._store.claim_due(self._name, free, self._policy.lease_ms)
+            self._is_more_due = len(claims) == free
+        if claims and self._policy.max_per_min:
+            await self._limiter.hit(_RATE_KEY, self._policy.max_per_min, cost=len(claims))
+        return claims
+
+    def _start(self, claim: Claim) -> None:
+        order_id = claim.order.order_id
+        if order_id in self._running:
+            self._running[order_id][1].cancel()  # Its lease lapsed under it: it can write nothing.
+        task = asyncio.create_task(self._work(claim), name=f"order {order_id}")
+        self._running[order_id] = (claim, task)
+        task.add_done_callback(lambda _: self._free(order_id, claim))
+
+    def _free(self, order_id: OrderId, claim: Claim) -> None:
+        # The order may have been claimed again meanwhile: that run keeps its own slot.
+        if order_id in self._running and self._running[order_id][0] is claim:
+            del self._running[order_id]
+        self._slot_freed.set()
+
+    async def _work(self, claim: Claim) -> None:
+        """Run one order; nothing that goes wrong here reaches another order's task."""
+        order_id = claim.order.order_id
+        try:
+            await self._execute(claim)
+        except Fenced:
+            observe.order_let_go(order_id, "another worker or the client moved it on")
+        except StoreUnavailable as error:
+            observe.order_let_go(order_id, str(error))
+        except Exception as error:  # noqa: BLE001 - a bug with one order must not stop the others
+            observe.order_crashed(order_id, error)
+
+    # --- leases ---
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._policy.lease_ms / 1000 / _RENEWALS_PER_LEASE)
+            fences = {order_id: claim.fence for order_id, (claim, _) in self._running.items()}
+            if not fences:
+                continue
+            try:
+                held = await self._store.renew(self._name, fences, self._policy.lease_ms)
+            except StoreUnavailable as error:
+                observe.store_unavailable("renew", error)
+                continue
+            for order_id in fences.keys() - held:
+                running = self._running.get(order_id)
+                if running is not None and running[0].fence == fences[order_id]:
+                    running[1].cancel()
+
+    # --- the end ---
+
+    async def _finish(self) -> None:
+        """Let orders finish, then give back what is left; the fence makes a late write harmless."""
+        tasks = [task for _, task in self._running.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._policy.grace_s)
+        left = {order_id: claim.fence for order_id, (claim, _) in self._running.items()}
+        tasks = [task for _, task in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        if not left:
+            return
+        await asyncio.wait(tasks)
+        try:
+            await self._store.release(self._name, left)
+        except StoreUnavailable as error:
+            observe.store_unavailable("release", error)
+            return
+        self._ready.push([*left])
+        observe.orders_released(len(left))

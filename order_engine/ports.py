@@ -1,0 +1,330 @@
+"""What the engine needs from the world: roles that adapters play. Only wiring.py knows who plays them."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import msgspec
+
+from order_engine.domain.events import OrderEvent
+from order_engine.domain.order import (
+    Attempt,
+    AttemptOutcome,
+    EpochMs,
+    Order,
+    OrderId,
+    OrderStatus,
+    SwapRequest,
+)
+from order_engine.domain.routing import Quote
+
+
+class Clock(Protocol):
+    """Tells the time; sleeping is the event loop's business."""
+
+    def now_ms(self) -> EpochMs:
+        """Return milliseconds since 1970 UTC."""
+        ...
+
+
+# --- the chain -----------------------------------------------------------------------------------
+
+
+# What `SignatureStatus.error` contains when the swap would have given less than its minimum out.
+SLIPPAGE_ERROR: Final = "SlippageToleranceExceeded"
+
+
+class UnsignedTransaction(msgspec.Struct, frozen=True):
+    """What a venue built: the message to sign (opaque bytes) and its instructions for a person."""
+
+    message: bytes
+    steps: tuple[str, ...]
+
+
+class Blockhash(msgspec.Struct, frozen=True):
+    """A recent blockhash; a transaction that carries it can land up to `last_valid_block_height`."""
+
+    blockhash: str
+    last_valid_block_height: int
+
+
+class SignedTransaction(msgspec.Struct, frozen=True):
+    """A transaction whose id (`signature`, base58) is known before it is sent."""
+
+    signature: str
+    raw: bytes
+    last_valid_block_height: int
+
+
+class FinalizedPoint(msgspec.Struct, frozen=True):
+    """The finalized block height and its slot, read in one answer."""
+
+    block_height: int
+    slot: int
+
+
+class SignatureStatus(msgspec.Struct, frozen=True):
+    """A transaction that the chain knows. `error` is None when it executed; `amount_out` is what it gave."""
+
+    slot: int
+    error: str | None
+    amount_out: int | None
+
+
+class SignatureStatuses(msgspec.Struct, frozen=True):
+    """Answers as of `context_slot`; a signature that is missing was not found with history search."""
+
+    context_slot: int
+    statuses: Mapping[str, SignatureStatus]
+
+
+class Chain(Protocol):
+    """One Solana cluster seen through its RPC. Every method may raise ChainUnavailable."""
+
+    async def latest_blockhash(self) -> Blockhash:
+        """Return a blockhash fresh enough to sign with."""
+        ...
+
+    def sign(self, transaction: UnsignedTransaction, blockhash: Blockhash) -> SignedTransaction:
+        """Sign with our wallet. Sends nothing."""
+        ...
+
+    async def send(self, raw: bytes) -> None:
+        """Offer the bytes to the network. Repeating it is harmless; returning proves nothing."""
+        ...
+
+    async def finalized_point(self) -> FinalizedPoint:
+        """Return the finalized block height and slot."""
+        ...
+
+    async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
+        """Look up many signatures at once, in the whole history."""
+        ...
+
+
+# --- the venues ----------------------------------------------------------------------------------
+
+
+class Venue(Protocol):
+    """A place where a swap can be executed."""
+
+    @property
+    def name(self) -> str:
+        """The venue's name as the API shows it, lower case."""
+        ...
+
+    async def quote(self, request: SwapRequest) -> Quote:
+        """Return what the venue would give now, net of its fee; raise StepFailed if it cannot."""
+        ...
+
+    async def build(self, order: Order) -> UnsignedTransaction:
+        """Build the order's swap with its minimum out; raise StepFailed if it would give less now."""
+        ...
+
+
+# --- the store -----------------------------------------------------------------------------------
+
+
+class IdempotencyKey(msgspec.Struct, frozen=True):
+    """A client's key, unique per account, and the digest of the request it came with."""
+
+    key: str
+    digest: str
+
+
+class NewOrder(msgspec.Struct, frozen=True):
+    """An order to accept: its first event, and its idempotency key if the client gave one."""
+
+    order: Order
+    event: OrderEvent
+    idempotency: IdempotencyKey | None
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The stored order. `is_replay`: the key was known; `digest` is that of the first request."""
+
+    order: Order
+    is_replay: bool
+    digest: str | None
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to work on an order until the lease lapses. `claims` counts those since its last event."""
+
+    order: Order
+    fence: int
+    claims: int
+
+
+class ProvenOutcome(msgspec.Struct, frozen=True):
+    """What the chain proved of one attempt, with the answers that prove it (a JSON object)."""
+
+    attempt: int
+    outcome: AttemptOutcome
+    evidence: msgspec.Raw
+
+
+class Write(msgspec.Struct, frozen=True):
+    """Events to append to one order, and the order after them: all of it is stored, or nothing.
+
+    It is refused (Fenced) unless the order is still at `expected_seq` and, with a `fence`, still
+    held by it. Without a fence (a client's cancellation) a worker that holds the order loses it.
+    A status `retrying` frees the order and makes it due in `due_in_ms` by the database's clock.
+    """
+
+    order: Order
+    events: tuple[OrderEvent, ...]
+    expected_seq: int
+    fence: int | None
+    due_in_ms: int = 0
+    signed: Attempt | None = None
+    proven: ProvenOutcome | None = None
+
+
+class OrderStore(Protocol):
+    """Keeps every fact. May raise StoreUnavailable; then what was being written may or may not be kept."""
+
+    async def accept(self, new: NewOrder) -> Accepted:
+        """Store the order, its first event and its idempotency key; committed when this returns."""
+        ...
+
+    async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
+        """Take those of the orders that nobody holds and that wait for a worker now."""
+        ...
+
+    async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
+        """Take up to `limit` orders whose lease lapsed or that have been due for a while."""
+        ...
+
+    async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
+        """Extend the leases (order id -> fence); return the orders that are still held."""
+        ...
+
+    async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
+        """Give back unfinished orders (order id -> fence), due now and uncounted as claims."""
+        ...
+
+    def record(self, write: Write) -> Awaitable[None]:
+        """Queue the write at once, in order; the awaitable returns when it is committed."""
+        ...
+
+
+class OrderFilter(msgspec.Struct, frozen=True):
+    """What to list: each field that is not None narrows. Newest first, strictly before `before`."""
+
+    account: str
+    status: OrderStatus | None = None
+    token_in: str | None = None
+    token_out: str | None = None
+    client_order_id: str | None = None
+    created_after_ms: EpochMs | None = None
+    created_before_ms: EpochMs | None = None
+    before: OrderId | None = None
+
+
+class OrderReader(Protocol):
+    """Reads what is kept. May raise StoreUnavailable."""
+
+    async def get(self, account: str, order_id: OrderId) -> Order | None:
+        """Return the order, or None if this account has no such order."""
+        ...
+
+    async def attempts(self, order_id: OrderId) -> list[Attempt]:
+        """Return every signed transaction of the order, first one first."""
+        ...
+
+    async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
+        """Return the events with a seq greater than `after`, in order."""
+        ...
+
+    async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
+        """Return up to `limit` orders that match, newest first."""
+        ...
+
+    async def find_by_key(self, account: str, key: str) -> Accepted | None:
+        """Return the order that was accepted with this idempotency key."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the database answers."""
+        ...
+
+
+# --- the bus -------------------------------------------------------------------------------------
+
+
+class ReadyQueue(Protocol):
+    """Order ids that wait for a worker. Disposable: what it loses, the sweeper finds."""
+
+    def push(self, order_ids: Sequence[OrderId]) -> None:
+        """Hand over the ids soon; never blocks and never fails."""
+        ...
+
+    async def pop(self, limit: int, timeout_s: float) -> list[OrderId]:
+        """Return up to `limit` ids, waiting up to `timeout_s` for the first one."""
+        ...
+
+
+class Subscription(Protocol):
+    """The live events of one order, or of all. Leaving the context ends it."""
+
+    async def next(self, timeout_s: float) -> Sequence[OrderEvent]:
+        """Return the events that came since the last call; empty after `timeout_s` without any.
+
+        Events can be missing or come twice; whoever needs all of them reads the log.
+        """
+        ...
+
+    async def __aenter__(self) -> Self:
+        """Begin to receive; when this returns, nothing published from now on is missed for good."""
+        ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop receiving."""
+        ...
+
+
+class EventBus(Protocol):
+    """The live feed. Disposable: what it loses, the streams read from the log."""
+
+    @property
+    def is_connected(self) -> bool:
+        """False while events may be passing by unseen."""
+        ...
+
+    def publish(self, events: Sequence[OrderEvent]) -> None:
+        """Send committed events to every subscriber soon; never blocks and never fails."""
+        ...
+
+    def subscribe(self, order_id: OrderId | None) -> Subscription:
+        """Return a subscription to one order's events, or with None to all."""
+        ...
+
+
+class RateVerdict(msgspec.Struct, frozen=True):
+    """Whether there was room in the window, and what is left of it."""
+
+    is_allowed: bool
+    limit: int
+    remaining: int
+    reset_s: int
+
+
+class RateLimiter(Protocol):
+    """Counts what happens per key and minute."""
+
+    async def hit(self, key: str, per_minute: int, cost: int = 1) -> RateVerdict:
+        """Count `cost` against the key if it fits in `per_minute`; a cost of 0 only looks.
+
+        Never raises for a lost server: each process then counts on its own.
+        """
+        ...
+
+
+Announce = Callable[[Sequence[OrderEvent]], None]
+"""Called by a store with the events of each committed batch, after the commit."""
