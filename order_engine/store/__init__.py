@@ -1,0 +1,1 @@
+"""Where every fact is kept: PostgreSQL, or SQLite on one machine."""

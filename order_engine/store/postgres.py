@@ -1,0 +1,303 @@
+"""The store on PostgreSQL: group commit, nine statements, and nothing between them and the server."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Final, Self
+
+import asyncpg
+import msgspec
+
+from order_engine.domain.errors import Fenced, StoreUnavailable
+from order_engine.domain.events import OrderEvent
+from order_engine.domain.order import Attempt, Order, OrderId
+from order_engine.engine.batch import Batcher
+from order_engine.ports import Accepted, Announce, Claim, NewOrder, OrderFilter, Write
+from order_engine.store.rows import (
+    accept_columns,
+    accepted_from_row,
+    attempt_columns,
+    attempt_from_row,
+    event_columns,
+    event_from_row,
+    move_columns,
+    order_from_row,
+    text,
+)
+from order_engine.store.sql import POSTGRES, load_migrations, load_queries
+
+_MOST_IN_A_BATCH: Final = 512
+_CONNECTIONS: Final = 4
+_COMMAND_TIMEOUT_S: Final = 10.0
+_MIGRATION_LOCK: Final = 0x6F72646572  # "order" in ASCII: one migrator at a time
+
+# The plan of a statement that is prepared while the tables are small would join by reading them
+# whole, and keep doing so when they have grown. Every statement here finds its rows by an index.
+_PLANNER: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
+# What says that the server did not answer, rather than that the statement was wrong.
+_LOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class PostgresStore:
+    """OrderStore and OrderReader on one PostgreSQL database, for one process."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", announce: Announce, grace_ms: int) -> None:
+        """`grace_ms`: how long an announced order is left to the ready queue before it is due."""
+        self._pool = pool
+        self._announce = announce
+        self._grace_ms = grace_ms
+        self._queries = load_queries(POSTGRES)
+        self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MOST_IN_A_BATCH)
+        self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MOST_IN_A_BATCH)
+        self._readers: Batcher[tuple[OrderId, int], list[OrderEvent]] = Batcher(self._read_histories, _MOST_IN_A_BATCH)
+
+    @classmethod
+    async def open(cls, dsn: str, schema: str | None, announce: Announce, grace_ms: int) -> Self:
+        """Connect, migrate if needed and return the store; raises StoreUnavailable."""
+        settings = {"application_name": "order-engine"}
+        if schema is not None:
+            settings["search_path"] = schema
+        try:
+            await _migrate(dsn, settings)
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=_CONNECTIONS,
+                command_timeout=_COMMAND_TIMEOUT_S,
+                server_settings={**settings, **_PLANNER},
+                reset=_keep_session,
+            )
+        except _LOST as error:
+            raise _unavailable(error) from error
+        return cls(pool, announce, grace_ms)
+
+    async def close(self) -> None:
+        """Finish what was queued and disconnect."""
+        await self._accepts.drain()
+        await self._writes.drain()
+        try:
+            await asyncio.wait_for(self._pool.close(), _COMMAND_TIMEOUT_S)
+        except TimeoutError:
+            self._pool.terminate()
+
+    # --- OrderStore ---
+
+    async def accept(self, new: NewOrder) -> Accepted:
+        """See OrderStore."""
+        return await self._accepts.submit(new)
+
+    async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
+        """See OrderStore."""
+        return _claims(await self._fetch("claim", worker, order_ids, lease_ms))
+
+    async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
+        """See OrderStore."""
+        return _claims(await self._fetch("claim_due", worker, limit, lease_ms))
+
+    async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
+        """See OrderStore."""
+        rows = await self._fetch("renew", worker, [*claims], [*claims.values()], lease_ms)
+        return {OrderId(str(row[0])) for row in rows}
+
+    async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
+        """See OrderStore."""
+        await self._fetch("release", worker, [*claims], [*claims.values()])
+
+    def record(self, write: Write) -> Awaitable[None]:
+        """See OrderStore."""
+        return self._writes.submit(write)
+
+    # --- OrderReader ---
+
+    async def get(self, account: str, order_id: OrderId) -> Order | None:
+        """See OrderReader."""
+        rows = await self._fetch("get", order_id, account)
+        return order_from_row(rows[0]) if rows else None
+
+    async def attempts(self, order_id: OrderId) -> list[Attempt]:
+        """See OrderReader."""
+        return [attempt_from_row(tuple(row)) for row in await self._fetch("attempts", order_id)]
+
+    async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
+        """See OrderReader."""
+        return await self._readers.submit((order_id, after))
+
+    async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
+        """See OrderReader."""
+        return [order_from_row(row) for row in await self._fetch("find", *_values(order_filter), limit)]
+
+    async def find_by_key(self, account: str, key: str) -> Accepted | None:
+        """See OrderReader."""
+        rows = await self._fetch("find_by_keys", [account], [key])
+        return accepted_from_row(rows[0]) if rows else None
+
+    async def ping(self) -> None:
+        """See OrderReader."""
+        await self._run("select 1")
+
+    # --- batches ---
+
+    async def _accept_batch(self, batch: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
+        columns = zip(*(accept_columns(new) for new in batch), strict=True)
+        try:
+            rows = await self._fetch("accept", *columns, self._grace_ms)
+        except asyncpg.PostgresError as error:
+            return await _halve(self._accept_batch, batch, error)
+        stored = {str(row[0]) for row in rows}
+        self._announce([new.event for new in batch if new.order.order_id in stored])
+        replays = [new for new in batch if new.order.order_id not in stored]
+        first = await self._first_answers(replays) if replays else {}
+        return [
+            Accepted(new.order, is_replay=False, digest=None) if new.order.order_id in stored else first[_key(new)]
+            for new in batch
+        ]
+
+    async def _first_answers(self, replays: Sequence[NewOrder]) -> dict[tuple[str, str], Accepted]:
+        accounts, keys = zip(*{_key(new) for new in replays}, strict=True)
+        rows = await self._fetch("find_by_keys", accounts, keys)
+        return {(row["account"], row["idempotency_key"]): accepted_from_row(row) for row in rows}
+
+    async def _write_batch(self, batch: Sequence[Write]) -> Sequence[Exception | None]:
+        results: list[Exception | None] = [None] * len(batch)
+        for turn in fold_writes(batch):
+            outcomes = await self._write_folded([write for write, _ in turn])
+            for (_, places), outcome in zip(turn, outcomes, strict=True):
+                for place in places:
+                    results[place] = outcome
+        return results
+
+    async def _write_folded(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
+        events = [event_columns(event) for write in writes for event in write.events]
+        signed = [attempt_columns(it.order.order_id, it.signed) for it in writes if it.signed]
+        proven = [
+            (it.order.order_id, it.proven.attempt, it.proven.outcome.value, text(it.proven.evidence))
+            for it in writes
+            if it.proven
+        ]
+        try:
+            rows = await self._fetch(
+                "record",
+                *zip(*(move_columns(write).values() for write in writes), strict=True),
+                *zip(*events, strict=True),
+                *(zip(*signed, strict=True) if signed else [[]] * 6),
+                *(zip(*proven, strict=True) if proven else [[]] * 4),
+            )
+        except asyncpg.PostgresError as error:
+            return await _halve(self._write_folded, writes, error)
+        moved = {str(row[0]) for row in rows}
+        self._announce([event for write in writes if write.order.order_id in moved for event in write.events])
+        return [None if write.order.order_id in moved else Fenced(write.order.order_id) for write in writes]
+
+    async def _read_histories(self, wanted: Sequence[tuple[OrderId, int]]) -> Sequence[list[OrderEvent] | Exception]:
+        least: dict[OrderId, int] = {}
+        for order_id, after in wanted:
+            least[order_id] = min(after, least.get(order_id, after))
+        found: dict[OrderId, list[OrderEvent]] = {order_id: [] for order_id in least}
+        for row in await self._fetch("history", [*least], [*least.values()]):
+            event = event_from_row(tuple(row))
+            found[event.order_id].append(event)
+        return [[it for it in found[order_id] if it.seq > after] for order_id, after in wanted]
+
+    async def _fetch(self, query: str, *values: Any) -> list[asyncpg.Record]:
+        return await self._run(self._queries[query], *values)
+
+    async def _run(self, statement: str, *values: Any) -> list[asyncpg.Record]:
+        try:
+            return await self._pool.fetch(statement, *values)
+        except _LOST as error:
+            raise _unavailable(error) from error
+
+
+def fold_writes(batch: Sequence[Write]) -> list[list[tuple[Write, list[int]]]]:
+    """Group a batch into turns in which each order is written once.
+
+    Writes of one order that follow from each other become one write, with the places in the batch
+    that it stands for; a write that does not (a cancellation beside its worker's) takes a turn of
+    its own, and the database says which of the two was right.
+    """
+    turns: list[dict[OrderId, tuple[Write, list[int]]]] = [{}]
+    for place, write in enumerate(batch):
+        order_id = write.order.order_id
+        turn = next((it for it in reversed(turns) if order_id in it), None)
+        if turn is None:
+            turns[0][order_id] = (write, [place])
+            continue
+        earlier, places = turn[order_id]
+        if earlier.order.seq == write.expected_seq and earlier.fence == write.fence:
+            turn[order_id] = (_merge(earlier, write), [*places, place])
+            continue
+        if turn is turns[-1]:
+            turns.append({})
+        turns[turns.index(turn) + 1][order_id] = (write, [place])
+    return [[*turn.values()] for turn in turns]
+
+
+def _merge(earlier: Write, later: Write) -> Write:
+    return msgspec.structs.replace(
+        later,
+        events=earlier.events + later.events,
+        expected_seq=earlier.expected_seq,
+        signed=later.signed or earlier.signed,
+        proven=later.proven or earlier.proven,
+    )
+
+
+async def _halve(flush: Any, batch: Sequence[Any], error: Exception) -> Sequence[Any]:
+    """One bad row fails its whole statement: find it, so that it fails alone."""
+    if len(batch) == 1:
+        return [error]
+    middle = len(batch) // 2
+    return [*await flush(batch[:middle]), *await flush(batch[middle:])]
+
+
+def _key(new: NewOrder) -> tuple[str, str]:
+    assert new.idempotency is not None  # noqa: S101 - only a key can make an insert a replay
+    return new.order.account, new.idempotency.key
+
+
+def _claims(rows: Sequence[asyncpg.Record]) -> list[Claim]:
+    return [Claim(order_from_row(row), row["fence"], row["claims"]) for row in rows]
+
+
+def _values(order_filter: OrderFilter) -> tuple[Any, ...]:
+    return msgspec.structs.astuple(order_filter)
+
+
+def _unavailable(error: BaseException) -> StoreUnavailable:
+    return StoreUnavailable(f"PostgreSQL does not answer: {str(error) or type(error).__name__}")
+
+
+async def _keep_session(_connection: Any) -> None:
+    """Spare the round trip that resets a session: nothing here changes one."""
+
+
+async def _migrate(dsn: str, settings: dict[str, str]) -> None:
+    """Bring the schema up to date; of several processes that start together, one does it."""
+    connection = await asyncpg.connect(dsn, server_settings=settings)
+    try:
+        if (schema := settings.get("search_path")) is not None:
+            quoted = schema.replace('"', '""')
+            await connection.execute(f'create schema if not exists "{quoted}"')
+        await connection.execute("select pg_advisory_lock($1)", _MIGRATION_LOCK)
+        await connection.execute(
+            "create table if not exists schema_migrations (number integer primary key, name text not null)"
+        )
+        done = {row[0] for row in await connection.fetch("select number from schema_migrations")}
+        for migration in load_migrations(POSTGRES):
+            if migration.number in done:
+                continue
+            async with connection.transaction():
+                await connection.execute(migration.statements)
+                await connection.execute(
+                    "insert into schema_migrations values ($1, $2)", migration.number, migration.name
+                )
+    finally:
+        await connection.close()

@@ -1,0 +1,205 @@
+-- Orders, their history, their place in the queue and their signed transactions.
+-- One row of `orders` is the queue entry: there is nothing to keep in step with it.
+
+-- Leases and dues go by this clock alone, never by a worker's.
+create function now_ms() returns bigint
+    language sql volatile
+    return (extract(epoch from clock_timestamp()) * 1000)::bigint;
+
+create table orders (
+    order_id uuid primary key,
+    account text not null,
+    idempotency_key text,
+    request_digest text,
+    client_order_id text,
+    token_in text not null,
+    token_in_mint text not null,
+    token_in_decimals smallint not null,
+    token_out text not null,
+    token_out_mint text not null,
+    token_out_decimals smallint not null,
+    amount_in bigint not null check (amount_in > 0),
+    slippage_bps smallint not null check (slippage_bps between 1 and 1000),
+    metadata text,
+    created_at_ms bigint not null,
+    -- what the last event left
+    status text not null,
+    seq integer not null check (seq >= 1),
+    attempt integer not null check (attempt >= 0),
+    updated_at_ms bigint not null,
+    venue text,
+    quotes text not null,
+    min_amount_out bigint,
+    amount_out bigint,
+    tx_signature text,
+    reason_code text,
+    reason_message text,
+    -- the queue: an order that is not terminal either waits (due) or is held (lease)
+    worker text,
+    fence bigint not null default 0,
+    claims integer not null default 0,
+    due_at_ms bigint,
+    lease_until_ms bigint,
+    constraint orders_one_per_idempotency_key unique (account, idempotency_key),
+    constraint orders_key_has_digest check ((idempotency_key is null) = (request_digest is null)),
+    constraint orders_status_known check (status in (
+        'pending', 'routing', 'building', 'submitted', 'confirmed', 'retrying', 'failed', 'cancelled')),
+    constraint orders_wait_or_are_held check (
+        num_nonnulls(due_at_ms, lease_until_ms)
+            = case when status in ('confirmed', 'failed', 'cancelled') then 0 else 1 end),
+    constraint orders_held_by_a_worker check ((worker is null) = (lease_until_ms is null)),
+    constraint orders_confirmed_gave_something check (status <> 'confirmed' or amount_out > 0),
+    constraint orders_end_with_a_reason check (
+        status not in ('failed', 'cancelled') or reason_code is not null)
+) with (
+    -- Half of an order's updates touch no index; room in the page keeps them there (HOT).
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000
+);
+
+create index orders_due on orders (due_at_ms) where due_at_ms is not null;
+create index orders_leased on orders (lease_until_ms) where lease_until_ms is not null;
+create index orders_client_order_id on orders (account, client_order_id, order_id)
+    where client_order_id is not null;
+
+create table order_events (
+    order_id uuid not null,
+    seq integer not null,
+    status text not null,
+    attempt integer not null,
+    at_ms bigint not null,
+    data text not null,
+    primary key (order_id, seq)
+);
+
+create table attempts (
+    order_id uuid not null references orders (order_id),
+    attempt integer not null check (attempt >= 1),
+    signature text not null unique,
+    raw bytea not null,
+    last_valid_block_height bigint not null,
+    signed_at_ms bigint not null,
+    outcome text check (outcome in ('landed', 'reverted', 'expired')),
+    evidence text,
+    primary key (order_id, attempt),
+    constraint attempts_outcome_has_evidence check ((outcome is null) = (evidence is null))
+);
+
+create unique index attempts_one_live on attempts (order_id) where outcome is null;
+create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
+
+-- What the database refuses, whoever asks. Checked once per statement, not once per row, and with
+-- index lookups only: a cached plan that joins by hash would read whole tables for every batch.
+
+create function check_new_events() returns trigger
+    language plpgsql
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    bad record;
+begin
+    select n.order_id, n.seq, p.status as before, n.status as after into bad
+    from new_events n
+    left join order_events p on p.order_id = n.order_id and p.seq = n.seq - 1
+    where case
+        when n.seq = 1 then n.status <> 'pending'
+        else (p.status, n.status) in (
+            ('pending', 'routing'), ('pending', 'failed'), ('pending', 'cancelled'),
+            ('routing', 'building'), ('routing', 'retrying'), ('routing', 'failed'), ('routing', 'cancelled'),
+            ('building', 'submitted'), ('building', 'retrying'), ('building', 'failed'), ('building', 'cancelled'),
+            ('submitted', 'confirmed'), ('submitted', 'retrying'), ('submitted', 'failed'),
+            ('retrying', 'routing'), ('retrying', 'failed'), ('retrying', 'cancelled')
+        ) is not true
+    end
+    limit 1;
+    if found then
+        raise exception 'order % may not go from % to % with seq %', bad.order_id, bad.before, bad.after, bad.seq
+            using errcode = 'check_violation', constraint = 'order_events_lawful';
+    end if;
+    -- This also stands for a foreign key, which would look up every row on its own.
+    select n.order_id, n.seq into bad
+    from new_events n
+    left join orders o on o.order_id = n.order_id
+    where (o.seq > n.seq or (o.seq = n.seq and o.status = n.status)) is not true
+    limit 1;
+    if found then
+        raise exception 'event % of order % is ahead of its order', bad.seq, bad.order_id
+            using errcode = 'check_violation', constraint = 'order_events_match_order';
+    end if;
+    return null;
+end
+$$;
+
+create trigger order_events_lawful after insert on order_events
+    referencing new table as new_events
+    for each statement execute function check_new_events();
+
+create function check_orders_match_events() returns trigger
+    language plpgsql
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    bad record;
+begin
+    select n.order_id, n.seq, n.status into bad
+    from new_orders n
+    left join order_events e on e.order_id = n.order_id and e.seq = n.seq
+    where e.status is distinct from n.status
+    limit 1;
+    if found then
+        raise exception 'order % is % at seq %, and its history is not', bad.order_id, bad.status, bad.seq
+            using errcode = 'check_violation', constraint = 'orders_match_events';
+    end if;
+    return null;
+end
+$$;
+
+create trigger orders_match_events_on_insert after insert on orders
+    referencing new table as new_orders
+    for each statement execute function check_orders_match_events();
+create trigger orders_match_events_on_update after update on orders
+    referencing new table as new_orders
+    for each statement execute function check_orders_match_events();
+
+create function refuse() returns trigger
+    language plpgsql
+as $$
+begin
+    raise exception '% on % is refused: %', tg_op, tg_table_name, tg_argv[0]
+        using errcode = 'check_violation', constraint = tg_name;
+end
+$$;
+
+create trigger order_events_written_once before update or delete or truncate on order_events
+    for each statement execute function refuse('a written event never changes');
+create trigger orders_kept before delete or truncate on orders
+    for each statement execute function refuse('an accepted order is kept');
+create trigger attempts_kept before delete or truncate on attempts
+    for each statement execute function refuse('a signed transaction is kept');
+
+create trigger orders_only_move_on before update on orders
+    for each row
+    when (
+        old.status in ('confirmed', 'failed', 'cancelled')
+        or new.seq < old.seq
+        or (new.seq = old.seq and new.status <> old.status)
+        or new.fence < old.fence
+        or (old.order_id, old.account, old.idempotency_key, old.request_digest, old.token_in_mint,
+            old.token_out_mint, old.amount_in, old.slippage_bps, old.created_at_ms)
+            is distinct from
+            (new.order_id, new.account, new.idempotency_key, new.request_digest, new.token_in_mint,
+            new.token_out_mint, new.amount_in, new.slippage_bps, new.created_at_ms)
+    )
+    execute function refuse('an order only moves on, and what was asked for stays');
+
+create trigger attempts_decided_once before update on attempts
+    for each row
+    when (
+        old.outcome is not null
+        or new.outcome is null
+        or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_at_ms)
+            is distinct from
+            (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_at_ms)
+    )
+    execute function refuse('an outcome is written once, and a signed transaction never changes');

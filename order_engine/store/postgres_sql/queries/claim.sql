@@ -1,0 +1,14 @@
+-- Announced orders that nobody holds: a new one at once, any other when it is due.
+with wanted as (
+    select order_id
+    from orders
+    where order_id = any($2::uuid[])
+        and due_at_ms is not null
+        and (status = 'pending' or due_at_ms <= (select now_ms()))
+    for update skip locked
+)
+update orders o
+set worker = $1, fence = o.fence + 1, claims = o.claims + 1, due_at_ms = null, lease_until_ms = now_ms() + $3
+from wanted
+where o.order_id = wanted.order_id
+returning o.*

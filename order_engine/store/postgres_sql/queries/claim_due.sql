@@ -1,0 +1,22 @@
+-- Lapsed leases first, so that a backlog does not hold up what a dead worker left; then what is due.
+with lapsed as (
+    select order_id
+    from orders
+    where lease_until_ms <= (select now_ms())
+    order by lease_until_ms
+    limit $2
+    for update skip locked
+),
+due as (
+    select order_id
+    from orders
+    where due_at_ms <= (select now_ms())
+    order by due_at_ms
+    limit $2 - (select count(*) from lapsed)
+    for update skip locked
+)
+update orders o
+set worker = $1, fence = o.fence + 1, claims = o.claims + 1, due_at_ms = null, lease_until_ms = now_ms() + $3
+from (select order_id from lapsed union all select order_id from due) wanted
+where o.order_id = wanted.order_id
+returning o.*

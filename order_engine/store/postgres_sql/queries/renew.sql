@@ -1,0 +1,6 @@
+-- Extends the leases that are still held by the fence they were claimed with.
+update orders o
+set lease_until_ms = now_ms() + $4
+from unnest($2::uuid[], $3::bigint[]) as held (order_id, fence)
+where o.order_id = held.order_id and o.fence = held.fence and o.worker = $1
+returning o.order_id

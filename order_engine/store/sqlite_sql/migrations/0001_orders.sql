@@ -1,0 +1,153 @@
+-- Orders, their history, their place in the queue and their signed transactions.
+-- The same facts and the same refusals as in PostgreSQL, in SQLite's words.
+
+create table orders (
+    order_id text primary key,
+    account text not null,
+    idempotency_key text,
+    request_digest text,
+    client_order_id text,
+    token_in text not null,
+    token_in_mint text not null,
+    token_in_decimals integer not null,
+    token_out text not null,
+    token_out_mint text not null,
+    token_out_decimals integer not null,
+    amount_in integer not null check (amount_in > 0 and typeof(amount_in) = 'integer'),
+    slippage_bps integer not null check (slippage_bps between 1 and 1000),
+    metadata text,
+    created_at_ms integer not null,
+    -- what the last event left
+    status text not null,
+    seq integer not null check (seq >= 1),
+    attempt integer not null check (attempt >= 0),
+    updated_at_ms integer not null,
+    venue text,
+    quotes text not null,
+    min_amount_out integer,
+    amount_out integer,
+    tx_signature text,
+    reason_code text,
+    reason_message text,
+    -- the queue: an order that is not terminal either waits (due) or is held (lease)
+    worker text,
+    fence integer not null default 0,
+    claims integer not null default 0,
+    due_at_ms integer,
+    lease_until_ms integer,
+    constraint orders_one_per_idempotency_key unique (account, idempotency_key),
+    constraint orders_key_has_digest check ((idempotency_key is null) = (request_digest is null)),
+    constraint orders_status_known check (status in (
+        'pending', 'routing', 'building', 'submitted', 'confirmed', 'retrying', 'failed', 'cancelled')),
+    constraint orders_wait_or_are_held check (
+        (due_at_ms is not null) + (lease_until_ms is not null)
+            = case when status in ('confirmed', 'failed', 'cancelled') then 0 else 1 end),
+    constraint orders_held_by_a_worker check ((worker is null) = (lease_until_ms is null)),
+    constraint orders_confirmed_gave_something check (status <> 'confirmed' or amount_out > 0),
+    constraint orders_end_with_a_reason check (
+        status not in ('failed', 'cancelled') or reason_code is not null)
+);
+
+create index orders_due on orders (due_at_ms) where due_at_ms is not null;
+create index orders_leased on orders (lease_until_ms) where lease_until_ms is not null;
+create index orders_client_order_id on orders (account, client_order_id, order_id)
+    where client_order_id is not null;
+
+create table order_events (
+    order_id text not null,
+    seq integer not null,
+    status text not null,
+    attempt integer not null,
+    at_ms integer not null,
+    data text not null,
+    primary key (order_id, seq)
+) without rowid;
+
+create table attempts (
+    order_id text not null references orders (order_id),
+    attempt integer not null check (attempt >= 1),
+    signature text not null unique,
+    raw blob not null,
+    last_valid_block_height integer not null,
+    signed_at_ms integer not null,
+    outcome text check (outcome in ('landed', 'reverted', 'expired')),
+    evidence text,
+    primary key (order_id, attempt),
+    constraint attempts_outcome_has_evidence check ((outcome is null) = (evidence is null))
+);
+
+create unique index attempts_one_live on attempts (order_id) where outcome is null;
+create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
+
+-- What the database refuses, whoever asks. An event is written before the order that it moves.
+
+create trigger order_events_lawful before insert on order_events
+when case
+    when new.seq = 1 then new.status <> 'pending'
+    else not exists (
+        select 1 from order_events p
+        where p.order_id = new.order_id and p.seq = new.seq - 1 and (p.status, new.status) in (values
+            ('pending', 'routing'), ('pending', 'failed'), ('pending', 'cancelled'),
+            ('routing', 'building'), ('routing', 'retrying'), ('routing', 'failed'), ('routing', 'cancelled'),
+            ('building', 'submitted'), ('building', 'retrying'), ('building', 'failed'), ('building', 'cancelled'),
+            ('submitted', 'confirmed'), ('submitted', 'retrying'), ('submitted', 'failed'),
+            ('retrying', 'routing'), ('retrying', 'failed'), ('retrying', 'cancelled')
+        ))
+end
+begin
+    select raise(abort, 'order_events_lawful: the order may not go there, or not with this seq');
+end;
+
+create trigger order_events_never_change before update on order_events
+begin
+    select raise(abort, 'order_events_written_once: a written event never changes');
+end;
+create trigger order_events_never_go before delete on order_events
+begin
+    select raise(abort, 'order_events_written_once: a written event never changes');
+end;
+create trigger orders_kept before delete on orders
+begin
+    select raise(abort, 'orders_kept: an accepted order is kept');
+end;
+create trigger attempts_kept before delete on attempts
+begin
+    select raise(abort, 'attempts_kept: a signed transaction is kept');
+end;
+
+create trigger orders_begin_pending before insert on orders
+when new.seq <> 1 or new.status <> 'pending'
+begin
+    select raise(abort, 'orders_match_events: an order begins pending, with seq 1');
+end;
+
+create trigger orders_match_events before update on orders
+when (new.seq <> old.seq or new.status <> old.status) and not exists (
+    select 1 from order_events e
+    where e.order_id = new.order_id and e.seq = new.seq and e.status = new.status)
+begin
+    select raise(abort, 'orders_match_events: the history does not say so');
+end;
+
+create trigger orders_only_move_on before update on orders
+when old.status in ('confirmed', 'failed', 'cancelled')
+    or new.seq < old.seq
+    or (new.seq = old.seq and new.status <> old.status)
+    or new.fence < old.fence
+    or (old.order_id, old.account, old.token_in_mint, old.token_out_mint, old.amount_in, old.slippage_bps,
+        old.created_at_ms)
+        is not (new.order_id, new.account, new.token_in_mint, new.token_out_mint, new.amount_in, new.slippage_bps,
+        new.created_at_ms)
+    or (old.idempotency_key, old.request_digest) is not (new.idempotency_key, new.request_digest)
+begin
+    select raise(abort, 'orders_only_move_on: an order only moves on, and what was asked for stays');
+end;
+
+create trigger attempts_decided_once before update on attempts
+when old.outcome is not null
+    or new.outcome is null
+    or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_at_ms)
+        is not (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_at_ms)
+begin
+    select raise(abort, 'attempts_decided_once: an outcome is written once, and a signed transaction never changes');
+end;

@@ -1,0 +1,24 @@
+update orders
+set status = :status,
+    seq = :seq,
+    attempt = :attempt,
+    updated_at_ms = :updated_at_ms,
+    venue = :venue,
+    quotes = :quotes,
+    min_amount_out = :min_amount_out,
+    amount_out = :amount_out,
+    tx_signature = :tx_signature,
+    reason_code = :reason_code,
+    reason_message = :reason_message,
+    claims = 0,
+    -- A cancellation names no fence: it raises it, so that whoever works on the order lets go.
+    fence = fence + case when :held_fence is null then 1 else 0 end,
+    worker = case
+        when :status in ('confirmed', 'failed', 'cancelled', 'retrying') then null else worker end,
+    lease_until_ms = case
+        when :status in ('confirmed', 'failed', 'cancelled', 'retrying') then null else lease_until_ms end,
+    due_at_ms = case
+        when :status = 'retrying' then :now_ms + :due_in_ms
+        when :status in ('confirmed', 'failed', 'cancelled') then null
+        else due_at_ms end
+where order_id = :order_id

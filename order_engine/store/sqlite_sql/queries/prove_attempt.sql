@@ -1,0 +1,1 @@
+update attempts set outcome = ?, evidence = ? where order_id = ? and attempt = ?
