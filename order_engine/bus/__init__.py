@@ -1,0 +1,1 @@
+"""What hurries: the ready queue, the live feed and the rate limits."""
