@@ -1,0 +1,1 @@
+"""The chain: where a swap becomes true."""

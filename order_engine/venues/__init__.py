@@ -1,0 +1,1 @@
+"""The places where a swap can be executed."""
