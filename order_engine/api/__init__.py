@@ -1,0 +1,1 @@
+"""HTTP, WebSocket and SSE: the edge where decimal text becomes integers."""

@@ -1,0 +1,99 @@
+"""What every handler needs, and how a request's body and origin are taken."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from order_engine.api.problems import EdgeRefusal
+from order_engine.api.schemas import MAX_BODY_BYTES
+from order_engine.domain.tokens import TokenRegistry
+from order_engine.engine.intake import Intake, Submission
+from order_engine.ports import Clock, EventBus, OrderReader, Venue
+
+# Accounts come with API keys; until then every caller is this one.
+ACCOUNT: Final = "default"
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class ApiContext(msgspec.Struct, frozen=True):
+    """The engine as the API sees it."""
+
+    intake: Intake
+    reader: OrderReader
+    bus: EventBus
+    tokens: TokenRegistry
+    venues: Mapping[str, Venue]
+    clock: Clock
+    default_slippage_bps: int
+    quote_timeout_s: float
+    allowed_origins: frozenset[str]
+
+
+def context_of(connection: HTTPConnection[Any]) -> ApiContext:
+    """Return the context that the app was built with."""
+    context: ApiContext = connection.app.state.context
+    return context
+
+
+def client_of(connection: HTTPConnection[Any]) -> str:
+    """Return the address that the rate limit counts by."""
+    return connection.client.host if connection.client else "unknown"
+
+
+async def read_body(request: Request[Any]) -> bytes:
+    """Return the whole body; refuses more than MAX_BODY_BYTES as soon as it is seen."""
+    declared = request.headers.get("content-length", "0")
+    chunks: list[bytes] = []
+    size = int(declared) if declared.isdecimal() and len(declared) < len(str(2**63)) else 0
+    if size <= MAX_BODY_BYTES:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            chunks.append(chunk)
+            if size > MAX_BODY_BYTES:
+                break
+    if size > MAX_BODY_BYTES:
+        message = f"The body must be at most {MAX_BODY_BYTES} bytes."
+        raise EdgeRefusal(413, "body_too_large", message, {"Connection": "close"})
+    return b"".join(chunks)
+
+
+def require_json(headers: Headers) -> None:
+    """Refuse a body that says it is something else."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise EdgeRefusal(415, "not_json", "Send the body with the header `Content-Type: application/json`.")
+
+
+def require_known_origin(headers: Headers, allowed: frozenset[str]) -> None:
+    """Refuse a browser that comes from a page of another site: it may act without its user knowing."""
+    origin = headers.get("origin")
+    if origin is None or origin in allowed:
+        return
+    parts = urlsplit(origin)
+    if parts.netloc == headers.get("host") or parts.hostname in _LOOPBACK:
+        return
+    message = f"Pages of {origin[:100]} may not call this engine; ALLOWED_ORIGINS lists those that may."
+    raise EdgeRefusal(403, "origin_not_allowed", message)
+
+
+def json_response(view: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a view as JSON."""
+    return Response(msgspec.json.encode(view), status, headers, media_type="application/json")
+
+
+def rate_headers(submission: Submission) -> dict[str, str]:
+    """Return the RateLimit headers, if there is a limit."""
+    rate = submission.rate
+    if rate is None:
+        return {}
+    return {
+        "RateLimit-Limit": str(rate.limit),
+        "RateLimit-Remaining": str(rate.remaining),
+        "RateLimit-Reset": str(rate.reset_s),
+    }

@@ -1,0 +1,225 @@
+"""The strict v1 API: orders, quotes, tokens, venues and the process's health."""
+
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from order_engine.api.context import (
+    ACCOUNT,
+    client_of,
+    context_of,
+    json_response,
+    rate_headers,
+    read_body,
+    require_json,
+)
+from order_engine.api.parsing import (
+    parse_integer,
+    parse_key,
+    parse_order,
+    parse_order_id,
+    parse_quote,
+    parse_time,
+)
+from order_engine.api.schemas import (
+    EventListView,
+    HealthView,
+    OrderListView,
+    QuoteListView,
+    QuoteView,
+    ReadyView,
+    TokenListView,
+    VenueListView,
+    VenueView,
+    time_text,
+    view_event,
+    view_order,
+)
+from order_engine.domain.errors import InvalidRequest, OrderNotFound, StoreUnavailable
+from order_engine.domain.money import BaseUnits, format_amount, min_out
+from order_engine.domain.order import EpochMs, Order, OrderStatus, SwapRequest
+from order_engine.domain.routing import Quote, choose_quote
+from order_engine.domain.tokens import TokenRegistry
+from order_engine.engine.quoting import ask_venue, ask_venues
+from order_engine.ports import Clock, OrderFilter, OrderReader, Venue
+
+_DEFAULT_PAGE: Final = 50
+_MOST_ON_A_PAGE: Final = 100
+_MOST_SEQ: Final = 2**31 - 1
+_LIST_PARAMETERS: Final = frozenset(
+    {"status", "type", "tokenIn", "tokenOut", "clientOrderId", "createdAfter", "createdBefore", "limit", "cursor"}
+)
+
+
+async def post_order(request: Request[Any]) -> Response:
+    """Accept an order: committed when this answers."""
+    context = context_of(request)
+    require_json(request.headers)
+    key = parse_key(request.headers.get("idempotency-key"), "Idempotency-Key")
+    swap = parse_order(await read_body(request), context.tokens, context.default_slippage_bps)
+    submission = await context.intake.submit_order(ACCOUNT, client_of(request), swap, key)
+    headers = {"Location": f"/v1/orders/{submission.order.order_id}", **rate_headers(submission)}
+    if submission.is_replay:
+        headers["Idempotent-Replayed"] = "true"
+    return json_response(view_order(submission.order, ()), 202, headers)
+
+
+async def list_orders(request: Request[Any]) -> Response:
+    """List orders, newest first."""
+    context = context_of(request)
+    order_filter, limit = _parse_filter(request, context.tokens)
+    found = await context.reader.find(order_filter, limit + 1)
+    page = found[:limit]
+    cursor = page[-1].order_id if len(found) > limit else None
+    return json_response(OrderListView([view_order(order) for order in page], cursor))
+
+
+async def get_order(request: Request[Any]) -> Response:
+    """Return one order with its attempts."""
+    context = context_of(request)
+    order = await find_order(context.reader, request.path_params["order_id"])
+    return json_response(view_order(order, await context.reader.attempts(order.order_id)))
+
+
+async def cancel_order(request: Request[Any]) -> Response:
+    """Cancel an order that is not signed yet."""
+    context = context_of(request)
+    order = await find_order(context.reader, request.path_params["order_id"])
+    cancelled = await context.intake.cancel_order(ACCOUNT, order.order_id)
+    return json_response(view_order(cancelled, await context.reader.attempts(order.order_id)))
+
+
+async def list_events(request: Request[Any]) -> Response:
+    """Return an order's history."""
+    context = context_of(request)
+    order = await find_order(context.reader, request.path_params["order_id"])
+    after = parse_after(request.query_params.get("after"))
+    events = await context.reader.history(order.order_id, after)
+    return json_response(EventListView(order.order_id, [view_event(event) for event in events]))
+
+
+async def post_quotes(request: Request[Any]) -> Response:
+    """Ask every venue what it would give now. Changes nothing."""
+    context = context_of(request)
+    require_json(request.headers)
+    swap = parse_quote(await read_body(request), context.tokens, context.default_slippage_bps)
+    answers = await ask_venues(context.venues.values(), swap, context.quote_timeout_s)
+    route = choose_quote(answers)
+    quotes = [_view_quote(swap, ranked.venue, ranked.quote, ranked.lost_because) for ranked in route.ranked]
+    view = QuoteListView(
+        swap.token_in.symbol,
+        swap.token_out.symbol,
+        format_amount(swap.amount_in, swap.token_in.decimals),
+        swap.slippage_bps,
+        route.winner.venue if route.winner else None,
+        route.margin_bps,
+        quotes,
+    )
+    return json_response(view)
+
+
+async def list_tokens(request: Request[Any]) -> Response:
+    """List what can be traded."""
+    return json_response(TokenListView([*context_of(request).tokens.tokens]))
+
+
+async def list_venues(request: Request[Any]) -> Response:
+    """Tell how the venues are doing, by asking each for the price of one SOL in USDC."""
+    context = context_of(request)
+    sol, usdc = (context.tokens.resolve(symbol, "") for symbol in ("SOL", "USDC"))
+    probe = SwapRequest(sol, usdc, BaseUnits(10**sol.decimals), context.default_slippage_bps)
+    venues = [
+        await _view_venue(venue, probe, context.quote_timeout_s, context.clock) for venue in context.venues.values()
+    ]
+    return json_response(VenueListView(venues))
+
+
+async def get_health(_request: Request[Any]) -> Response:
+    """Answer while the process serves."""
+    return json_response(HealthView("ok"))
+
+
+async def get_ready(request: Request[Any]) -> Response:
+    """Tell whether orders can be taken; without Redis they can."""
+    context = context_of(request)
+    bus = "ok" if context.bus.is_connected else "lost: orders are late by a second, none is lost"
+    try:
+        await context.reader.ping()
+    except StoreUnavailable as error:
+        return json_response(ReadyView("unavailable", {"store": str(error), "bus": bus}), 503)
+    return json_response(ReadyView("ready" if context.bus.is_connected else "degraded", {"store": "ok", "bus": bus}))
+
+
+async def find_order(reader: OrderReader, name: str) -> Order:
+    """Return the order with this id or, for a name that is no id, the newest with this client id."""
+    order_id = parse_order_id(name)
+    if order_id is not None:
+        order = await reader.get(ACCOUNT, order_id)
+    elif "\0" not in name:
+        found = await reader.find(OrderFilter(ACCOUNT, client_order_id=name), 1)
+        order = found[0] if found else None
+    else:
+        order = None
+    if order is None:
+        raise OrderNotFound(name)
+    return order
+
+
+def parse_after(text: str | None) -> int:
+    """Return the seq after which to read; none means from the start."""
+    return 0 if text is None else parse_integer(text, "after", 0, _MOST_SEQ)
+
+
+def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFilter, int]:
+    asked = request.query_params
+    for name in asked:
+        if name not in _LIST_PARAMETERS:
+            known = ", ".join(sorted(_LIST_PARAMETERS))
+            raise InvalidRequest(name, f"is not a filter; known are {known}", code="unknown_field")
+    status, token_in, token_out = asked.get("status"), asked.get("tokenIn"), asked.get("tokenOut")
+    if status is not None and status not in {*OrderStatus}:
+        raise InvalidRequest("status", f"must be one of {', '.join(OrderStatus)}")
+    if asked.get("type", "market") != "market":
+        raise InvalidRequest("type", "must be market")
+    after, before, cursor = asked.get("createdAfter"), asked.get("createdBefore"), asked.get("cursor")
+    before_id = None if cursor is None else parse_order_id(cursor)
+    if cursor is not None and before_id is None:
+        raise InvalidRequest("cursor", "must be the nextCursor of the page before")
+    client_order_id = asked.get("clientOrderId")
+    if client_order_id is not None and "\0" in client_order_id:
+        raise InvalidRequest("clientOrderId", "must not contain NUL characters")
+    limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ON_A_PAGE)
+    return OrderFilter(
+        ACCOUNT,
+        None if status is None else OrderStatus(status),
+        None if token_in is None else tokens.resolve(token_in, "tokenIn").symbol,
+        None if token_out is None else tokens.resolve(token_out, "tokenOut").symbol,
+        client_order_id,
+        None if after is None else EpochMs(parse_time(after, "createdAfter")),
+        None if before is None else EpochMs(parse_time(before, "createdBefore")),
+        before_id,
+    ), limit
+
+
+def _view_quote(swap: SwapRequest, venue: str, quote: Quote | None, lost_because: str | None) -> QuoteView:
+    if quote is None:
+        return QuoteView(venue, False, None, None, None, None, lost_because)  # noqa: FBT003 - a view
+    decimals = swap.token_out.decimals
+    return QuoteView(
+        venue,
+        lost_because is None,
+        format_amount(quote.amount_out, decimals),
+        format_amount(min_out(quote.amount_out, swap.slippage_bps), decimals),
+        quote.fee_bps,
+        quote.price_impact_bps,
+        None,
+    )
+
+
+async def _view_venue(venue: Venue, probe: SwapRequest, timeout_s: float, clock: Clock) -> VenueView:
+    asked_ms = clock.now_ms()
+    answer = await ask_venue(venue, probe, timeout_s)
+    answered_ms = clock.now_ms()
+    error = None if isinstance(answer, Quote) else str(answer.error)
+    return VenueView(venue.name, error is None, answered_ms - asked_ms, time_text(answered_ms), error)

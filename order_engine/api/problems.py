@@ -1,0 +1,112 @@
+"""Errors as RFC 9457 problem documents: the only place that knows HTTP status codes."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from starlette.responses import Response
+
+from order_engine.domain.errors import (
+    CancelTooLate,
+    ChainUnavailable,
+    IdempotencyConflict,
+    InvalidRequest,
+    OrderEngineError,
+    OrderNotFound,
+    RateLimited,
+    StoreUnavailable,
+)
+
+_RETRY_AFTER_S: Final = 1
+
+
+class Problem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """RFC 9457, with a stable `code`, the field at fault and whether trying again can help."""
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str = ""
+    retryable: bool | msgspec.UnsetType = msgspec.UNSET
+    field: str | None = None
+    type: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class EdgeRefusal(Exception):  # noqa: N818 - a refusal, not an error of ours
+    """A request that HTTP itself refuses before the engine is asked."""
+
+    def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        """`status` is the HTTP status, `code` the stable name."""
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.headers = dict(headers or {})
+
+
+_TITLES: Final = {
+    400: "Bad request",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    406: "Not acceptable",
+    409: "Conflict",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    426: "Upgrade required",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Unavailable",
+}
+
+_STATUSES: Final[Mapping[type[OrderEngineError], int]] = {
+    InvalidRequest: 422,
+    OrderNotFound: 404,
+    IdempotencyConflict: 422,
+    CancelTooLate: 409,
+    RateLimited: 429,
+    StoreUnavailable: 503,
+    ChainUnavailable: 503,
+}
+
+
+def to_problem(error: Exception, request_id: str) -> tuple[Problem, dict[str, str]]:
+    """Return the problem that tells of the error, and the headers that go with it."""
+    headers: dict[str, str] = {}
+    field: str | None = None
+    if isinstance(error, EdgeRefusal):
+        status, code, detail, headers = error.status, error.code, str(error), error.headers
+    elif isinstance(error, OrderEngineError) and type(error) in _STATUSES:
+        status = _STATUSES[type(error)]
+        code = getattr(error, "code", "unavailable")
+        detail = str(error)
+    else:
+        status, code = 500, "internal_error"
+        detail = "This is a bug in order-engine. The log of the server has more under the request id."
+    if isinstance(error, InvalidRequest):
+        field = error.field or None
+        detail = f"{error.field} {error}." if error.field else str(error)
+        status = 400 if error.code == "malformed_json" else status
+    if isinstance(error, RateLimited):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if status == 503:  # noqa: PLR2004 - the code itself
+        headers["Retry-After"] = str(_RETRY_AFTER_S)
+        detail = f"{detail}. Whether the request was stored is not known; repeat it with an Idempotency-Key."
+    problem = Problem(
+        _TITLES.get(status, "Error"),
+        status,
+        code,
+        detail,
+        request_id,
+        retryable=status in (429, 503),
+        field=field,
+        type="about:blank",
+    )
+    return problem, headers
+
+
+def problem_response(error: Exception, request_id: str) -> Response:
+    """Return the error as a response."""
+    problem, headers = to_problem(error, request_id)
+    return Response(msgspec.json.encode(problem), problem.status, headers, media_type="application/problem+json")
