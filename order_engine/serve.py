@@ -1,0 +1,172 @@
+"""Runs the processes: listens, works, and ends within ten seconds of being asked to."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from order_engine import observe
+from order_engine.settings import Settings, SettingsError
+from order_engine.wiring import Engine, build_api, open_engine, open_worker
+
+_BACKLOG: Final = 2048
+_CLOSE_STREAMS_S: Final = 1
+_MOST_FRAME_BYTES: Final = 64 * 1024
+
+
+def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run a process's main coroutine on the fastest loop there is."""
+    if sys.platform == "win32":
+        return asyncio.run(main())
+    import uvloop  # noqa: PLC0415 - there is none on Windows
+
+    return uvloop.run(main())
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send log lines to stderr, in the shape and from the level that the settings ask for."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.EventRenamer("message") if settings.log_format == "json" else _as_is,
+    ]
+    if settings.log_format == "json":
+        processors.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*processors, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind the API's address now, so that a port in use is one clear sentence."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        message = f"HOST={host!r} PORT={port} cannot be listened on: {error.strerror or error}."
+        raise SettingsError(message) from error
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return the URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def run_api(settings: Settings) -> int:
+    """Serve HTTP until a signal."""
+    with listen(settings.host, settings.port) as listener:
+        async with open_engine(settings) as engine:
+            _tell(engine, "api", address_of(listener))
+            stopped = _stop_on_signal("api")
+            async with serving(build_api(engine), listener):
+                await stopped.wait()
+    return 0
+
+
+async def run_worker(settings: Settings) -> int:
+    """Work until a signal."""
+    async with open_engine(settings) as engine, open_worker(engine) as worker:
+        _tell(engine, "worker", "")
+        stopped = _stop_on_signal("worker", worker.stop)
+        await worker.run()
+        if not stopped.is_set():
+            message = "the worker ended without being asked to"
+            raise RuntimeError(message)
+    return 0
+
+
+async def run_both(settings: Settings) -> int:
+    """Serve HTTP and work in one process until a signal."""
+    with listen(settings.host, settings.port) as listener:
+        async with embedded(settings, listener) as engine:
+            _tell(engine, "up", address_of(listener))
+            await _stop_on_signal("up").wait()
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator[Engine]:
+    """Run API and worker in this process for as long as the context lasts."""
+    async with open_engine(settings) as engine, open_worker(engine) as worker, serving(build_api(engine), listener):
+        working = asyncio.create_task(worker.run())
+        try:
+            yield engine
+        finally:
+            worker.stop()
+            await working
+
+
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve the app on the socket; open streams get a moment to end when the context does."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=_MOST_FRAME_BYTES,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_CLOSE_STREAMS_S,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has more to end than its sockets."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+def _stop_on_signal(role: str, also: Callable[[], None] | None = None) -> asyncio.Event:
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        observe.process_stopping(role)
+        stopped.set()
+        if also is not None:
+            also()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    return stopped
+
+
+def _tell(engine: Engine, role: str, address: str) -> None:
+    observe.process_started(role, address, engine.store_name, engine.bus_name)
+
+
+def _as_is(_logger: Any, _name: str, event: Any) -> Any:
+    return event

@@ -1,0 +1,171 @@
+"""Every environment variable, typed, with its unit and its limits."""
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SQLITE_FILE: Final = "order-engine.sqlite3"
+LEDGER_FILE: Final = "paper-chain.sqlite3"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is one sentence for each, ready to be shown."""
+
+
+class PostgresTarget(msgspec.Struct, frozen=True):
+    """Where PostgreSQL is, as its driver wants it. `schema` is the search path, or None."""
+
+    dsn: str
+    schema: str | None
+
+
+def _known_database(url: str) -> str:
+    if url and urlsplit(url).scheme not in ("postgres", "postgresql", "sqlite"):
+        message = "must begin with postgres:// or postgresql:// or sqlite:///"
+        raise ValueError(message)
+    return url
+
+
+def _known_redis(url: str) -> str:
+    if url and urlsplit(url).scheme not in ("redis", "rediss", "valkey"):
+        message = "must begin with redis:// or rediss://"
+        raise ValueError(message)
+    return url.replace("valkey://", "redis://", 1)
+
+
+class Settings(BaseSettings):
+    """The settings of one process, from the environment or from a file `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="forbid", env_ignore_empty=True, frozen=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(3000, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
+    database_url: Annotated[str, AfterValidator(_known_database)] = Field(
+        "", description="postgres://user:password@host/database, or sqlite:///path. None: SQLite in DATA_DIR."
+    )
+    redis_url: Annotated[str, AfterValidator(_known_redis)] = Field(
+        "", description="redis://host:6379/0. None: in process, which only SQLite allows."
+    )
+    redis_host: str = Field("", description="Instead of REDIS_URL: the host alone.")
+    redis_port: int = Field(6379, ge=1, le=65_535, description="The port that goes with REDIS_HOST.")
+    redis_key_prefix: str = Field(
+        "order-engine", min_length=1, description="Begins every Redis key, so that engines can share a server."
+    )
+    data_dir: Path = Field(Path(".order-engine"), description="Directory of the SQLite files.")
+    tokens_file: Path | None = Field(
+        None,
+        description="JSON list of more tokens: symbol, mint, decimals, and referencePriceUsd for the paper venues.",
+    )
+    mock_fail_rate: float = Field(0, ge=0, le=1, description="Part of the paper venues' swaps that fail, 0 to 1.")
+    mock_delay_scale: float = Field(
+        1, ge=0, le=100, description="Factor on the paper delays. 1: quotes about 0.2 s, swaps 2-3 s. 0: none."
+    )
+    mock_seed: int = Field(1, ge=0, description="Seed of the paper prices, delays and failures.")
+    default_slippage_bps: int = Field(50, ge=1, le=1000, description="Slippage of an order that names none, in bps.")
+    allowed_origins: str = Field(
+        "",
+        description="Web origins, separated by commas, whose pages may call the API besides its own and loopback ones.",
+    )
+    api_max_orders_per_min: int = Field(
+        120, ge=0, le=1_000_000, description="Orders a minute that one client address may place; 0 is no limit."
+    )
+    queue_max_per_min: int = Field(
+        0, ge=0, le=1_000_000, description="Orders a minute that all workers together start; 0 is no limit."
+    )
+    worker_concurrency: int = Field(100, ge=1, le=20_000, description="Orders that one worker runs at once.")
+    order_max_attempts: int = Field(3, ge=1, le=20, description="Attempts before an order fails.")
+    retry_backoff_ms: int = Field(
+        1_000, ge=0, le=600_000, description="Pause after the first failed attempt, in ms; doubles each time."
+    )
+    retry_backoff_max_ms: int = Field(30_000, ge=0, le=3_600_000, description="Longest such pause, in ms.")
+    retry_jitter_percent: int = Field(20, ge=0, le=100, description="Spread of the pause, in percent either way.")
+    quote_timeout_ms: int = Field(2_000, ge=10, le=60_000, description="How long a venue may take over a quote, in ms.")
+    lease_seconds: int = Field(15, ge=1, le=600, description="How long a silent worker keeps its orders, in s.")
+    sweep_interval_ms: int = Field(
+        500, ge=50, le=60_000, description="How often a worker looks for due and abandoned orders, in ms."
+    )
+    max_claims: int = Field(5, ge=1, le=100, description="Claims without an event after which an order is parked.")
+    chain_poll_ms: int = Field(200, ge=10, le=60_000, description="Pause between two looks at a signature, in ms.")
+    chain_resend_ms: int = Field(
+        2_000, ge=100, le=60_000, description="Pause between two sends of the same bytes, in ms."
+    )
+    shutdown_grace_ms: int = Field(
+        6_000, ge=0, le=9_000, description="How long orders may finish after SIGTERM before they are released, in ms."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_format: Literal["console", "json"] = Field("console", description="Shape of a log line.")
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("redis_host")
+    @classmethod
+    def _bare_host(cls, value: str) -> str:
+        if "/" in value:
+            message = "must be a host name; a URL goes into REDIS_URL"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _redis_with_postgres(self) -> Self:
+        if self.postgres is not None and self.redis is None:
+            message = "DATABASE_URL names PostgreSQL, so REDIS_URL (or REDIS_HOST) must be set too."
+            raise ValueError(message)
+        return self
+
+    @property
+    def postgres(self) -> PostgresTarget | None:
+        """Where PostgreSQL is, with what is Prisma's and not the driver's taken out; None: SQLite."""
+        parts = urlsplit(self.database_url)
+        if parts.scheme not in ("postgres", "postgresql"):
+            return None
+        query = dict(parse_qsl(parts.query))
+        schema = query.pop("schema", None)
+        for prisma_only in ("connection_limit", "pool_timeout", "pgbouncer"):
+            query.pop(prisma_only, None)
+        return PostgresTarget(urlunsplit(parts._replace(query=urlencode(query))), schema)
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The file of the SQLite store: sqlite:///relative or sqlite:////absolute, or in DATA_DIR."""
+        if self.database_url.startswith("sqlite:///"):
+            return Path(self.database_url.removeprefix("sqlite:///"))
+        return self.data_dir / SQLITE_FILE
+
+    @property
+    def redis(self) -> str | None:
+        """The URL of Redis, or None."""
+        if self.redis_url:
+            return self.redis_url
+        return f"redis://{self.redis_host}:{self.redis_port}/0" if self.redis_host else None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; raises SettingsError with a sentence for everything that is wrong."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(it) for it in error.errors())) from error
+
+
+def _sentence(error: object) -> str:
+    assert isinstance(error, dict)  # noqa: S101 - pydantic's ErrorDetails is a dict
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
+    name = str(error["loc"][0]).upper()
+    if error["type"] == "extra_forbidden":
+        return f"{name} in .env is not a setting of order-engine; .env.example lists them all."
+    allowed = str(error["msg"]).removeprefix("Value error, ")
+    field = Settings.model_fields.get(name.lower())
+    meaning = f" {name}: {field.description}" if field else ""
+    # A URL holds a password; it is not for the terminal and the logs.
+    value = "" if name.endswith("_URL") else f"={error['input']!r}"
+    return f"{name}{value} cannot be used: {allowed[0].lower()}{allowed[1:]}.{meaning}"

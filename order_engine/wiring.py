@@ -1,0 +1,266 @@
+"""The composition root: the only file that names concrete adapters."""
+
+import contextlib
+import fcntl
+import os
+import random
+import re
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import asyncpg
+import msgspec
+import uuid_utils
+from starlette.types import ASGIApp
+
+from order_engine.api.app import build_app
+from order_engine.api.context import ApiContext
+from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
+from order_engine.bus.redis import RedisBus, RedisRateLimiter
+from order_engine.chain.ledger import PostgresLedger, SqliteLedger
+from order_engine.chain.paper import Execution, Ledger, PaperChain
+from order_engine.domain.errors import StoreUnavailable
+from order_engine.domain.order import EpochMs, OrderId
+from order_engine.domain.retry import RetryPolicy
+from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenRegistry
+from order_engine.engine.executor import ExecutionPolicy, Executor
+from order_engine.engine.intake import Intake, announcer
+from order_engine.engine.settlement import Settlement
+from order_engine.engine.worker import Worker, WorkerPolicy
+from order_engine.ports import Clock, EventBus, OrderReader, OrderStore, RateLimiter, ReadyQueue, Venue
+from order_engine.settings import LEDGER_FILE, Settings, SettingsError
+from order_engine.store.postgres import PostgresStore
+from order_engine.store.sqlite import SqliteStore
+from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperFaults, PaperMarket, PaperVenue
+
+# How long a fresh order is left to the ready queue before a sweep takes it.
+ANNOUNCE_GRACE_MS: Final = 1_000
+
+_SYMBOL: Final = re.compile(r"[A-Za-z0-9$._-]{1,32}", re.ASCII)
+_MINT: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}", re.ASCII)
+_PRICE: Final = re.compile(r"\d{1,12}(\.\d{1,18})?", re.ASCII)
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now_ms(self) -> EpochMs:
+        """See Clock."""
+        return EpochMs(time.time_ns() // 1_000_000)
+
+
+class Store(OrderStore, OrderReader, Protocol):
+    """Both halves of a store."""
+
+    async def close(self) -> None:
+        """Finish what was queued and let go of the database."""
+        ...
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """One process's engine, before it is told what to be."""
+
+    settings: Settings
+    store: Store
+    ready: ReadyQueue
+    bus: EventBus
+    limiter: RateLimiter
+    clock: Clock
+    tokens: TokenRegistry
+    venues: Mapping[str, Venue]
+    market: PaperMarket
+    store_name: str
+    bus_name: str
+
+
+@contextlib.asynccontextmanager
+async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """Connect everything, migrate the database if needed, and close it all at the end."""
+    clock = SystemClock()
+    tokens, prices = _load_tokens(settings.tokens_file)
+    market = PaperMarket(settings.mock_seed, prices)
+    faults = PaperFaults(settings.mock_fail_rate, settings.mock_delay_scale)
+    async with contextlib.AsyncExitStack() as stack:
+        ready: ReadyQueue
+        bus: EventBus
+        limiter: RateLimiter
+        if settings.redis is not None:
+            redis_bus = RedisBus(settings.redis, settings.redis_key_prefix)
+            stack.push_async_callback(redis_bus.close)
+            await redis_bus.start()
+            ready = bus = redis_bus
+            limiter = RedisRateLimiter(settings.redis, settings.redis_key_prefix, clock)
+        else:
+            ready, bus, limiter = MemoryReadyQueue(), MemoryEventBus(), MemoryRateLimiter(clock)
+        announce = announcer(ready, bus)
+        store: Store
+        if settings.postgres is not None:
+            target = settings.postgres
+            store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS)
+        else:
+            path = settings.sqlite_path
+            _lock(stack, path)
+            store = await SqliteStore.open(path, clock, announce, ANNOUNCE_GRACE_MS)
+        stack.push_async_callback(store.close)
+        yield Engine(
+            settings,
+            store,
+            ready,
+            bus,
+            limiter,
+            clock,
+            tokens,
+            {
+                terms.name: PaperVenue(terms.name, market, clock, faults, settings.mock_seed)
+                for terms in (RAYDIUM, METEORA)
+            },
+            market,
+            "PostgreSQL" if settings.postgres else f"SQLite {settings.sqlite_path}",
+            "Redis" if settings.redis else "in process",
+        )
+
+
+def build_api(engine: Engine) -> ASGIApp:
+    """Return the HTTP application of this engine."""
+    settings = engine.settings
+    intake = Intake(
+        engine.store, engine.store, engine.limiter, engine.clock, new_order_id, settings.api_max_orders_per_min
+    )
+    origins = (origin.strip().rstrip("/") for origin in settings.allowed_origins.split(","))
+    return build_app(
+        ApiContext(
+            intake,
+            engine.store,
+            engine.bus,
+            engine.tokens,
+            engine.venues,
+            engine.clock,
+            settings.default_slippage_bps,
+            settings.quote_timeout_ms / 1000,
+            frozenset(origin for origin in origins if origin),
+        )
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_worker(engine: Engine) -> AsyncIterator[Worker]:
+    """Return a worker of this engine, with its own connection to the chain."""
+    settings = engine.settings
+    chain = PaperChain(
+        await _open_ledger(settings),
+        _program(engine.market),
+        engine.clock,
+        settings.mock_delay_scale,
+        settings.mock_seed,
+    )
+    settlement = Settlement(chain, engine.clock, settings.chain_poll_ms / 1000, settings.chain_resend_ms / 1000)
+    retry = RetryPolicy(
+        settings.order_max_attempts,
+        settings.retry_backoff_ms,
+        settings.retry_backoff_max_ms,
+        settings.retry_jitter_percent,
+    )
+    executor = Executor(
+        engine.venues,
+        chain,
+        engine.store,
+        engine.store,
+        settlement,
+        engine.clock,
+        random.random,
+        ExecutionPolicy(retry, settings.quote_timeout_ms / 1000, settings.max_claims),
+    )
+    policy = WorkerPolicy(
+        settings.worker_concurrency,
+        settings.lease_seconds * 1000,
+        settings.sweep_interval_ms,
+        settings.queue_max_per_min,
+        settings.shutdown_grace_ms / 1000,
+    )
+    name = f"{socket.gethostname()}:{os.getpid()}:{uuid_utils.uuid4()}"
+    worker = Worker(name, engine.store, engine.ready, engine.limiter, engine.clock, executor.run, policy)
+    try:
+        yield worker
+    finally:
+        await chain.close()
+
+
+def new_order_id() -> OrderId:
+    """Return a UUIDv7: unique, and in the order of time."""
+    return OrderId(str(uuid_utils.uuid7()))
+
+
+def _program(market: PaperMarket) -> Callable[[bytes, EpochMs], Execution]:
+    """Return the paper pools' programs, as the paper chain runs them."""
+
+    def run(message: bytes, at_ms: EpochMs) -> Execution:
+        done = market.execute(message, at_ms)
+        swap = done.swap
+        return Execution(
+            swap.memo,
+            swap.attempt,
+            swap.venue,
+            swap.token_in.symbol,
+            swap.token_out.symbol,
+            swap.amount_in,
+            swap.min_amount_out,
+            done.amount_out,
+            done.error,
+        )
+
+    return run
+
+
+async def _open_ledger(settings: Settings) -> Ledger:
+    if settings.postgres is None:
+        return SqliteLedger(settings.sqlite_path.with_name(LEDGER_FILE))
+    try:
+        return await PostgresLedger.open(settings.postgres.dsn)
+    except (OSError, asyncpg.PostgresError) as error:
+        raise StoreUnavailable(f"PostgreSQL does not answer: {error}") from error
+
+
+def _lock(stack: contextlib.AsyncExitStack, path: Path) -> None:
+    """Keep a second engine off the file: their buses would not know of each other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = stack.enter_context(path.with_name(f"{path.name}.lock").open("w"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        message = f"Another order-engine is running on {path}; stop it, or set DATA_DIR to another directory."
+        raise SettingsError(message) from error
+
+
+class _TokenEntry(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    symbol: str
+    mint: str
+    decimals: int
+    reference_price_usd: str | None = None
+
+
+def _load_tokens(path: Path | None) -> tuple[TokenRegistry, dict[str, str]]:
+    prices: dict[str, str] = dict(REFERENCE_PRICES_USD)
+    if path is None:
+        return TokenRegistry(), prices
+    try:
+        entries = msgspec.json.decode(path.read_bytes(), type=list[_TokenEntry])
+        for entry in entries:
+            _check_token(entry, prices)
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
+        raise SettingsError(f"TOKENS_FILE={str(path)!r} cannot be used: {error}") from error
+    return TokenRegistry(Token(it.symbol, it.mint, it.decimals) for it in entries), prices
+
+
+def _check_token(entry: _TokenEntry, prices: dict[str, Any]) -> None:
+    is_mint = _MINT.fullmatch(entry.mint) and _SYMBOL.fullmatch(entry.symbol)
+    if not is_mint or not 0 <= entry.decimals <= MAX_DECIMALS:
+        message = f"{entry.symbol!r} needs a symbol, a base58 mint of 32-44 characters and 0-{MAX_DECIMALS} decimals"
+        raise ValueError(message)
+    if entry.reference_price_usd is not None:
+        if not _PRICE.fullmatch(entry.reference_price_usd) or not entry.reference_price_usd.strip("0."):
+            message = f"the referencePriceUsd of {entry.symbol!r} must be decimal text above zero"
+            raise ValueError(message)
+        prices[entry.symbol] = entry.reference_price_usd
