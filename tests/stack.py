@@ -1,0 +1,168 @@
+"""The real thing, as processes: what the end-to-end tests and the fault tests talk to."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+from tests.servers import free_port
+
+_READY_S = 30.0
+_LISTENS_AT = "http://127.0.0.1"
+
+
+class EngineProcess:
+    """One `order-engine` process with an environment of its own."""
+
+    def __init__(self, role: str, environment: Mapping[str, str], directory: Path) -> None:
+        self.role = role
+        self.port = int(environment.get("PORT", "0"))
+        self.url = f"{_LISTENS_AT}:{self.port}"
+        self._environment = dict(environment)
+        self._directory = directory
+        self.log = directory / f"{role}-{uuid.uuid4().hex[:8]}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self, *, wait: bool = True) -> "EngineProcess":
+        inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "order_engine", self.role],
+                env={**inherited, **self._environment},
+                cwd=self._directory,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        if wait:
+            self.wait_until_ready()
+        return self
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise AssertionError(f"{self.role} ended with {self.process.returncode}:\n{self.log_text()}")
+            if self.role == "worker":
+                if "started" in self.log_text():
+                    return
+            else:
+                try:
+                    if httpx2.get(f"{self.url}/health", timeout=1.0, trust_env=False).is_success:
+                        return
+                except httpx2.TransportError:
+                    pass
+            time.sleep(0.05)
+        raise AssertionError(f"{self.role} was not ready after {_READY_S} s:\n{self.log_text()}")
+
+    def log_text(self) -> str:
+        return self.log.read_text("utf-8", "replace")
+
+    def kill(self) -> None:
+        """SIGKILL: no farewell."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self, timeout_s: float = 15.0) -> float:
+        """SIGTERM; returns how many seconds the process took to end."""
+        assert self.process is not None
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout_s)
+        return time.monotonic() - began
+
+    def pause(self) -> None:
+        psutil.Process(self.pid).suspend()
+
+    def resume(self) -> None:
+        psutil.Process(self.pid).resume()
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            psutil.Process(self.pid).resume()
+            self.kill()
+
+
+class Stack:
+    """An engine in one of its two shapes, on servers that the test owns."""
+
+    def __init__(self, environment: Mapping[str, str], directory: Path) -> None:
+        self._environment = dict(environment)
+        self._directory = directory
+        self._processes: list[EngineProcess] = []
+
+    def spawn(self, role: str, **settings: str) -> EngineProcess:
+        """Start a process and wait until it is ready; settings are environment variables."""
+        environment = {**self._environment, **settings}
+        if role != "worker":
+            environment.setdefault("PORT", str(free_port()))
+        process = EngineProcess(role, environment, self._directory)
+        self._processes.append(process)
+        return process.start()
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.close()
+
+
+@contextmanager
+def embedded_stack(directory: Path, **settings: str) -> Iterator[Stack]:
+    """A stack for `up`: SQLite in the directory, everything in one process."""
+    environment = {"DATA_DIR": str(directory / "data"), "API_MAX_ORDERS_PER_MIN": "0", **settings}
+    yield from _closing(Stack(environment, directory))
+
+
+@contextmanager
+def distributed_stack(directory: Path, database_url: str, redis_url: str, **settings: str) -> Iterator[Stack]:
+    """A stack for `api` and `worker`: PostgreSQL and Redis."""
+    environment = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "REDIS_KEY_PREFIX": f"test-{uuid.uuid4().hex}",
+        "API_MAX_ORDERS_PER_MIN": "0",
+        **settings,
+    }
+    yield from _closing(Stack(environment, directory))
+
+
+def _closing(stack: Stack) -> Iterator[Stack]:
+    try:
+        yield stack
+    finally:
+        stack.close()
+
+
+def market_order(amount: str = "1", **fields: Any) -> dict[str, Any]:
+    """The body of a small market order."""
+    return {"type": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": amount, **fields}
+
+
+def wait_for_port(port: int, timeout_s: float = 10.0) -> None:
+    """Return when something listens on the port."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return

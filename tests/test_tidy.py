@@ -1,0 +1,71 @@
+"""Style as a test: limits that only get tighter."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(path for folder in ("order_engine", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
+PACKAGE = [path for path in SOURCES if "order_engine" in path.relative_to(ROOT).parts[:1]]
+
+MOST_LINES_IN_A_FILE = 400
+MOST_LINES_IN_A_FUNCTION = 60
+EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc", "base"}
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_a_file_is_short_and_its_name_says_something(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES_IN_A_FILE
+    assert path.stem not in EMPTY_NAMES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_a_function_fits_on_a_screen(path: Path) -> None:
+    long = [
+        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, FUNCTION) and (node.end_lineno or 0) - node.lineno + 1 > MOST_LINES_IN_A_FUNCTION
+    ]
+    assert not long
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=_name)
+def test_the_package_is_fully_typed_and_keeps_no_module_state(path: Path) -> None:
+    text = path.read_text()
+    assert "type: ignore" not in text
+    tree = ast.parse(text)
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    mutable = [ast.unparse(node) for node in assigned if isinstance(node.value, (ast.List, ast.Dict, ast.Set))]
+    assert not mutable
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Global)]
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=_name)
+def test_every_lint_exception_has_its_reason(path: Path) -> None:
+    bare = [
+        line.strip()
+        for line in path.read_text().splitlines()
+        if "# noqa" in line and " - " not in line.split("# noqa", 1)[1]
+    ]
+    assert not bare
+
+
+def test_no_float_touches_an_amount() -> None:
+    for name in ("domain/money.py", "domain/routing.py", "domain/order.py", "api/parsing.py"):
+        tree = ast.parse((ROOT / "order_engine" / name).read_text())
+        floats = [
+            node.lineno for node in ast.walk(tree) if isinstance(node, ast.Constant) and type(node.value) is float
+        ]
+        calls = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "float"]
+        divisions = [
+            node.lineno
+            for node in ast.walk(tree)
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and name != "domain/order.py"
+        ]
+        assert floats + calls + divisions == [], name
