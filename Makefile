@@ -8,7 +8,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format bench docs lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -35,6 +35,9 @@ format: .venv/.ready ## Format the code and mend what lint can mend
 
 bench: .venv/.ready ## Measure throughput and latency; prints a table, writes bench/results/latest.json
 	@$(BIN)/python -m bench $(ARGS)
+
+docs: .venv/.ready ## Write what the documents take from the code
+	@$(BIN)/python -m docs.generate
 
 lock: .venv/.ready ## Pin the newest dependencies that pyproject.toml allows
 	@compile="$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11"; \

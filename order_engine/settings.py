@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SQLITE_FILE: Final = "order-engine.sqlite3"
@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     shutdown_grace_ms: int = Field(
         6_000, ge=0, le=9_000, description="How long orders may finish after SIGTERM before they are released, in ms."
     )
+    postgres_password: SecretStr = Field(
+        SecretStr(""), description="Read by docker-compose.yml alone: the password of its PostgreSQL."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["console", "json"] = Field("console", description="Shape of a log line.")
 
@@ -167,5 +170,5 @@ def _sentence(error: object) -> str:
     field = Settings.model_fields.get(name.lower())
     meaning = f" {name}: {field.description}" if field else ""
     # A URL holds a password; it is not for the terminal and the logs.
-    value = "" if name.endswith("_URL") else f"={error['input']!r}"
+    value = "" if name.endswith(("_URL", "_PASSWORD")) else f"={error['input']!r}"
     return f"{name}{value} cannot be used: {allowed[0].lower()}{allowed[1:]}.{meaning}"

@@ -26,8 +26,8 @@ from order_engine.ports import Clock, RateVerdict, Subscription
 
 _TIMEOUT_S: Final = 2.0
 _RECONNECT_S: Final = 0.25
-_LISTEN_S: Final = 1.0
-_MOST_SILENT_TURNS: Final = 3
+_LISTEN_S: Final = 0.5
+_MOST_SILENT_TURNS: Final = 2
 _MOST_OUTGOING: Final = 20_000
 _LOST: Final = (RedisError, OSError, TimeoutError)
 

@@ -12,7 +12,7 @@ from order_engine.domain.order import OrderId
 from order_engine.ports import EventBus, OrderReader
 
 # How long a stream waits for the live feed before it reads the log by itself.
-POLL_CONNECTED_S: Final = 5.0
+POLL_CONNECTED_S: Final = 1.5
 POLL_LOST_S: Final = 1.0
 
 

@@ -1,0 +1,261 @@
+"""`make bench`: the burst scenario on the real stack, with its own PostgreSQL and Redis.
+
+The zero-delay paper venues leave the engine's own cost. Durability is PostgreSQL's default (fsync
+and synchronous_commit on). Every order is checked in the database afterwards.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil
+
+from docs.generate import with_section
+from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
+from tests.stack import distributed_stack, embedded_stack
+
+RESULTS = Path(__file__).parent / "results" / "latest.json"
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+MOST_SECONDS = 300
+POLL_S = 0.05
+
+CHECK = """
+select count(*) as orders,
+    count(*) filter (where status = 'confirmed') as confirmed,
+    count(*) filter (where seq <> (select count(*) from order_events e where e.order_id = o.order_id)) as gaps,
+    percentile_cont(0.5) within group (order by updated_at_ms - created_at_ms) as p50,
+    percentile_cont(0.99) within group (order by updated_at_ms - created_at_ms) as p99
+from orders o
+"""
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process and all of its living children."""
+    process = psutil.Process(pid)
+    total = 0.0
+    for it in (process, *process.children(recursive=True)):
+        times = it.cpu_times()
+        total += times.user + times.system
+    return total
+
+
+def post_orders(port: int, orders: int, connections: int) -> dict[str, Any]:
+    """Run the load generator in a process of its own."""
+    command = [sys.executable, "-m", "bench.load", "127.0.0.1", str(port), str(orders), str(connections)]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=MOST_SECONDS)
+    loaded: dict[str, Any] = json.loads(done.stdout)
+    return loaded
+
+
+async def distributed_round(
+    postgres: PostgresServer, redis: RedisServer, directory: Path, options: argparse.Namespace
+) -> dict[str, Any]:
+    """One burst against `api` and `worker`."""
+    url = await postgres.create_database()
+    settings = {"MOCK_DELAY_SCALE": "0", "WORKER_CONCURRENCY": str(options.concurrency), "LOG_LEVEL": "warning"}
+    with distributed_stack(directory, url, redis.url, **settings) as stack:
+        api, worker = stack.spawn("api"), stack.spawn("worker", LOG_LEVEL="info")
+        pids = {"api": api.pid, "worker": worker.pid, "postgres": postgres.pid, "redis": redis.pid}
+        connection = await asyncpg.connect(url)
+        post_orders(api.port, options.orders // 20, options.connections)
+        await wait_until_all_ended(connection, options.orders // 20)
+        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        began = time.perf_counter()
+        loading = asyncio.create_task(asyncio.to_thread(post_orders, api.port, options.orders, options.connections))
+        await wait_until_all_ended(connection, options.orders * 21 // 20)
+        took = time.perf_counter() - began
+        loaded = await loading
+        used = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
+        memory = {name: psutil.Process(pids[name]).memory_info().rss // 2**20 for name in ("api", "worker")}
+        checked = dict(await connection.fetchrow(CHECK))
+        await connection.close()
+    await postgres.drop_database(url)
+    return summary(options.orders, took, loaded, used, memory) | {
+        "confirm_p50_ms": checked["p50"],
+        "confirm_p99_ms": checked["p99"],
+        "unconfirmed": checked["orders"] - checked["confirmed"],
+        "gaps": checked["gaps"],
+    }
+
+
+async def wait_until_all_ended(connection: asyncpg.Connection, count: int) -> None:
+    """Return when `count` orders exist and none of them waits or is held."""
+    open_orders = (
+        "select (select count(*) from orders where due_at_ms is not null) + "
+        "(select count(*) from orders where lease_until_ms is not null)"
+    )
+    deadline = time.monotonic() + MOST_SECONDS
+    while time.monotonic() < deadline:
+        # The cheap question first: the count of all orders is asked only when none is open.
+        if (
+            not await connection.fetchval(open_orders)
+            and await connection.fetchval("select count(*) from orders") >= count
+        ):
+            return
+        await asyncio.sleep(POLL_S)
+    raise TimeoutError(f"not all of {count} orders ended within {MOST_SECONDS} s")
+
+
+async def embedded_round(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """One burst against `up`, checked through its own file."""
+    settings = {"MOCK_DELAY_SCALE": "0", "WORKER_CONCURRENCY": str(options.concurrency), "LOG_LEVEL": "warning"}
+    with embedded_stack(directory, **settings) as stack:
+        up = stack.spawn("up")
+        file = sqlite3.connect(f"file:{directory}/data/order-engine.sqlite3?mode=ro", uri=True)
+        before = cpu_seconds(up.pid)
+        began = time.perf_counter()
+        loading = asyncio.create_task(asyncio.to_thread(post_orders, up.port, options.orders, options.connections))
+        deadline = time.monotonic() + MOST_SECONDS
+        while file.execute("select count(*) from orders where status = 'confirmed'").fetchone()[0] < options.orders:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the embedded engine did not finish")
+            await asyncio.sleep(4 * POLL_S)
+        took = time.perf_counter() - began
+        loaded = await loading
+        used = {"up": cpu_seconds(up.pid) - before}
+        memory = {"up": psutil.Process(up.pid).memory_info().rss // 2**20}
+        gaps = file.execute(
+            "select count(*) from orders o "
+            "where seq <> (select count(*) from order_events e where e.order_id = o.order_id)"
+        ).fetchone()[0]
+        spans = sorted(row[0] for row in file.execute("select updated_at_ms - created_at_ms from orders"))
+        file.close()
+    return summary(options.orders, took, loaded, used, memory) | {
+        "confirm_p50_ms": spans[len(spans) // 2],
+        "confirm_p99_ms": spans[len(spans) * 99 // 100],
+        "unconfirmed": 0,
+        "gaps": gaps,
+    }
+
+
+def summary(
+    orders: int, took: float, loaded: dict[str, Any], used: dict[str, float], memory: dict[str, int]
+) -> dict[str, Any]:
+    """Return one round's figures."""
+    return {
+        "accepted_per_s": orders / loaded["took_s"],
+        "completed_per_s": orders / took,
+        "post_p50_ms": loaded["post_p50_ms"],
+        "post_p99_ms": loaded["post_p99_ms"],
+        "refused": loaded["refused"],
+        "cpu_s_per_1000": {name: 1000 * seconds / orders for name, seconds in used.items()},
+        "cpu_s_per_1000_total": 1000 * sum(used.values()) / orders,
+        "memory_mib": memory,
+    }
+
+
+def median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median of each figure over the rounds."""
+    return {
+        name: median_of([it[name] for it in rounds])
+        if isinstance(value, dict)
+        else statistics.median(it[name] for it in rounds)
+        for name, value in rounds[0].items()
+    }
+
+
+def table(shapes: dict[str, Any]) -> str:
+    """Return the medians as Markdown, with the spread of the throughput."""
+    columns = ("Shape", "accepted/s", "completed/s (least-most)", "CPU-s per 1,000 orders", "POST p50/p99 ms")
+    columns = (*columns, "accept → confirmed p50/p99 ms")
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    for name, shape in shapes.items():
+        it = shape["median"]
+        rates = [round_["completed_per_s"] for round_ in shape["rounds"]]
+        parts = ", ".join(f"{process} {seconds:.2f}" for process, seconds in it["cpu_s_per_1000"].items())
+        lines.append(
+            f"| {name} | {it['accepted_per_s']:,.0f} "
+            f"| {it['completed_per_s']:,.0f} ({min(rates):,.0f}-{max(rates):,.0f}) "
+            f"| {it['cpu_s_per_1000_total']:.2f} ({parts}) | {it['post_p50_ms']:.0f}/{it['post_p99_ms']:.0f} "
+            f"| {it['confirm_p50_ms']:,.0f}/{it['confirm_p99_ms']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def readme_section(document: dict[str, Any]) -> str:
+    """Return what the README says of the figures: generated, so that it cannot say more."""
+    machine, options = document["machine"], document["options"]
+    sentences = (
+        f"{options['orders']:,} orders over {options['connections']} connections, worker concurrency",
+        f"{options['concurrency']}, no venue delay; medians of {options['rounds']} rounds by `{document['command']}`",
+        f"on {document['at'][:10]}, {machine['cores']} cores, {machine['system']}, Python {machine['python']},",
+        "the load generator on the same machine. The CPU figures include the paper chain, which runs in the worker.",
+    )
+    return "\n".join([*sentences, "", table(document["shapes"])])
+
+
+def write_readme(document: dict[str, Any]) -> None:
+    """Put the figures into the README, between its markers."""
+    README.write_text(with_section(README.read_text(), BEGIN, END, readme_section(document)))
+
+
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Run every round of both shapes."""
+    shapes: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        with postgres_server(root) as postgres, redis_server(root) as redis:
+            rounds = []
+            for number in range(options.rounds):
+                print(f"distributed, round {number + 1} of {options.rounds} ...", file=sys.stderr)
+                (directory := root / f"distributed-{number}").mkdir()
+                rounds.append(await distributed_round(postgres, redis, directory, options))
+            shapes["api + worker, PostgreSQL, Redis"] = {"rounds": rounds, "median": median_of(rounds)}
+        rounds = []
+        for number in range(options.rounds):
+            print(f"embedded, round {number + 1} of {options.rounds} ...", file=sys.stderr)
+            (directory := root / f"embedded-{number}").mkdir()
+            rounds.append(await embedded_round(directory, options))
+        shapes["up (one process, SQLite)"] = {"rounds": rounds, "median": median_of(rounds)}
+    return shapes
+
+
+def main() -> None:
+    """Measure, print the table, and keep the figures."""
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--orders", type=int, default=10_000)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    shapes = asyncio.run(measure(options))
+    bad = [
+        name
+        for name, it in shapes.items()
+        for one in it["rounds"]
+        if one["unconfirmed"] or one["gaps"] or one["refused"]
+    ]
+    RESULTS.parent.mkdir(exist_ok=True)
+    document = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": "make bench",
+        "options": vars(options),
+        "machine": {
+            "cores": psutil.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30),
+            "system": platform.system(),
+            "python": platform.python_version(),
+        },
+        "shapes": shapes,
+    }
+    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+    print(table(shapes))
+    write_readme(document)
+    if bad:
+        sys.exit(f"not every order was accepted and confirmed with a gapless history: {bad}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""`make docs`: writes what the documents take from the code, so that they cannot differ from it."""
+
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from order_engine.domain.lifecycle import TERMINAL, TRANSITIONS
+from order_engine.domain.order import OrderStatus
+from order_engine.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- lifecycle -->", "<!-- /lifecycle -->"
+
+
+def lifecycle_diagram() -> str:
+    """Return the state machine as a Mermaid diagram, made from the table."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {OrderStatus.PENDING}"]
+    for before in OrderStatus:
+        lines += [f"    {before} --> {after}" for after in OrderStatus if after in TRANSITIONS[before]]
+    lines += [f"    {status} --> [*]" for status in OrderStatus if status in TERMINAL]
+    return "\n".join([*lines, "```"])
+
+
+def example_environment() -> str:
+    """Return `.env.example`: every setting, what it means and its default."""
+    blocks = ["# Every setting of order-engine with its default. Copy to .env and change what you need."]
+    for name, field in Settings.model_fields.items():
+        value = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        blocks.append(f"# {field.description}\n{name.upper()}={'' if value is None else value}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def with_section(text: str, begin: str, end: str, section: str) -> str:
+    """Return the text with what stands between the markers replaced."""
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{section}\n{end}{rest.split(end)[1]}"
+
+
+def main() -> None:
+    """Write everything."""
+    readme = ROOT / "README.md"
+    readme.write_text(with_section(readme.read_text(), BEGIN, END, lifecycle_diagram()))
+    (ROOT / ".env.example").write_text(example_environment())
+
+
+if __name__ == "__main__":
+    main()

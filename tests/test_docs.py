@@ -1,0 +1,102 @@
+"""The documents say what the code does: every path, name, setting and figure in them exists."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.__main__ import BEGIN as BENCH_BEGIN
+from bench.__main__ import RESULTS, readme_section
+from docs.generate import BEGIN, example_environment, lifecycle_diagram
+from order_engine.settings import Settings, load_settings
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SETTING = re.compile(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+)(?:=[^`]*)?`")
+PATH = re.compile(r"`((?:order_engine|tests|bench|docs)/[\w./-]+)`")
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+NAME = re.compile(r"`([A-Z][a-z]\w+\.\w+)`")
+# Variables that are no settings of the engine's processes.
+OTHERS = {"TEST_DATABASE_URL", "TEST_REDIS_URL", "ENGINE_URL", "ENGINE_API_KEY"}
+
+
+def _name(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_every_setting_named_in_a_document_exists(document: Path) -> None:
+    known = {name.upper() for name in Settings.model_fields} | OTHERS
+    assert set(SETTING.findall(document.read_text())) <= known
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_every_path_named_in_a_document_exists(document: Path) -> None:
+    text = document.read_text()
+    named = [*PATH.findall(text), *LINK.findall(text)]
+    missing = [path for path in named if not (ROOT / path).exists() and not (document.parent / path).exists()]
+    assert [path for path in missing if "<" not in path] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_every_class_and_method_named_in_a_document_exists(document: Path) -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "order_engine").rglob("*.py"))
+    for dotted in NAME.findall(document.read_text()):
+        owner, member = dotted.split(".")
+        if owner[0].isupper() and member.islower():
+            assert f"class {owner}" in code, dotted
+            assert f"def {member}(" in code, dotted
+
+
+def test_the_diagram_of_an_orders_life_is_the_table() -> None:
+    assert f"{BEGIN}\n{lifecycle_diagram()}\n" in (ROOT / "README.md").read_text(), "run make docs"
+
+
+def test_the_figures_in_the_readme_are_those_of_the_last_bench() -> None:
+    section = readme_section(json.loads(RESULTS.read_text()))
+    assert f"{BENCH_BEGIN}\n{section}\n" in (ROOT / "README.md").read_text(), "run make bench"
+
+
+def test_the_example_environment_lists_every_setting_with_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / ".env.example").read_text()
+    assert text == example_environment(), "run make docs"
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+    defaults = load_settings()
+    (tmp_path / ".env").write_text(text)
+    assert load_settings() == defaults
+
+
+def test_the_defaults_in_the_readme_are_the_defaults() -> None:
+    for name, value in re.findall(r"`([A-Z][A-Z_]+)=(\d+)`", (ROOT / "README.md").read_text()):
+        assert str(Settings.model_fields[name.lower()].default) == value, name
+
+
+def test_the_compose_file_is_the_production_shape_and_publishes_nothing_but_loopback() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    services = compose["services"]
+    assert {name: it.get("deploy", {}).get("replicas", 1) for name, it in services.items()} == {
+        "api": 2,
+        "worker": 2,
+        "postgres": 1,
+        "redis": 1,
+    }
+    published = [port for it in services.values() for port in it.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    known = {name.upper() for name in Settings.model_fields}
+    assert set(services["api"]["environment"]) <= known
+    for it in services.values():
+        for name, value in it["environment"].items() if "environment" in it else ():
+            assert "PASSWORD" not in name or value.startswith("${POSTGRES_PASSWORD:?"), name
+
+
+def test_no_file_names_a_package_index() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt", "pyproject.toml", "Makefile", "Dockerfile"):
+        assert not re.search(r"index-url|find-links|https?://", (ROOT / name).read_text()), name
+    assert not (ROOT / "uv.lock").exists()
