@@ -1,0 +1,105 @@
+"""The README's own commands, as a newcomer would run them."""
+
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import free_port
+from tests.stack import embedded_stack
+
+ROOT = Path(__file__).parent.parent.parent
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+SHELL = [text for language, text in BLOCKS if language == "sh"]
+HANG_S = 120
+
+# Stands in for curl on a machine without it: just what the README's commands use.
+CURL = """#!{python}
+import sys, urllib.request
+words, headers, data, url = sys.argv[1:], {{}}, None, None
+while words:
+    word = words.pop(0)
+    if word == "-H":
+        name, value = words.pop(0).split(": ", 1)
+        headers[name] = value
+    elif word == "-d":
+        data = words.pop(0).encode()
+    elif word != "-s":
+        url = word
+with urllib.request.urlopen(urllib.request.Request(url, data, headers)) as answer:
+    sys.stdout.write(answer.read().decode())
+"""
+
+
+def _environment(directory: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    if shutil.which("curl") is None:
+        program = directory / "curl"
+        program.write_text(CURL.format(python=sys.executable))
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        kept["PATH"] = f"{directory}{os.pathsep}{kept['PATH']}"
+    return {**kept, "DATA_DIR": str(directory / "data"), **more}
+
+
+def test_the_readme_has_the_commands_that_are_run_here() -> None:
+    assert SHELL[0] == "make demo\n"
+    assert SHELL[1] == "make test\n"
+    assert SHELL[2] == "make setup\n.venv/bin/order-engine up\n"
+    assert len(SHELL) == 5
+
+
+def test_make_demo_ends_with_five_confirmed_orders(tmp_path: Path) -> None:
+    command = ["make", "demo", "ARGS=--once"]
+    environment = _environment(tmp_path, PORT=str(free_port()))
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("confirmed  got") == 5
+    assert "5 of 5 orders confirmed." in done.stdout
+
+
+def test_make_demo_stays_up_and_says_where_to_look_next(tmp_path: Path) -> None:
+    environment = _environment(tmp_path, PORT=str(free_port()), MOCK_DELAY_SCALE="0")
+    with subprocess.Popen(
+        ["make", "demo"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as demo:
+        try:
+            assert demo.stdout is not None
+            lines = []
+            while not lines or "follow one" not in lines[-1]:
+                lines.append(demo.stdout.readline())
+                assert lines[-1], "".join(lines)
+            url = re.search(r"http://\S+?(?=/docs)", "".join(lines))
+            assert url is not None
+            told = next(line for line in lines if " submit market " in line)
+            words = told.split("place an order")[1]
+            done = subprocess.run(
+                ["bash", "-c", words], cwd=ROOT, capture_output=True, text=True, timeout=HANG_S, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            os.killpg(demo.pid, signal.SIGINT)
+            demo.wait(HANG_S)
+        finally:
+            if demo.poll() is None:
+                os.killpg(demo.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("block", [*SHELL[3:], *(text for language, text in BLOCKS if language == "python")])
+def test_what_the_readme_says_to_do_with_a_running_engine_works(block: str, tmp_path: Path) -> None:
+    with embedded_stack(tmp_path, MOCK_DELAY_SCALE="0.1") as stack:
+        up = stack.spawn("up")
+        text = block.replace("127.0.0.1:3000", f"127.0.0.1:{up.port}")
+        command = [sys.executable, "-c", text] if "import asyncio" in text else ["bash", "-euc", text]
+        environment = _environment(tmp_path, ENGINE_URL=up.url)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert re.search("confirmed|pending", done.stdout)
