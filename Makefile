@@ -8,7 +8,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench docs lock clean
+.PHONY: help setup demo test check format sim bench docs lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -32,6 +32,9 @@ check: .venv/.ready ## Check format, lint, types, import contracts and tidiness
 format: .venv/.ready ## Format the code and mend what lint can mend
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+sim: .venv/.ready ## Simulate seeded histories (SEEDS=250000 for the long run, SEED=n replays one)
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
 
 bench: .venv/.ready ## Measure throughput and latency; prints a table, writes bench/results/latest.json
 	@$(BIN)/python -m bench $(ARGS)

@@ -88,7 +88,7 @@ _V1: Final = (
     ),
     Operation(
         "GET",
-        "/v1/orders/{order_id}",
+        "/v1/orders/{orderId}",
         orders.get_order,
         "orders",
         "Return an order with its attempts",
@@ -97,7 +97,7 @@ _V1: Final = (
     ),
     Operation(
         "DELETE",
-        "/v1/orders/{order_id}",
+        "/v1/orders/{orderId}",
         orders.cancel_order,
         "orders",
         "Cancel an order that is not signed yet",
@@ -105,7 +105,7 @@ _V1: Final = (
     ),
     Operation(
         "GET",
-        "/v1/orders/{order_id}/events",
+        "/v1/orders/{orderId}/events",
         orders.list_events,
         "orders",
         "Return an order's history",
@@ -114,7 +114,7 @@ _V1: Final = (
     ),
     Operation(
         "GET",
-        "/v1/orders/{order_id}/stream",
+        "/v1/orders/{orderId}/stream",
         streams.stream_events,
         "orders",
         "Follow an order's life, past first, as server-sent events",
@@ -191,16 +191,16 @@ _COMPATIBILITY: Final = (
     ),
     Operation(
         "GET",
-        "/api/orders/{order_id}",
+        "/api/orders/{orderId}",
         compat.get_snapshot,
         "compatibility",
         "Rows A and C: the order with every event",
         {200: ("The snapshot", None), **_UNKNOWN, 503: _BUSY[503]},
-        description="Row E's WebSocket is `/orders/{order_id}`: the stream with upper-case statuses.",
+        description="Row E's WebSocket is `/orders/{orderId}`: the stream with upper-case statuses.",
     ),
     Operation(
         "GET",
-        "/api/orders/{order_id}/events",
+        "/api/orders/{orderId}/events",
         compat.get_history,
         "compatibility",
         "Rows A and C: the ordered history",
@@ -222,9 +222,9 @@ def build_app(context: ApiContext) -> ASGIApp:
         Route(operation.path, operation.handler, methods=[operation.method]) for operation in OPERATIONS
     ]
     routes += [
-        WebSocketRoute("/v1/orders/{order_id}/stream", streams.stream_websocket),
+        WebSocketRoute("/v1/orders/{orderId}/stream", streams.stream_websocket),
         WebSocketRoute("/api/orders/execute", compat.execute_websocket),
-        WebSocketRoute("/orders/{order_id}", compat.upper_websocket),
+        WebSocketRoute("/orders/{orderId}", compat.upper_websocket),
         WebSocketRoute("/ws", compat.jobs_websocket),
         Route("/", _to_docs),
         Route("/docs", _docs),

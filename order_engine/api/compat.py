@@ -126,8 +126,8 @@ def answer_of(connection: HTTPConnection[Any], submission: Submission) -> dict[s
         "jobId": order_id,
         "status": submission.order.status,
         "idempotent": submission.is_replay,
-        "websocket": f"/api/orders/execute?orderId={order_id}",
-        "wsUrl": f"{scheme}://{connection.url.netloc}/ws?jobId={order_id}",
+        "websocket": f"/api/orders/execute?orderId={orderId}",
+        "wsUrl": f"{scheme}://{connection.url.netloc}/ws?jobId={orderId}",
     }
 
 
@@ -212,7 +212,7 @@ async def enqueue(request: Request[Any]) -> Response:
 async def get_snapshot(request: Request[Any]) -> Response:
     """Serve rows A and C: `GET /api/orders/{id}`, the order with every event kept of it."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["order_id"])
+    order = await find_order(context.reader, request.path_params["orderId"])
     attempts = await context.reader.attempts(order.order_id)
     events = await context.reader.history(order.order_id, 0)
     # A struct's fields are snake_case; the wire's names come from encoding it.
@@ -225,7 +225,7 @@ async def get_snapshot(request: Request[Any]) -> Response:
 async def get_history(request: Request[Any]) -> Response:
     """Serve rows A and C: `GET /api/orders/{id}/events`."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["order_id"])
+    order = await find_order(context.reader, request.path_params["orderId"])
     events = await context.reader.history(order.order_id, 0)
     shown = [_compat_event(event, event.status.value) for event in events]
     return json_response({"orderId": order.order_id, "events": shown})
@@ -266,7 +266,7 @@ async def _first_frame(websocket: WebSocket[Any]) -> bytes:
 
 async def upper_websocket(websocket: WebSocket[Any]) -> None:
     """Serve row E: `/orders/{orderId}` with upper-case statuses."""
-    await serve_order(websocket, websocket.path_params["order_id"], upper_frame)
+    await serve_order(websocket, websocket.path_params["orderId"], upper_frame)
 
 
 async def jobs_websocket(websocket: WebSocket[Any]) -> None:

@@ -78,14 +78,14 @@ async def list_orders(request: Request[Any]) -> Response:
 async def get_order(request: Request[Any]) -> Response:
     """Return one order with its attempts."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["order_id"])
+    order = await find_order(context.reader, request.path_params["orderId"])
     return json_response(view_order(order, await context.reader.attempts(order.order_id)))
 
 
 async def cancel_order(request: Request[Any]) -> Response:
     """Cancel an order that is not signed yet."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["order_id"])
+    order = await find_order(context.reader, request.path_params["orderId"])
     cancelled = await context.intake.cancel_order(ACCOUNT, order.order_id)
     return json_response(view_order(cancelled, await context.reader.attempts(order.order_id)))
 
@@ -93,7 +93,7 @@ async def cancel_order(request: Request[Any]) -> Response:
 async def list_events(request: Request[Any]) -> Response:
     """Return an order's history."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["order_id"])
+    order = await find_order(context.reader, request.path_params["orderId"])
     after = parse_after(request.query_params.get("after"))
     events = await context.reader.history(order.order_id, after)
     return json_response(EventListView(order.order_id, [view_event(event) for event in events]))

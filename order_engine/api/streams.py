@@ -31,18 +31,18 @@ def event_frame(event: OrderEvent) -> bytes:
 
 
 async def stream_websocket(websocket: WebSocket[Any]) -> None:
-    """Serve `/v1/orders/{order_id}/stream` over WebSocket."""
-    await serve_order(websocket, websocket.path_params["order_id"], event_frame)
+    """Serve `/v1/orders/{orderId}/stream` over WebSocket."""
+    await serve_order(websocket, websocket.path_params["orderId"], event_frame)
 
 
 async def stream_events(request: Request[Any]) -> Response:
-    """Serve `/v1/orders/{order_id}/stream` as server-sent events."""
+    """Serve `/v1/orders/{orderId}/stream` as server-sent events."""
     context = context_of(request)
     accept = request.headers.get("accept", "*/*")
     if not any(kind in accept for kind in ("text/event-stream", "text/*", "*/*")):
         message = "This path speaks WebSocket, or server-sent events with `Accept: text/event-stream`."
         raise EdgeRefusal(406, "not_acceptable", message)
-    order = await find_order(context.reader, request.path_params["order_id"])
+    order = await find_order(context.reader, request.path_params["orderId"])
     last_seen = request.headers.get("last-event-id")
     after = parse_cursor(order, last_seen if last_seen is not None else request.query_params.get("after"))
     if order.status in TERMINAL and after >= order.seq:

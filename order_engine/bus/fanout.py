@@ -18,7 +18,8 @@ class Fanout:
 
     def __init__(self) -> None:
         """Start with nobody listening."""
-        self._by_order: dict[OrderId | None, set[FanoutSubscription]] = {}
+        # Dictionaries stand for sets that keep their order: the same seed gives the same history.
+        self._by_order: dict[OrderId | None, dict[FanoutSubscription, None]] = {}
 
     def deliver(self, events: Sequence[OrderEvent]) -> None:
         """Give each event to those who listen to its order, and to those who listen to all."""
@@ -41,12 +42,12 @@ class Fanout:
 
     def add(self, order_id: OrderId | None, subscription: "FanoutSubscription") -> None:
         """Begin to deliver to the subscription."""
-        self._by_order.setdefault(order_id, set()).add(subscription)
+        self._by_order.setdefault(order_id, {})[subscription] = None
 
     def remove(self, order_id: OrderId | None, subscription: "FanoutSubscription") -> None:
         """Stop delivering to it."""
         remaining = self._by_order[order_id]
-        remaining.discard(subscription)
+        remaining.pop(subscription, None)
         if not remaining:
             del self._by_order[order_id]
 

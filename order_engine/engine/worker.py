@@ -49,6 +49,7 @@ class Worker:
         self._execute = execute
         self._policy = policy
         self._running: dict[OrderId, tuple[Claim, asyncio.Task[None]]] = {}
+        self._orphans: dict[OrderId, int] = {}
         self._slot_freed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._next_sweep_ms = 0
@@ -81,11 +82,27 @@ class Worker:
         while not self._stopping.is_set():
             free = await self._free_slots()
             try:
+                await self._give_back_orphans()
                 for claim in await self._claim_some(free):
                     self._start(claim)
             except StoreUnavailable as error:
                 observe.store_unavailable("claim", error)
                 await asyncio.sleep(_STORE_RETRY_S)
+
+    async def _give_back_orphans(self) -> None:
+        """Release what was let go because the store was away: it need not wait for its lease.
+
+        What the store kept of it is the truth from which the next claim goes on; a release that is
+        too late finds another fence and does nothing.
+        """
+        if not self._orphans:
+            return
+        orphans, self._orphans = self._orphans, {}
+        try:
+            await self._store.release(self._name, orphans)
+        except StoreUnavailable:
+            self._orphans = {**orphans, **self._orphans}
+            raise
 
     async def _free_slots(self) -> int:
         """Wait until there is room, under the concurrency and under the rate; 0 when stopping."""
@@ -147,6 +164,7 @@ class Worker:
             observe.order_let_go(order_id, "another worker or the client moved it on")
         except StoreUnavailable as error:
             observe.order_let_go(order_id, str(error))
+            self._orphans[order_id] = claim.fence
         except Exception as error:  # noqa: BLE001 - a bug with one order must not stop the others
             observe.order_crashed(order_id, error)
 
@@ -163,7 +181,7 @@ class Worker:
             except StoreUnavailable as error:
                 observe.store_unavailable("renew", error)
                 continue
-            for order_id in fences.keys() - held:
+            for order_id in (it for it in fences if it not in held):
                 running = self._running.get(order_id)
                 if running is not None and running[0].fence == fences[order_id]:
                     running[1].cancel()

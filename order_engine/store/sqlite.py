@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -32,30 +32,33 @@ _MOST_IN_A_BATCH: Final = 1_000
 _BUSY_TIMEOUT_S: Final = 10.0
 
 Result = TypeVar("Result")
-_Job = Callable[[sqlite3.Connection], Any]
+Job = Callable[[sqlite3.Connection], Any]
 
 
 class SqliteStore:
     """OrderStore and OrderReader on one file that one process has open."""
 
-    def __init__(self, path: Path, clock: Clock, announce: Announce, grace_ms: int) -> None:
+    def __init__(
+        self, writer: "JobRunner", reader: "JobRunner", clock: Clock, announce: Announce, grace_ms: int
+    ) -> None:
         """`grace_ms`: how long an announced order is left to the ready queue before it is due."""
         self._clock = clock
         self._announce = announce
         self._grace_ms = grace_ms
         self._sql = load_queries(SQLITE)
-        self._writer = SqliteThread(path, "begin immediate")
-        self._reader = SqliteThread(path, "begin")
+        self._writer = writer
+        self._reader = reader
 
     @classmethod
     async def open(cls, path: Path, clock: Clock, announce: Announce, grace_ms: int) -> Self:
         """Create or migrate the file and return the store; raises StoreUnavailable."""
         try:
             with contextlib.closing(connect(path)) as connection:
-                _migrate(connection)
+                migrate(connection)
         except sqlite3.Error as error:
             raise _unavailable(error) from error
-        return cls(path, clock, announce, grace_ms)
+        writer, reader = SqliteThread(path, "begin immediate"), SqliteThread(path, "begin")
+        return cls(writer, reader, clock, announce, grace_ms)
 
     async def close(self) -> None:
         """Finish what was queued and close the file."""
@@ -221,6 +224,18 @@ class SqliteStore:
         return self._reader.run(job)
 
 
+class JobRunner(Protocol):
+    """Runs jobs on one connection, each in a transaction that has committed when its future is done."""
+
+    def run(self, job: Callable[[sqlite3.Connection], Result]) -> "asyncio.Future[Result]":
+        """Queue the job now, in order."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was queued."""
+        ...
+
+
 class SqliteThread:
     """One connection on one thread: everything that waits runs in one transaction, one commit.
 
@@ -230,7 +245,7 @@ class SqliteThread:
     def __init__(self, path: Path, begin: str) -> None:
         """Start the thread; `begin` is the statement that opens a transaction."""
         self._begin = begin
-        self._jobs: SimpleQueue[tuple[_Job, asyncio.Future[Any]] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Job, asyncio.Future[Any]] | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closed = self._loop.create_future()
         self._thread = threading.Thread(target=self._work, args=(path,), name="sqlite", daemon=True)
@@ -270,13 +285,13 @@ class SqliteThread:
             self._loop.call_soon_threadsafe(callback, argument)
 
     def _run_batch(
-        self, connection: sqlite3.Connection, batch: Sequence[tuple[_Job, "asyncio.Future[Any]"]]
+        self, connection: sqlite3.Connection, batch: Sequence[tuple[Job, "asyncio.Future[Any]"]]
     ) -> list[tuple["asyncio.Future[Any]", Any]]:
         if not batch:
             return []
         try:
             connection.execute(self._begin)
-            done = [(future, _run_job(connection, job)) for job, future in batch]
+            done = [(future, run_job(connection, job)) for job, future in batch]
             connection.execute("commit")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
@@ -285,7 +300,8 @@ class SqliteThread:
         return done
 
 
-def _run_job(connection: sqlite3.Connection, job: _Job) -> Any:
+def run_job(connection: sqlite3.Connection, job: Job) -> Any:
+    """Run a job within an open transaction; an error of its own is returned and undone."""
     connection.execute("savepoint job")
     try:
         result = job(connection)
@@ -325,7 +341,7 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema up to date; `user_version` is the number of the last migration."""
     connection.execute("begin immediate")
     (done,) = connection.execute("pragma user_version").fetchone()

@@ -1,0 +1,403 @@
+"""Bugs that engines of this kind have had, planted one at a time: the simulation must catch each.
+
+Each is a change to the real rule, made from here: a patched method or a replaced port, never a
+flag in the product. Where the database would refuse the bug's writes by itself, the refusal is
+taken away too, or the bug shows as an order that never ends.
+"""
+
+import asyncio
+import contextlib
+import re
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from order_engine.domain.errors import ChainUnavailable, ReasonCode, StoreUnavailable
+from order_engine.domain.events import OrderFailed, SwapConfirmed, TransactionBuilt, TransactionSigned
+from order_engine.domain.lifecycle import TERMINAL, open_order
+from order_engine.domain.money import BaseUnits
+from order_engine.domain.order import Attempt, AttemptOutcome, OrderStatus
+from order_engine.engine import settlement, stream
+from order_engine.engine.executor import Executor, Journal
+from order_engine.engine.intake import Intake, Submission
+from order_engine.engine.settlement import Proof, Settlement, Sighting
+from order_engine.ports import Claim, NewOrder, ProvenOutcome, SignatureStatuses
+from order_engine.store import sqlite
+from order_engine.store.sqlite import SqliteStore
+from tests.simulation import ports
+from tests.simulation.loop import host_of
+from tests.simulation.ports import SimChain
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+EVIDENCE = msgspec.Raw(b'{"planted": true}')
+PLANTED: dict[str, Plant] = {}
+
+
+def planted(plant: Plant) -> Plant:
+    """Add a bug to the list, by its function's name."""
+    PLANTED[plant.__name__] = plant
+    return plant
+
+
+def change_query(patch: pytest.MonkeyPatch, name: str, statement: str) -> None:
+    """Replace one statement of the SQLite store."""
+    real = sqlite.load_queries
+    patch.setattr(sqlite, "load_queries", lambda dialect: {**real(dialect), name: statement})
+
+
+async def sign_and_send_unsaved(executor: Any, journal: Journal) -> Attempt:
+    """Build, sign and send; what is committed, and when, is the caller's business."""
+    order = journal.order
+    transaction = await executor._venues[order.venue].build(order)
+    if order.status is OrderStatus.ROUTING:
+        journal.note(TransactionBuilt(order.venue, transaction.steps))
+    signed = executor._chain.sign(transaction, await executor._blockhash())
+    with contextlib.suppress(ChainUnavailable):
+        await executor._chain.send(signed.raw)
+    return Attempt(order.attempt, signed.signature, signed.raw, signed.last_valid_block_height, 0)
+
+
+# --- sending ---
+
+
+@planted
+def sends_before_it_persists(patch: pytest.MonkeyPatch) -> None:
+    async def build(self: Any, journal: Journal) -> Attempt | None:
+        attempt = await sign_and_send_unsaved(self, journal)
+        journal.note(TransactionSigned(attempt.signature, attempt.last_valid_block_height), signed=attempt)
+        await journal.commit()
+        return attempt
+
+    patch.setattr(Executor, "_build_and_sign", build)
+
+
+@planted
+def does_not_wait_for_the_commit(patch: pytest.MonkeyPatch) -> None:
+    """Record, then send at once: the write is on its way, but not there."""
+
+    async def commit(self: Any) -> None:
+        if self.order.status is not OrderStatus.SUBMITTED and self._last_write is not None:
+            await self._last_write
+
+    patch.setattr(Journal, "commit", commit)
+
+
+@planted
+def signs_again_after_an_unsure_commit(patch: pytest.MonkeyPatch) -> None:
+    """A failed commit is taken for one that did not happen, and the swap is sent all the same."""
+    real = Executor._build_and_sign
+
+    async def build(self: Any, journal: Journal) -> Attempt | None:
+        try:
+            return await real(self, journal)
+        except StoreUnavailable:
+            order = await self._reader.get(journal.order.account, journal.order.order_id)
+            await sign_and_send_unsaved(self, Journal(self._store, self._clock, Claim(order, 0, 0)))
+            raise
+
+    patch.setattr(Executor, "_build_and_sign", build)
+
+
+@planted
+def the_queue_runs_the_whole_job_again(patch: pytest.MonkeyPatch) -> None:
+    """BullMQ's stalled job: whoever takes over an order in flight signs a new swap for it."""
+    real = Executor._settle
+
+    async def settle(self: Any, journal: Journal, attempt: Attempt) -> None:
+        if journal._last_write is None and host_of.get() not in attempt.signature:
+            # As the queue would: whatever goes wrong, the job is tried again.
+            with contextlib.suppress(Exception):
+                await sign_and_send_unsaved(self, journal)
+        await real(self, journal, attempt)
+
+    async def run(self: Any, claim: Claim) -> None:
+        journal = Journal(self._store, self._clock, claim)
+        if claim.order.is_in_doubt:
+            await settle(self, journal, (await self._reader.attempts(claim.order.order_id))[-1])
+            await journal.commit()
+        else:
+            await real_run(self, claim)
+
+    real_run = Executor.run
+    patch.setattr(Executor, "run", run)
+
+
+# --- deciding ---
+
+
+@planted
+def an_rpc_error_means_not_on_chain(patch: pytest.MonkeyPatch) -> None:
+    """The OpenZeppelin relayer: an error while asking counts as an answer that there is nothing."""
+    real = Settlement._look_together
+
+    async def look(self: Any, signatures: Sequence[str]) -> Any:
+        try:
+            return await real(self, signatures)
+        except ChainUnavailable:
+            point = msgspec.structs.replace(await finalized_for_sure(self), block_height=10**9)
+            return [Sighting(point, point.slot, None) for _ in signatures]
+
+    patch.setattr(Settlement, "_look_together", look)
+
+
+async def finalized_for_sure(self: Any) -> Any:
+    """Ask until there is an answer."""
+    while True:
+        try:
+            return await self._chain.finalized_point()
+        except ChainUnavailable:
+            await asyncio.sleep(0.1)
+
+
+@planted
+def status_first_and_expiry_second(patch: pytest.MonkeyPatch) -> None:
+    """The OpenZeppelin relayer: what lands between the two questions is called expired."""
+
+    async def look(self: Any, signatures: Sequence[str]) -> Any:
+        answer = await self._chain.signature_statuses(signatures)
+        await asyncio.sleep(20.0)
+        finalized = await self._chain.finalized_point()
+        return [Sighting(finalized, finalized.slot, answer.statuses.get(it)) for it in signatures]
+
+    patch.setattr(Settlement, "_look_together", look)
+
+
+@planted
+def expiry_by_the_newest_block(patch: pytest.MonkeyPatch) -> None:
+    """Not finalized: a node that lags has not seen what landed in the last valid blocks."""
+    real = SimChain.finalized_point
+
+    async def newest(self: Any) -> Any:
+        point = await real(self)
+        return msgspec.structs.replace(point, block_height=self.height(self.slot()))
+
+    patch.setattr(SimChain, "finalized_point", newest)
+
+
+@planted
+def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
+    """isBlockhashValid says no, which proves nothing about what has landed."""
+
+    def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome | None:
+        if sighting.status is not None:
+            return AttemptOutcome.LANDED if sighting.status.error is None else AttemptOutcome.REVERTED
+        newest = sighting.finalized.block_height + SimChain.FINAL_AFTER
+        return AttemptOutcome.EXPIRED if newest > last_valid_block_height else None
+
+    patch.setattr(settlement, "decide", decide)
+
+
+@planted
+def no_look_at_the_context_slot(patch: pytest.MonkeyPatch) -> None:
+    real = settlement.decide
+
+    def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome | None:
+        return real(msgspec.structs.replace(sighting, context_slot=10**9), last_valid_block_height)
+
+    patch.setattr(settlement, "decide", decide)
+
+
+@planted
+def no_history_search(patch: pytest.MonkeyPatch) -> None:
+    """The status cache forgets; a worker that comes late finds nothing and believes it."""
+    real = SimChain.signature_statuses
+
+    async def recent(self: Any, signatures: Sequence[str]) -> SignatureStatuses:
+        answer = await real(self, signatures)
+        kept = {it: at for it, at in answer.statuses.items() if at.slot > answer.context_slot - 60}
+        return SignatureStatuses(answer.context_slot, kept)
+
+    patch.setattr(SimChain, "signature_statuses", recent)
+
+
+@planted
+def a_timeout_is_a_failure(patch: pytest.MonkeyPatch) -> None:
+    """hummingbot: marked FAILED by the clock while the swap may still land."""
+    real = Executor._settle
+
+    async def settle(self: Any, journal: Journal, attempt: Attempt) -> None:
+        try:
+            async with asyncio.timeout(20.0):
+                await real(self, journal, attempt)
+        except TimeoutError:
+            proven = ProvenOutcome(attempt.attempt, AttemptOutcome.EXPIRED, EVIDENCE)
+            journal.note(OrderFailed(ReasonCode.ATTEMPTS_EXHAUSTED, "timed out"), proven=proven)
+
+    patch.setattr(Executor, "_settle", settle)
+
+
+@planted
+def an_error_on_send_is_a_failure(patch: pytest.MonkeyPatch) -> None:
+    """thirdweb engine: "already processed" and a lost reply end the order."""
+    real = Settlement.prove
+
+    async def prove(self: Any, order_id: Any, attempt: Attempt) -> Proof:
+        try:
+            await self._chain.send(attempt.raw)
+        except ChainUnavailable:
+            return Proof(ProvenOutcome(attempt.attempt, AttemptOutcome.EXPIRED, EVIDENCE), None)
+        return await real(self, order_id, attempt)
+
+    patch.setattr(Settlement, "prove", prove)
+
+
+@planted
+def sent_is_confirmed(patch: pytest.MonkeyPatch) -> None:
+    """Fire and forget: the RPC took it, so it will have executed."""
+
+    async def settle(self: Any, journal: Journal, attempt: Attempt) -> None:
+        with contextlib.suppress(ChainUnavailable):
+            await self._chain.send(attempt.raw)
+        proven = ProvenOutcome(attempt.attempt, AttemptOutcome.LANDED, EVIDENCE)
+        journal.note(SwapConfirmed(BaseUnits(1), 1), proven=proven)
+
+    patch.setattr(Executor, "_settle", settle)
+
+
+@planted
+def found_is_executed(patch: pytest.MonkeyPatch) -> None:
+    """A transaction that landed with an error is counted as a swap."""
+    real = Settlement.prove
+
+    async def prove(self: Any, order_id: Any, attempt: Attempt) -> Proof:
+        proof = await real(self, order_id, attempt)
+        if proof.outcome.outcome is not AttemptOutcome.REVERTED or proof.status is None:
+            return proof
+        status = msgspec.structs.replace(proof.status, error=None, amount_out=1)
+        return Proof(ProvenOutcome(attempt.attempt, AttemptOutcome.LANDED, EVIDENCE), status)
+
+    patch.setattr(Settlement, "prove", prove)
+
+
+@planted
+def doubt_is_given_up_after_some_claims(patch: pytest.MonkeyPatch) -> None:
+    """An order that is submitted is parked like any other."""
+    real = Executor.run
+
+    async def run(self: Any, claim: Claim) -> None:
+        if claim.order.is_in_doubt and claim.claims >= 2:
+            journal = Journal(self._store, self._clock, claim)
+            proven = ProvenOutcome(claim.order.attempt, AttemptOutcome.EXPIRED, EVIDENCE)
+            journal.note(OrderFailed(ReasonCode.PARKED, "parked"), proven=proven)
+            await journal.commit()
+        else:
+            await real(self, claim)
+
+    patch.setattr(Executor, "run", run)
+
+
+# --- owning ---
+
+
+@planted
+def writes_name_no_fence(patch: pytest.MonkeyPatch) -> None:
+    """Nor a seq, and the database looks away: whoever wakes up from a pause signs a second swap."""
+    change_query(patch, "is_writable", "select 1 from orders where order_id = :order_id")
+    real = sqlite.load_queries
+
+    def careless(dialect: Any) -> dict[str, str]:
+        return {
+            name: text.replace("insert into", "insert or ignore into") if name.startswith("insert_") else text
+            for name, text in real(dialect).items()
+        }
+
+    patch.setattr(sqlite, "load_queries", careless)
+    lenient = re.sub(r"create trigger .*?\nend;\n", "", ports.MIGRATIONS, flags=re.DOTALL)
+    patch.setattr(ports, "MIGRATIONS", re.sub(r"create unique index .*?;\n", "", lenient))
+
+
+@planted
+def nobody_looks_for_lapsed_leases(patch: pytest.MonkeyPatch) -> None:
+    change_query(
+        patch,
+        "claimable_due",
+        "select order_id from orders where due_at_ms <= :now_ms order by due_at_ms limit :most",
+    )
+
+
+@planted
+def leases_go_by_the_workers_clock(patch: pytest.MonkeyPatch) -> None:
+    """A worker whose clock is a day ahead takes leases that outlive it by a day."""
+    real = SqliteStore._take
+
+    def take(self: Any, connection: sqlite3.Connection, worker: str, order_ids: Any, lease_ms: int) -> Any:
+        ahead_ms = 86_400_000 if worker.startswith("worker1") else 0
+        return real(self, connection, worker, order_ids, lease_ms + ahead_ms)
+
+    patch.setattr(SqliteStore, "_take", take)
+
+
+@planted
+def only_announced_orders_are_found(patch: pytest.MonkeyPatch) -> None:
+    """The dual write: an order whose announcement is lost waits for ever."""
+    change_query(
+        patch,
+        "claimable_due",
+        "select order_id from orders where lease_until_ms <= :now_ms or (status = 'retrying' and due_at_ms <= :now_ms) "
+        "limit :most",
+    )
+
+
+# --- accepting ---
+
+
+@planted
+def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    async def accept(self: Any, new: NewOrder) -> Any:
+        self._write(self._accept_job(new), [new.event])
+        return await asyncio.sleep(0, msgspec.structs.replace(ACCEPTED, order=new.order))
+
+    from order_engine.ports import Accepted  # noqa: PLC0415
+
+    ACCEPTED = Accepted(open_order("", "", None, 0)[0], is_replay=False, digest=None)  # type: ignore[arg-type]  # noqa: N806
+    patch.setattr(SqliteStore, "accept", accept)
+
+
+@planted
+def checks_the_key_and_then_inserts(patch: pytest.MonkeyPatch) -> None:
+    """Two requests with one key look at the same moment, and both find nothing."""
+
+    async def submit(self: Any, account: str, _client: str, request: Any, key: str) -> Submission:
+        known = await self._reader.find_by_key(account, key)
+        if known is not None:
+            return Submission(known.order, is_replay=True, rate=None)
+        order, event = open_order(self._new_order_id(), account, request, self._clock.now_ms())
+        await self._store.accept(NewOrder(order, event, None))
+        return Submission(order, is_replay=False, rate=None)
+
+    patch.setattr(Intake, "submit_order", submit)
+
+
+# --- streaming ---
+
+
+@planted
+def reads_the_log_and_then_subscribes(patch: pytest.MonkeyPatch) -> None:
+    async def replay(reader: Any, bus: Any, order_id: Any, after: int) -> Any:
+        events = await reader.history(order_id, after)
+        yield events
+        await asyncio.sleep(0.1)
+        async with bus.subscribe(order_id) as live:
+            while not (events and events[-1].status in TERMINAL):
+                events = [*await live.next(1.0)]
+                yield events
+
+    patch.setattr("tests.simulation.world.order_stream", replay)
+
+
+@planted
+def passes_on_whatever_arrives(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(stream, "next_in_line", lambda arrived, _seq: [*arrived])
+
+
+@planted
+def publishes_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    def write(self: Any, job: Any, events: Any = ()) -> Any:
+        if events:
+            self._announce(events)
+        return self._writer.run(job)
+
+    patch.setattr(SqliteStore, "_write", write)

@@ -1,0 +1,270 @@
+"""One history: hosts that die and pause, clients that retry, and what must hold at the end."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any
+
+import msgspec
+import structlog
+
+from order_engine.domain.errors import CancelTooLate, OrderEngineError, RateLimited
+from order_engine.domain.events import OrderEvent
+from order_engine.domain.lifecycle import TERMINAL
+from order_engine.domain.money import BaseUnits
+from order_engine.domain.order import OrderId, SwapRequest
+from order_engine.domain.retry import RetryPolicy
+from order_engine.domain.tokens import TokenRegistry
+from order_engine.engine.executor import ExecutionPolicy, Executor
+from order_engine.engine.intake import Intake, announcer
+from order_engine.engine.settlement import Settlement
+from order_engine.engine.stream import order_stream
+from order_engine.engine.worker import Worker, WorkerPolicy
+from order_engine.ports import RateVerdict
+from order_engine.store.sqlite import SqliteStore
+from tests.simulation.checks import violations_of
+from tests.simulation.loop import Stuck, VirtualLoop, host_of
+from tests.simulation.ports import Faults, SimBus, SimChain, SimClock, SimDatabase, SimVenue
+
+LEASE_MS = 6_000
+STORMS_S = ((10.0, 60.0), (10.0, 60.0), (100.0, 200.0))
+HEALED_WITHIN_S = 900.0
+REPLY_TIMEOUT_S = 4.0
+GRACE_MS = 1_000
+
+
+class Host(msgspec.Struct):
+    """One life of one process: its name is new each time it starts."""
+
+    name: str
+    clock: SimClock
+    store: SqliteStore
+    tasks: list["asyncio.Task[Any]"] = []
+
+
+class Client(msgspec.Struct):
+    """What one client asked for and what it was told; it believes nothing else."""
+
+    key: str
+    request: SwapRequest
+    answers: list[str] = []
+    seen: list[OrderEvent] = []
+    is_cancelled: bool = False
+
+
+class NoLimit:
+    """A RateLimiter that never refuses."""
+
+    async def hit(self, _key: str, per_minute: int, _cost: int = 1) -> RateVerdict:
+        return RateVerdict(is_allowed=True, limit=per_minute, remaining=per_minute, reset_s=1)
+
+
+class World:
+    """Everything that there is, made from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.loop = VirtualLoop(seed)
+        self.random = random.Random(f"{seed}:world")
+        self.faults = Faults(*(self.random.choice((0.0, 0.05, 0.2, 0.4)) for _ in range(4)))
+        self.database = SimDatabase(self.loop, random.Random(f"{seed}:database"), self.faults)
+        self.chain = SimChain(self.loop, random.Random(f"{seed}:chain"), self.faults, self._is_committed)
+        self.trace: list[str] = []
+        self.clients: list[Client] = []
+        self._number = 0
+        self._lives = 0
+
+    # --- hosts ---
+
+    def start_host(self, role: str) -> Host:
+        """Begin a new life of a process."""
+        self._lives += 1
+        name = f"{role}#{self._lives}"
+        announce = announcer(self.bus, self.bus)
+        store = SqliteStore(self.database, self.database, SimClock(self.loop), self._traced(announce), GRACE_MS)
+        skew_ms = self.random.randrange(-20_000, 20_000) if self.faults.database else 0
+        host = Host(name, SimClock(self.loop, skew_ms), store, [])
+        self.note(f"start {name}")
+        if role.startswith("worker"):
+            self.run_on(host, self._worker(host).run())
+        return host
+
+    def run_on(self, host: Host, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Run something on a host: it stops for ever when the host is killed."""
+        context = copy_context()
+        context.run(host_of.set, host.name)
+        task = self.loop.create_task(coroutine, context=context)
+        host.tasks.append(task)
+        return task
+
+    def kill(self, host: Host) -> None:
+        self.note(f"kill {host.name}")
+        self.loop.kill(host.name)
+
+    def _worker(self, host: Host) -> Worker:
+        settlement = Settlement(self.chain, host.clock, poll_s=1.0, resend_s=4.0)
+        venues = {
+            name: SimVenue(name, random.Random(f"{self.seed}:{name}:{host.name}"), self.faults, self.loop)
+            for name in ("raydium", "meteora")
+        }
+        policy = ExecutionPolicy(RetryPolicy(backoff_ms=500), quote_timeout_s=1.0, max_claims=5)
+        jitter = random.Random(f"{self.seed}:jitter:{host.name}").random
+        executor = Executor(venues, self.chain, host.store, host.store, settlement, host.clock, jitter, policy)
+        limits = WorkerPolicy(concurrency=3, lease_ms=LEASE_MS, sweep_ms=2_000, max_per_min=0, grace_s=5.0)
+        return Worker(host.name, host.store, self.bus, NoLimit(), host.clock, executor.run, limits)
+
+    def _intake(self, host: Host) -> Intake:
+        return Intake(host.store, host.store, NoLimit(), host.clock, self._new_order_id, 0)
+
+    # --- the history ---
+
+    def run(self) -> list[str]:
+        """Live the whole history and return what was violated."""
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+        asyncio.set_event_loop(None)
+        try:
+            return self.loop.run_until_complete(self._live())
+        except Stuck:
+            return ["I1: nothing can happen any more, and not every order is terminal"]
+        finally:
+            self.loop.bury()
+            self.database.connection.close()
+
+    async def _live(self) -> list[str]:
+        self.bus = SimBus(self.loop, random.Random(f"{self.seed}:bus"), self.faults)
+        self.api = self.start_host("api")
+        self.workers = [self.start_host(f"worker{number}") for number in (1, 2)]
+        registry = TokenRegistry()
+        sol, usdc = registry.resolve("SOL", ""), registry.resolve("USDC", "")
+        storm_s = self.random.uniform(*self.random.choice(STORMS_S))
+        asking = []
+        for number in range(self.random.randint(2, 5)):
+            amount = BaseUnits(10**9 + number)
+            client = Client(f"key{number}", SwapRequest(sol, usdc, amount, self.random.choice((1, 50, 1000))), [], [])
+            self.clients.append(client)
+            asking += [
+                self.loop.create_task(self._ask(client, self.random.uniform(0, min(storm_s / 2, 30.0))))
+                for _ in range(self.random.choice((1, 1, 2, 3)))
+            ]
+            asking.append(self.loop.create_task(self._follow(client)))
+        breaking = self.loop.create_task(self._break_things())
+        await asyncio.sleep(storm_s)
+        breaking.cancel()
+        self._heal()
+        done, late = await asyncio.wait(asking, timeout=HEALED_WITHIN_S)
+        for task in done:
+            if task.exception() is not None:
+                raise task.exception() or AssertionError
+        found = [f"I1, I6: {len(late)} clients still wait after the world has healed"] if late else []
+        return found + violations_of(self)
+
+    async def _break_things(self) -> None:
+        while True:
+            await asyncio.sleep(self.random.expovariate(1 / 8.0))
+            draw = self.random.random()
+            place = self.random.randrange(len(self.workers))
+            victim = self.workers[place]
+            if draw < 0.4:
+                self.kill(victim)
+                await asyncio.sleep(self.random.uniform(0.0, 5.0))
+                self.workers[place] = self.start_host(f"worker{place + 1}")
+            elif draw < 0.8:
+                self.note(f"pause {victim.name}")
+                self.loop.pause(victim.name)
+                await asyncio.sleep(self.random.uniform(1.0, 25.0))
+                self.note(f"resume {victim.name}")
+                self.loop.resume(victim.name)
+            else:
+                self.kill(self.api)
+                self.api = self.start_host("api")
+
+    def _heal(self) -> None:
+        self.note("heal")
+        self.faults.heal()
+        for place, worker in enumerate(self.workers):
+            self.loop.resume(worker.name)
+            if self.loop.is_dead(worker.name):
+                self.workers[place] = self.start_host(f"worker{place + 1}")
+
+    # --- clients ---
+
+    async def _ask(self, client: Client, after_s: float) -> None:
+        """Place the order until it is answered, with the same key, then perhaps change one's mind."""
+        await asyncio.sleep(after_s)
+        while True:
+            order_id = await self._call(
+                lambda host: self._intake(host).submit_order("a", "c", client.request, client.key),
+                lambda submission: submission.order.order_id,
+            )
+            if order_id is not None:
+                client.answers.append(order_id)
+                self.note(f"answered {client.key} {order_id}")
+                break
+            await asyncio.sleep(self.random.uniform(0.2, 3.0))
+        if self.random.random() < 0.15:
+            await asyncio.sleep(self.random.uniform(0.0, 2.0))
+            answer = await self._call(lambda host: self._intake(host).cancel_order("a", order_id), lambda it: it.status)
+            client.is_cancelled = client.is_cancelled or answer == "cancelled"
+
+    async def _follow(self, client: Client) -> None:
+        """Read the order's stream to its end, over as many connections as it takes."""
+        while not client.answers:
+            await asyncio.sleep(0.5)
+        while not (client.seen and client.seen[-1].status in TERMINAL):
+            host = self.api
+            task = self.run_on(host, self._stream(host, client, self.random.uniform(0.5, 60.0)))
+            while not task.done() and host is self.api:
+                await asyncio.sleep(0.5)
+
+    async def _stream(self, host: Host, client: Client, patience_s: float) -> None:
+        after = client.seen[-1].seq if client.seen else 0
+        try:
+            async with asyncio.timeout(patience_s):
+                async for batch in order_stream(host.store, self.bus, OrderId(client.answers[0]), after):
+                    client.seen.extend(batch)
+        except (TimeoutError, OrderEngineError):
+            pass
+
+    async def _call(self, ask: Callable[[Host], Coroutine[Any, Any, Any]], tell: Callable[[Any], str]) -> str | None:
+        """Ask the API's host; None when no answer comes, as when it is killed meanwhile."""
+        answer: asyncio.Future[str | None] = self.loop.create_future()
+        host = self.api
+
+        async def serve() -> None:
+            try:
+                told: str | None = tell(await ask(host))
+            except (CancelTooLate, RateLimited) as error:
+                told = type(error).__name__
+            except OrderEngineError:
+                told = None
+            if not answer.done():
+                answer.set_result(told)
+
+        self.run_on(host, serve())
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                return await answer
+        except TimeoutError:
+            return None
+
+    # --- what is known ---
+
+    def note(self, line: str) -> None:
+        """Add a line to the trace."""
+        self.trace.append(f"{self.loop.time():10.4f} {line}")
+
+    def _traced(self, announce: Callable[[Any], None]) -> Callable[[Any], None]:
+        def announce_and_note(events: Any) -> None:
+            for event in events:
+                self.note(f"event {event.order_id[-4:]} {event.seq} {event.status} {bytes(event.data).decode()}")
+            announce(events)
+
+        return announce_and_note
+
+    def _is_committed(self, signature: str) -> bool:
+        return bool(self.database.rows("select 1 from attempts where signature = ?", signature))
+
+    def _new_order_id(self) -> OrderId:
+        self._number += 1
+        return OrderId(f"00000000-0000-7000-8000-{self._number:012d}")
