@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SQLITE_FILE: Final = "order-engine.sqlite3"
 LEDGER_FILE: Final = "paper-chain.sqlite3"
+_SQLITE: Final = "sqlite:///"
 
 
 class SettingsError(Exception):
@@ -23,15 +24,25 @@ class PostgresTarget(msgspec.Struct, frozen=True):
     schema: str | None
 
 
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        # urlsplit's own words quote the URL, and with it a password.
+        message = "is not a URL"
+        raise ValueError(message) from None
+
+
 def _known_database(url: str) -> str:
-    if url and urlsplit(url).scheme not in ("postgres", "postgresql", "sqlite"):
-        message = "must begin with postgres:// or postgresql:// or sqlite:///"
+    is_sqlite = url.startswith(_SQLITE) and url != _SQLITE
+    if url and _scheme(url) not in ("postgres", "postgresql") and not is_sqlite:
+        message = "must begin with postgres:// or postgresql://, or be sqlite:/// and a path"
         raise ValueError(message)
     return url
 
 
 def _known_redis(url: str) -> str:
-    if url and urlsplit(url).scheme not in ("redis", "rediss", "valkey"):
+    if url and _scheme(url) not in ("redis", "rediss", "valkey"):
         message = "must begin with redis:// or rediss://"
         raise ValueError(message)
     return url.replace("valkey://", "redis://", 1)
@@ -112,7 +123,7 @@ class Settings(BaseSettings):
     @field_validator("redis_host")
     @classmethod
     def _bare_host(cls, value: str) -> str:
-        if "/" in value:
+        if set("/@:") & set(value):
             message = "must be a host name; a URL goes into REDIS_URL"
             raise ValueError(message)
         return value
@@ -139,8 +150,8 @@ class Settings(BaseSettings):
     @property
     def sqlite_path(self) -> Path:
         """The file of the SQLite store: sqlite:///relative or sqlite:////absolute, or in DATA_DIR."""
-        if self.database_url.startswith("sqlite:///"):
-            return Path(self.database_url.removeprefix("sqlite:///"))
+        if self.database_url.startswith(_SQLITE):
+            return Path(self.database_url.removeprefix(_SQLITE))
         return self.data_dir / SQLITE_FILE
 
     @property
@@ -170,5 +181,5 @@ def _sentence(error: object) -> str:
     field = Settings.model_fields.get(name.lower())
     meaning = f" {name}: {field.description}" if field else ""
     # A URL holds a password; it is not for the terminal and the logs.
-    value = "" if name.endswith(("_URL", "_PASSWORD")) else f"={error['input']!r}"
+    value = "" if name.endswith(("_URL", "_PASSWORD")) or "@" in str(error["input"]) else f"={error['input']!r}"
     return f"{name}{value} cannot be used: {allowed[0].lower()}{allowed[1:]}.{meaning}"

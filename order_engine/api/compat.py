@@ -126,8 +126,8 @@ def answer_of(connection: HTTPConnection[Any], submission: Submission) -> dict[s
         "jobId": order_id,
         "status": submission.order.status,
         "idempotent": submission.is_replay,
-        "websocket": f"/api/orders/execute?orderId={orderId}",
-        "wsUrl": f"{scheme}://{connection.url.netloc}/ws?jobId={orderId}",
+        "websocket": f"/api/orders/execute?orderId={order_id}",
+        "wsUrl": f"{scheme}://{connection.url.netloc}/ws?jobId={order_id}",
     }
 
 

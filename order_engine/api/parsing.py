@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -17,9 +17,13 @@ from order_engine.domain.tokens import Token, TokenRegistry
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _CLIENT_ORDER_ID: Final = re.compile(r"[\x21-\x7e]{1,64}", re.ASCII)
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
-_AT_FIELD: Final = re.compile(r" - at `\$\.([^.`\[]+)")
-_NAMED_FIELD: Final = re.compile(r"field `([^`]*)`")
+_AT_FIELD: Final = re.compile(r".* - at `\$\.([^.`\[]+)[^`]*`", re.DOTALL)
+_UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_NAMED_FIELD: Final = re.compile(r".*missing required field `([^`]*)`", re.DOTALL)
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})", re.ASCII)
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_DEEP: Final = 100
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_order(body: bytes, tokens: TokenRegistry, default_slippage_bps: int) -> SwapRequest:
@@ -112,8 +116,7 @@ def parse_time(text: str, field: str) -> int:
     """Return milliseconds since 1970 of an RFC 3339 time."""
     try:
         if _TIME.fullmatch(text):
-            moment = datetime.fromisoformat(text)
-            return int(moment.timestamp() * 1000)
+            return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
         pass
     raise InvalidRequest(field, "must be an RFC 3339 time such as 2026-01-31T12:00:00Z")
@@ -132,7 +135,9 @@ def decode_strict(body: bytes, decoder: "msgspec.json.Decoder[Any]") -> Any:
         return decoder.decode(body.decode())
     except msgspec.ValidationError as error:
         _refuse_shape(str(error))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise InvalidRequest(_deep_field(body), "is nested too deeply", code="malformed_json") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _refuse_text(body, error)
 
 
@@ -143,9 +148,10 @@ def decode_loose(body: bytes) -> dict[str, msgspec.Raw]:
 
 
 def _refuse_shape(message: str) -> NoReturn:
-    field = _AT_FIELD.search(message) or _NAMED_FIELD.search(message)
-    text = message.split(" - at `", maxsplit=1)[0]
-    code = "unknown_field" if "unknown field" in message else None
+    unknown = _UNKNOWN_FIELD.fullmatch(message)
+    field = unknown or _AT_FIELD.fullmatch(message) or _NAMED_FIELD.fullmatch(message)
+    text = message if unknown else message.rsplit(" - at `", maxsplit=1)[0]
+    code = "unknown_field" if unknown else None
     name = field[1] if field else ""
     told = f"{text[0].lower()}{text[1:]}" if not name else f"is wrong: {text[0].lower()}{text[1:]}"
     raise InvalidRequest(name, told if name else f"The body is wrong: {told}.", code=code)
@@ -154,13 +160,17 @@ def _refuse_shape(message: str) -> NoReturn:
 def _refuse_text(body: bytes, error: Exception) -> NoReturn:
     """The body is not JSON: a laxer parser finds out whether one field's value is why."""
     try:
-        lax = json.loads(body, parse_constant=lambda _: _NOT_JSON, parse_float=str, parse_int=str)
+        lax = json.loads(body, strict=False, parse_constant=lambda _: _NOT_JSON, parse_float=str, parse_int=str)
     except (ValueError, RecursionError):
         lax = None
     if isinstance(lax, dict):
         for name, value in lax.items():
-            if value is _NOT_JSON:
+            if _has_surrogate(name):
+                break
+            if _any(value, lambda it: it is _NOT_JSON):
                 raise InvalidRequest(name, "must be a finite number", code="malformed_json")
+            if _any_text(value, _has_control):
+                raise InvalidRequest(name, "must not contain control characters", code="malformed_json")
             if _any_text(value, _has_surrogate):
                 raise InvalidRequest(name, "must not contain lone surrogates", code="malformed_json")
     raise InvalidRequest("", f"The body is not JSON: {error}.", code="malformed_json")
@@ -179,11 +189,41 @@ def _has_nul(text: str) -> bool:
 
 def _any_text(value: object, claim: Callable[[str], bool]) -> bool:
     """Return whether the claim is true of any text within a JSON value, names included."""
-    if isinstance(value, str):
-        return claim(value)
-    if isinstance(value, dict):
-        return any(_any_text(it, claim) for pair in value.items() for it in pair)
-    return isinstance(value, list) and any(_any_text(it, claim) for it in value)
+    return _any(value, lambda it: isinstance(it, str) and claim(it))
+
+
+def _deep_field(body: bytes) -> str:
+    """Return the name of the field that is nested past what any parser takes, or ""."""
+    depth, name = 0, b'""'
+    for token in _TOKENS.findall(body):
+        if depth == 1 and token.startswith(b'"'):
+            name = token
+        depth += (token in b"[{") - (token in b"]}")
+        if depth > _DEEP:
+            try:
+                found: str = msgspec.json.decode(name, type=str)
+            except msgspec.MsgspecError:
+                return ""
+            return found
+    return ""
+
+
+def _has_control(text: str) -> bool:
+    return any(character < " " for character in text)
+
+
+def _any(value: object, claim: Callable[[object], bool]) -> bool:
+    """Return whether the claim is true of anything within a JSON value; never recurses."""
+    waiting = [value]
+    while waiting:
+        it = waiting.pop()
+        if claim(it):
+            return True
+        if isinstance(it, dict):
+            waiting += [*it.keys(), *it.values()]
+        elif isinstance(it, list):
+            waiting += it
+    return False
 
 
 _order_decoder: Final = msgspec.json.Decoder(MarketOrderRequest)

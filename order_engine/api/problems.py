@@ -93,17 +93,24 @@ def to_problem(error: Exception, request_id: str) -> tuple[Problem, dict[str, st
     if status == 503:  # noqa: PLR2004 - the code itself
         headers["Retry-After"] = str(_RETRY_AFTER_S)
         detail = f"{detail}. Whether the request was stored is not known; repeat it with an Idempotency-Key."
+    if field is not None:
+        field = _sayable(field)
     problem = Problem(
         _TITLES.get(status, "Error"),
         status,
         code,
-        detail,
+        _sayable(detail),
         request_id,
         retryable=status in (429, 503),
         field=field,
         type="about:blank",
     )
     return problem, headers
+
+
+def _sayable(text: str) -> str:
+    """Return the text with what UTF-8 cannot hold written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def problem_response(error: Exception, request_id: str) -> Response:

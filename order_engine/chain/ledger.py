@@ -21,6 +21,8 @@ _SCHEMA_LOCK: Final = 0x7061706572  # "paper" in ASCII
 
 _SQLITE_SCHEMA: Final = """
 create table if not exists paper_chain_genesis (one integer primary key check (one = 1), genesis_ms integer not null);
+create table if not exists paper_chain_sealed (one integer primary key check (one = 1), until_ms integer not null);
+insert or ignore into paper_chain_sealed values (1, 0);
 create table if not exists paper_chain_swaps (
     signature text primary key,
     memo text not null,
@@ -38,12 +40,18 @@ create table if not exists paper_chain_swaps (
 ) without rowid;
 """
 
-_SQLITE_APPEND: Final = "insert or ignore into paper_chain_swaps values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SQLITE_APPEND: Final = (
+    "insert or ignore into paper_chain_swaps select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 "
+    "where ?13 > (select until_ms from paper_chain_sealed)"
+)
+_SQLITE_SEAL: Final = "update paper_chain_sealed set until_ms = max(until_ms, ?)"
 _SQLITE_FIND: Final = "select * from paper_chain_swaps where signature in (select value from json_each(?))"
 
 _POSTGRES_SCHEMA: Final = """
 create schema if not exists paper_chain;
 create table if not exists paper_chain.genesis (one integer primary key check (one = 1), genesis_ms bigint not null);
+create table if not exists paper_chain.sealed (one integer primary key check (one = 1), until_ms bigint not null);
+insert into paper_chain.sealed values (1, 0) on conflict do nothing;
 create table if not exists paper_chain.swaps (
     signature text primary key,
     memo text not null,
@@ -62,10 +70,15 @@ create table if not exists paper_chain.swaps (
 """
 
 _POSTGRES_APPEND: Final = """
+with seal as (select until_ms from paper_chain.sealed for share)
 insert into paper_chain.swaps
-select * from unnest(
+select entries.*
+from seal, unnest(
     $1::text[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
     $9::bigint[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[])
+    as entries (signature, memo, attempt, venue, token_in, token_out, amount_in, min_amount_out,
+    amount_out, error, slot, block_height, lands_at_ms)
+where entries.lands_at_ms > seal.until_ms
 on conflict (signature) do nothing
 """
 
@@ -91,14 +104,18 @@ class SqliteLedger:
 
         return await self._run(job)
 
+    async def seal(self, until_ms: int) -> None:
+        """See Ledger."""
+        await self._run(lambda: self._connection.execute(_SQLITE_SEAL, (until_ms,)))
+
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         """See Ledger."""
         rows = [msgspec.structs.astuple(entry) for entry in entries]
 
         def job() -> None:
-            self._connection.execute("begin immediate")
-            self._connection.executemany(_SQLITE_APPEND, rows)
-            self._connection.execute("commit")
+            with self._connection:
+                self._connection.execute("begin immediate")
+                self._connection.executemany(_SQLITE_APPEND, rows)
 
         await self._run(job)
 
@@ -142,6 +159,10 @@ class PostgresLedger:
         await self._fetch(statement, now_ms)
         found: int = (await self._fetch("select genesis_ms from paper_chain.genesis"))[0][0]
         return found
+
+    async def seal(self, until_ms: int) -> None:
+        """See Ledger."""
+        await self._fetch("update paper_chain.sealed set until_ms = greatest(until_ms, $1)", until_ms)
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         """See Ledger."""

@@ -59,8 +59,12 @@ class Ledger(Protocol):
         """Return when the chain began; the first caller's time is kept for ever."""
         ...
 
+    async def seal(self, until_ms: int) -> None:
+        """Refuse from now on what would land at this time or before: it is finalized."""
+        ...
+
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
-        """Keep the entries; a signature that is there already stays as it is."""
+        """Keep the entries that land after what is sealed; a signature that is there stays as it is."""
         ...
 
     async def find(self, signatures: Sequence[str]) -> list[LedgerEntry]:
@@ -112,6 +116,7 @@ class PaperChain:
         self._random = random.Random(f"{seed}:chain")  # noqa: S311 - a simulation, to be repeated
         self._wallet = Keypair.from_seed(hashlib.sha256(f"{seed}:wallet".encode()).digest())
         self._genesis_ms: int | None = None
+        self._sealed_slot = 0
         self._blockhash: tuple[int, Blockhash] | None = None
         self._appends: Batcher[LedgerEntry, None] = Batcher(self._append_together, _MOST_IN_A_BATCH)
 
@@ -152,6 +157,10 @@ class PaperChain:
     async def finalized_point(self) -> FinalizedPoint:
         """See Chain."""
         slot = await self._slot_at(self._clock.now_ms()) - _FINALIZED_AFTER_SLOTS
+        if slot > self._sealed_slot:
+            # What is finalized stays so: a sender that was paused cannot land anything before it.
+            await self._ledger.seal(await self._genesis() + (slot + 1 - _FIRST_SLOT) * SLOT_MS - 1)
+            self._sealed_slot = slot
         return FinalizedPoint(_block_height(slot), slot)
 
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:

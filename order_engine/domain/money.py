@@ -15,7 +15,7 @@ MAX_BASE_UNITS: Final = 2**63 - 1
 BPS_ONE: Final = 10_000
 
 _MAX_TEXT: Final = 64
-_DECIMAL = re.compile(r"(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
+_DECIMAL = re.compile(r"(0|[1-9]\d*)(?:\.(\d+))?(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
 
 
 class AmountError(ValueError):

@@ -49,8 +49,9 @@ class SwapRequest(msgspec.Struct, frozen=True):
 def price_text(request: SwapRequest, amount_out: int) -> str:
     """Return the executed price in whole tokens out per whole token in, to 12 significant digits."""
     with decimal.localcontext(prec=_PRICE_DIGITS):
-        out = decimal.Decimal(amount_out).scaleb(-request.token_out.decimals)
-        price = out / decimal.Decimal(request.amount_in).scaleb(-request.token_in.decimals)
+        price = decimal.Decimal(amount_out * 10**request.token_in.decimals) / (
+            request.amount_in * 10**request.token_out.decimals
+        )
     return f"{price.normalize():f}"
 
 

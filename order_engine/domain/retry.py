@@ -26,7 +26,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         doublings = min(attempt - 1, _MAX_DOUBLINGS)
         pause = min(self.backoff_ms * (1 << doublings), self.backoff_max_ms)
         spread = pause * self.jitter_percent // 100
-        return pause - spread + int(2 * spread * randomness)
+        return min(pause - spread + int(2 * spread * randomness), self.backoff_max_ms)
 
 
 def after_failure(

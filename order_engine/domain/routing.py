@@ -49,10 +49,10 @@ class Route(msgspec.Struct, frozen=True):
 def choose_quote(answers: Sequence[Quote | QuoteFailure]) -> Route:
     """Pick the offer with the largest net output; equal ones go to the smaller impact, then by name."""
     offers = sorted(
-        (answer for answer in answers if isinstance(answer, Quote)),
+        (answer for answer in answers if isinstance(answer, Quote) and answer.amount_out > 0),
         key=lambda quote: (-quote.amount_out, quote.price_impact_bps, quote.venue),
     )
-    failures = [answer for answer in answers if isinstance(answer, QuoteFailure)]
+    failures = [_why_nothing(answer) for answer in answers if answer not in offers]
     failed = tuple(RankedQuote(it.venue, None, f"{it.error.reason}: {it.error}") for it in failures)
     if not offers:
         return Route(None, None, failed, _combined_failure(failures))
@@ -60,6 +60,12 @@ def choose_quote(answers: Sequence[Quote | QuoteFailure]) -> Route:
     lost = tuple(RankedQuote(quote.venue, quote, _why_lost(winner, quote)) for quote in others)
     margin = difference_bps(winner.amount_out, others[0].amount_out) if others else None
     return Route(winner, margin, (RankedQuote(winner.venue, winner, None), *lost, *failed), None)
+
+
+def _why_nothing(answer: Quote | QuoteFailure) -> QuoteFailure:
+    if isinstance(answer, QuoteFailure):
+        return answer
+    return QuoteFailure(answer.venue, VenueFailed("offered nothing at all"))
 
 
 def _why_lost(winner: Quote, loser: Quote) -> str:

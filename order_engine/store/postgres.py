@@ -231,7 +231,7 @@ def fold_writes(batch: Sequence[Write]) -> list[list[tuple[Write, list[int]]]]:
             turns[0][order_id] = (write, [place])
             continue
         earlier, places = turn[order_id]
-        if earlier.order.seq == write.expected_seq and earlier.fence == write.fence:
+        if earlier.order.seq == write.expected_seq and earlier.fence == write.fence is not None:
             turn[order_id] = (_merge(earlier, write), [*places, place])
             continue
         if turn is turns[-1]:
