@@ -29,6 +29,7 @@ _RECONNECT_S: Final = 0.25
 _LISTEN_S: Final = 0.5
 _MOST_SILENT_TURNS: Final = 2
 _MOST_OUTGOING: Final = 20_000
+_MOST_AT_ONCE: Final = 16
 _LOST: Final = (RedisError, OSError, TimeoutError)
 
 _event_decoder = msgspec.msgpack.Decoder(list[OrderEvent])
@@ -178,11 +179,14 @@ class RedisRateLimiter:
         self._strategy = SlidingWindowCounterRateLimiter(storage)
         self._alone = MemoryRateLimiter(clock)
         self._clock = clock
+        # More at once than the client has connections would look like a lost Redis.
+        self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
 
     async def hit(self, key: str, per_minute: int, cost: int = 1) -> RateVerdict:
         """See RateLimiter."""
         try:
-            return await count(self._strategy, self._clock, key, per_minute, cost)
+            async with self._turns:
+                return await count(self._strategy, self._clock, key, per_minute, cost)
         except _LOST:
             return await self._alone.hit(key, per_minute, cost)
 

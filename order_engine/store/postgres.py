@@ -9,7 +9,8 @@ import msgspec
 
 from order_engine.domain.errors import Fenced, StoreUnavailable
 from order_engine.domain.events import OrderEvent
-from order_engine.domain.order import Attempt, Order, OrderId
+from order_engine.domain.lifecycle import TERMINAL
+from order_engine.domain.order import Attempt, Order, OrderId, OrderStatus
 from order_engine.engine.batch import Batcher
 from order_engine.ports import Accepted, Announce, Claim, NewOrder, OrderFilter, Write
 from order_engine.store.rows import (
@@ -33,6 +34,8 @@ _MIGRATION_LOCK: Final = 0x6F72646572  # "order" in ASCII: one migrator at a tim
 # The plan of a statement that is prepared while the tables are small would join by reading them
 # whole, and keep doing so when they have grown. Every statement here finds its rows by an index.
 _PLANNER: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
+_AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
 
 # What says that the server did not answer, rather than that the statement was wrong.
 _LOST: Final = (
@@ -64,7 +67,7 @@ class PostgresStore:
         """Connect, migrate if needed and return the store; raises StoreUnavailable."""
         settings = {"application_name": "order-engine"}
         if schema is not None:
-            settings["search_path"] = schema
+            settings["search_path"] = _quoted(schema)
         try:
             await _migrate(dsn, settings)
             pool = await asyncpg.create_pool(
@@ -104,12 +107,12 @@ class PostgresStore:
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """See OrderStore."""
-        rows = await self._fetch("renew", worker, [*claims], [*claims.values()], lease_ms)
+        rows = await self._fetch("renew", worker, *_in_order(claims), lease_ms)
         return {OrderId(str(row[0])) for row in rows}
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
         """See OrderStore."""
-        await self._fetch("release", worker, [*claims], [*claims.values()])
+        await self._fetch("release", worker, *_in_order(claims))
 
     def record(self, write: Write) -> Awaitable[None]:
         """See OrderStore."""
@@ -171,7 +174,9 @@ class PostgresStore:
             outcomes = await self._write_folded([write for write, _ in turn])
             for (_, places), outcome in zip(turn, outcomes, strict=True):
                 for place in places:
-                    results[place] = outcome
+                    # A bad write takes no earlier one of its order along: then each goes alone.
+                    is_bad_together = isinstance(outcome, asyncpg.PostgresError) and len(places) > 1
+                    results[place] = (await self._write_folded([batch[place]]))[0] if is_bad_together else outcome
         return results
 
     async def _write_folded(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
@@ -231,13 +236,23 @@ def fold_writes(batch: Sequence[Write]) -> list[list[tuple[Write, list[int]]]]:
             turns[0][order_id] = (write, [place])
             continue
         earlier, places = turn[order_id]
-        if earlier.order.seq == write.expected_seq and earlier.fence == write.fence is not None:
+        if _follows(earlier, write):
             turn[order_id] = (_merge(earlier, write), [*places, place])
             continue
         if turn is turns[-1]:
             turns.append({})
         turns[turns.index(turn) + 1][order_id] = (write, [place])
-    return [[*turn.values()] for turn in turns]
+    return [[turn[order_id] for order_id in sorted(turn)] for turn in turns]
+
+
+def _follows(earlier: Write, later: Write) -> bool:
+    """Return whether the later write goes on where the earlier one ends, within one claim and one statement."""
+    return (
+        earlier.order.seq == later.expected_seq
+        and earlier.fence == later.fence is not None
+        and earlier.order.status not in _AT_REST
+        and not (earlier.signed is not None and later.proven is not None)
+    )
 
 
 def _merge(earlier: Write, later: Write) -> Write:
@@ -256,6 +271,12 @@ async def _halve(flush: Any, batch: Sequence[Any], error: Exception) -> Sequence
         return [error]
     middle = len(batch) // 2
     return [*await flush(batch[:middle]), *await flush(batch[middle:])]
+
+
+def _in_order(claims: Mapping[OrderId, int]) -> tuple[list[OrderId], list[int]]:
+    """Return ids and fences in the order in which every statement locks its rows: no two deadlock."""
+    order_ids = sorted(claims)
+    return order_ids, [claims[order_id] for order_id in order_ids]
 
 
 def _key(new: NewOrder) -> tuple[str, str]:
@@ -279,14 +300,17 @@ async def _keep_session(_connection: Any) -> None:
     """Spare the round trip that resets a session: nothing here changes one."""
 
 
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
+
+
 async def _migrate(dsn: str, settings: dict[str, str]) -> None:
     """Bring the schema up to date; of several processes that start together, one does it."""
     connection = await asyncpg.connect(dsn, server_settings=settings)
     try:
-        if (schema := settings.get("search_path")) is not None:
-            quoted = schema.replace('"', '""')
-            await connection.execute(f'create schema if not exists "{quoted}"')
         await connection.execute("select pg_advisory_lock($1)", _MIGRATION_LOCK)
+        if (schema := settings.get("search_path")) is not None:
+            await connection.execute(f"create schema if not exists {schema}")
         await connection.execute(
             "create table if not exists schema_migrations (number integer primary key, name text not null)"
         )

@@ -168,11 +168,12 @@ class SqliteStore:
         def job(connection: sqlite3.Connection) -> Accepted:
             created_at_ms = new.order.created_at_ms
             due_at_ms = self._clock.now_ms() + self._grace_ms
-            values = (*accept_columns(new), created_at_ms, due_at_ms)
-            if connection.execute(self._sql["accept_order"], values).rowcount == 0:
-                assert new.idempotency is not None  # noqa: S101 - only a key can make it a replay
+            if new.idempotency is not None:
                 key = (new.order.account, new.idempotency.key)
-                return accepted_from_row(_one(connection, self._sql["find_by_key"], key))
+                if (row := _one(connection, self._sql["find_by_key"], key)) is not None:
+                    return accepted_from_row(row)
+            values = (*accept_columns(new), created_at_ms, due_at_ms)
+            connection.execute(self._sql["accept_order"], values)
             connection.execute(self._sql["insert_event"], event_columns(new.event))
             return Accepted(new.order, is_replay=False, digest=None)
 
@@ -184,14 +185,16 @@ class SqliteStore:
             columns = {**move_columns(write), "now_ms": self._clock.now_ms()}
             if _one(connection, self._sql["is_writable"], columns) is None:
                 raise Fenced(order_id)
+            connection.execute(self._sql["move_order"], columns)
             connection.executemany(self._sql["insert_event"], map(event_columns, write.events))
+            if _one(connection, self._sql["is_matched"], (order_id,)) is None:
+                raise sqlite3.IntegrityError("orders_match_events: the history does not say so")
             if write.proven is not None:
                 it = write.proven
                 values = (it.outcome.value, text(it.evidence), order_id, it.attempt)
                 connection.execute(self._sql["prove_attempt"], values)
             if write.signed is not None:
                 connection.execute(self._sql["insert_attempt"], attempt_columns(order_id, write.signed))
-            connection.execute(self._sql["move_order"], columns)
 
         return job
 
@@ -210,9 +213,13 @@ class SqliteStore:
         self, job: Callable[[sqlite3.Connection], Result], events: Sequence[OrderEvent] = ()
     ) -> "asyncio.Future[Result]":
         future = self._writer.run(job)
-        if events:
-            future.add_done_callback(lambda done: self._announce_if_new(done, events))
-        return future
+        if not events:
+            return future
+        future.add_done_callback(lambda done: self._announce_if_new(done, events))
+        # A caller who gives up waiting keeps neither the commit nor its announcement from happening.
+        outer = asyncio.shield(future)
+        outer.add_done_callback(_mark_retrieved)
+        return outer
 
     def _announce_if_new(self, done: "asyncio.Future[Any]", events: Sequence[OrderEvent]) -> None:
         if done.cancelled() or done.exception() is not None:

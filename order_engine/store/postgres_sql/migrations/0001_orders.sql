@@ -48,7 +48,7 @@ create table orders (
         num_nonnulls(due_at_ms, lease_until_ms)
             = case when status in ('confirmed', 'failed', 'cancelled') then 0 else 1 end),
     constraint orders_held_by_a_worker check ((worker is null) = (lease_until_ms is null)),
-    constraint orders_confirmed_gave_something check (status <> 'confirmed' or amount_out > 0),
+    constraint orders_confirmed_gave_something check (status <> 'confirmed' or coalesce(amount_out, 0) > 0),
     constraint orders_end_with_a_reason check (
         status not in ('failed', 'cancelled') or reason_code is not null)
 ) with (
@@ -185,11 +185,15 @@ create trigger orders_only_move_on before update on orders
         or new.seq < old.seq
         or (new.seq = old.seq and new.status <> old.status)
         or new.fence < old.fence
-        or (old.order_id, old.account, old.idempotency_key, old.request_digest, old.token_in_mint,
-            old.token_out_mint, old.amount_in, old.slippage_bps, old.created_at_ms)
+        or (old.order_id, old.account, old.idempotency_key, old.request_digest, old.client_order_id,
+            old.token_in, old.token_in_mint, old.token_in_decimals,
+            old.token_out, old.token_out_mint, old.token_out_decimals,
+            old.amount_in, old.slippage_bps, old.metadata, old.created_at_ms)
             is distinct from
-            (new.order_id, new.account, new.idempotency_key, new.request_digest, new.token_in_mint,
-            new.token_out_mint, new.amount_in, new.slippage_bps, new.created_at_ms)
+            (new.order_id, new.account, new.idempotency_key, new.request_digest, new.client_order_id,
+            new.token_in, new.token_in_mint, new.token_in_decimals,
+            new.token_out, new.token_out_mint, new.token_out_decimals,
+            new.amount_in, new.slippage_bps, new.metadata, new.created_at_ms)
     )
     execute function refuse('an order only moves on, and what was asked for stays');
 

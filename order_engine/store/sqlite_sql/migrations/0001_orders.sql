@@ -43,9 +43,12 @@ create table orders (
         (due_at_ms is not null) + (lease_until_ms is not null)
             = case when status in ('confirmed', 'failed', 'cancelled') then 0 else 1 end),
     constraint orders_held_by_a_worker check ((worker is null) = (lease_until_ms is null)),
-    constraint orders_confirmed_gave_something check (status <> 'confirmed' or amount_out > 0),
+    constraint orders_confirmed_gave_something check (status <> 'confirmed' or coalesce(amount_out, 0) > 0),
     constraint orders_end_with_a_reason check (
-        status not in ('failed', 'cancelled') or reason_code is not null)
+        status not in ('failed', 'cancelled') or reason_code is not null),
+    -- At the commit the event that the order stands at is there; its trigger says that they agree.
+    constraint orders_match_events foreign key (order_id, seq)
+        references order_events (order_id, seq) deferrable initially deferred
 );
 
 create index orders_due on orders (due_at_ms) where due_at_ms is not null;
@@ -79,7 +82,7 @@ create table attempts (
 create unique index attempts_one_live on attempts (order_id) where outcome is null;
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
 
--- What the database refuses, whoever asks. An event is written before the order that it moves.
+-- What the database refuses, whoever asks. An order is moved before its events are written.
 
 create trigger order_events_lawful before insert on order_events
 when case
@@ -121,12 +124,36 @@ begin
     select raise(abort, 'orders_match_events: an order begins pending, with seq 1');
 end;
 
-create trigger orders_match_events before update on orders
-when (new.seq <> old.seq or new.status <> old.status) and not exists (
-    select 1 from order_events e
-    where e.order_id = new.order_id and e.seq = new.seq and e.status = new.status)
+-- `insert or replace` would delete what it replaces without asking the triggers above.
+
+create trigger orders_never_replaced before insert on orders
+when exists (
+    select 1 from orders o
+    where o.order_id = new.order_id or (o.account, o.idempotency_key) = (new.account, new.idempotency_key))
 begin
-    select raise(abort, 'orders_match_events: the history does not say so');
+    select raise(abort, 'orders_kept: an accepted order is kept');
+end;
+create trigger order_events_never_replaced before insert on order_events
+when exists (select 1 from order_events e where e.order_id = new.order_id and e.seq = new.seq)
+begin
+    select raise(abort, 'order_events_written_once: a written event never changes');
+end;
+create trigger attempts_never_replaced before insert on attempts
+when exists (
+    select 1 from attempts a
+    where a.signature = new.signature
+        or (a.order_id = new.order_id
+            and (a.attempt = new.attempt or (a.outcome is new.outcome and coalesce(a.outcome, 'landed') = 'landed'))))
+begin
+    select raise(abort, 'attempts_kept: a signed transaction is kept, and one at a time is live');
+end;
+
+create trigger order_events_match_order before insert on order_events
+when not exists (
+    select 1 from orders o
+    where o.order_id = new.order_id and (o.seq > new.seq or (o.seq = new.seq and o.status = new.status)))
+begin
+    select raise(abort, 'order_events_match_order: the event is ahead of its order');
 end;
 
 create trigger orders_only_move_on before update on orders
@@ -134,11 +161,14 @@ when old.status in ('confirmed', 'failed', 'cancelled')
     or new.seq < old.seq
     or (new.seq = old.seq and new.status <> old.status)
     or new.fence < old.fence
-    or (old.order_id, old.account, old.token_in_mint, old.token_out_mint, old.amount_in, old.slippage_bps,
-        old.created_at_ms)
-        is not (new.order_id, new.account, new.token_in_mint, new.token_out_mint, new.amount_in, new.slippage_bps,
-        new.created_at_ms)
-    or (old.idempotency_key, old.request_digest) is not (new.idempotency_key, new.request_digest)
+    or (old.order_id, old.account, old.idempotency_key, old.request_digest, old.client_order_id,
+            old.token_in, old.token_in_mint, old.token_in_decimals,
+            old.token_out, old.token_out_mint, old.token_out_decimals,
+            old.amount_in, old.slippage_bps, old.metadata, old.created_at_ms)
+        is not (new.order_id, new.account, new.idempotency_key, new.request_digest, new.client_order_id,
+            new.token_in, new.token_in_mint, new.token_in_decimals,
+            new.token_out, new.token_out_mint, new.token_out_decimals,
+            new.amount_in, new.slippage_bps, new.metadata, new.created_at_ms)
 begin
     select raise(abort, 'orders_only_move_on: an order only moves on, and what was asked for stays');
 end;

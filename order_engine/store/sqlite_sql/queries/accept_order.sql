@@ -5,4 +5,3 @@ insert into orders (
     status, seq, attempt, updated_at_ms, quotes, due_at_ms
 )
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', 1, 0, ?, '[]', ?)
-on conflict (account, idempotency_key) do nothing

@@ -1,0 +1,247 @@
+"""A wrong setting stops the start with a sentence, and no sentence tells a password."""
+
+from pathlib import Path
+
+import pytest
+
+from order_engine.settings import PostgresTarget, Settings, SettingsError, load_settings
+
+REDIS = {"REDIS_URL": "redis://cache:6379/0"}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch):
+    def load_from(**environment: str) -> Settings:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return load_settings()
+
+    return load_from
+
+
+@pytest.fixture
+def refusal(load):
+    def refusal_of(**environment: str) -> str:
+        with pytest.raises(SettingsError) as caught:
+            load(**environment)
+        return str(caught.value)
+
+    return refusal_of
+
+
+def test_the_defaults_are_those_of_the_documents(load) -> None:
+    settings = load()
+    expected = {
+        "host": "127.0.0.1",
+        "port": 3000,
+        "mock_fail_rate": 0,
+        "mock_delay_scale": 1,
+        "default_slippage_bps": 50,
+        "api_max_orders_per_min": 120,
+        "queue_max_per_min": 0,
+        "worker_concurrency": 100,
+        "order_max_attempts": 3,
+        "retry_backoff_ms": 1_000,
+        "lease_seconds": 15,
+        "log_format": "console",
+    }
+    assert {name: getattr(settings, name) for name in expected} == expected
+    assert (settings.postgres, settings.redis) == (None, None)
+    assert settings.sqlite_path == Path(".order-engine/order-engine.sqlite3")
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_says_what_it_means(name: str) -> None:
+    assert (Settings.model_fields[name].description or "").endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("PORT", "abc", "integer"),
+        ("PORT", "80.5", "integer"),
+        ("PORT", "-1", "greater than or equal to 0"),
+        ("PORT", "65536", "less than or equal to 65535"),
+        ("REDIS_PORT", "0", "greater than or equal to 1"),
+        ("REDIS_HOST", "cache/0", "host name"),
+        ("REDIS_HOST", "cache:6380", "host name"),
+        ("MOCK_FAIL_RATE", "1.5", "less than or equal to 1"),
+        ("MOCK_FAIL_RATE", "-0.1", "greater than or equal to 0"),
+        ("MOCK_FAIL_RATE", "half", "number"),
+        ("MOCK_FAIL_RATE", "nan", "1"),
+        ("MOCK_DELAY_SCALE", "inf", "less than or equal to 100"),
+        ("MOCK_SEED", "-1", "greater than or equal to 0"),
+        ("DEFAULT_SLIPPAGE_BPS", "0", "greater than or equal to 1"),
+        ("DEFAULT_SLIPPAGE_BPS", "1001", "less than or equal to 1000"),
+        ("API_MAX_ORDERS_PER_MIN", "-1", "greater than or equal to 0"),
+        ("WORKER_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("ORDER_MAX_ATTEMPTS", "0", "greater than or equal to 1"),
+        ("LEASE_SECONDS", "601", "less than or equal to 600"),
+        ("SHUTDOWN_GRACE_MS", "9001", "less than or equal to 9000"),
+        ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("LOG_FORMAT", "xml", "'console' or 'json'"),
+    ],
+)
+def test_a_bad_value_gives_a_sentence_with_name_value_and_what_is_allowed(
+    refusal, name: str, value: str, allowed: str
+) -> None:
+    sentence = refusal(**{name: value})
+    assert sentence.startswith(f"{name}={value!r} cannot be used: ")
+    assert allowed in sentence
+    assert Settings.model_fields[name.lower()].description in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("DATABASE_URL", "mysql://host/orders", "postgres://"),
+        ("DATABASE_URL", "orders.db", "sqlite:///"),
+        ("DATABASE_URL", "/var/lib/orders.db", "sqlite:///"),
+        ("REDIS_URL", "cache:6379", "redis://"),
+        ("REDIS_URL", "http://cache", "redis://"),
+    ],
+)
+def test_a_bad_url_gives_a_sentence_with_its_name_and_what_is_allowed(
+    refusal, name: str, value: str, allowed: str
+) -> None:
+    sentence = refusal(**{name: value})
+    assert sentence.startswith(f"{name} cannot be used: must begin with ")
+    assert allowed in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "mysql://engine:s3cret@host/orders"),
+        ("DATABASE_URL", "postgres://engine:s3cret@host/orders"),
+        ("DATABASE_URL", "postgres://engine:s3cret@[host/orders"),
+        ("DATABASE_URL", "postgres://engine:s3cret\u2100@host/orders"),
+        ("REDIS_URL", "http://:s3cret@host"),
+        ("REDIS_URL", "s3cret"),
+        ("REDIS_HOST", "redis://:s3cret@host:6379/0"),
+    ],
+)
+def test_no_sentence_tells_a_password(refusal, name: str, value: str) -> None:
+    sentence = refusal(**{name: value})
+    assert name in sentence
+    assert "s3cret" not in sentence
+
+
+def test_everything_that_is_wrong_is_told_at_once(refusal) -> None:
+    sentences = refusal(PORT="abc", LOG_LEVEL="loud").splitlines()
+    assert sorted(sentence.split("=")[0] for sentence in sentences) == ["LOG_LEVEL", "PORT"]
+
+
+@pytest.mark.parametrize("value", ["INFO", "Info", "info"])
+def test_a_level_is_taken_in_any_case(load, value: str) -> None:
+    assert load(LOG_LEVEL=value).log_level == "info"
+
+
+def test_an_empty_variable_is_no_variable(load) -> None:
+    settings = load(PORT="", DATABASE_URL="", REDIS_URL="")
+    assert (settings.port, settings.postgres, settings.redis) == (3000, None, None)
+
+
+# --- databases -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
+def test_postgres_needs_redis(load, refusal, scheme: str) -> None:
+    url = f"{scheme}://engine:s3cret@host/orders"
+    assert refusal(DATABASE_URL=url) == "DATABASE_URL names PostgreSQL, so REDIS_URL (or REDIS_HOST) must be set too."
+    assert load(DATABASE_URL=url, **REDIS).postgres == PostgresTarget(url, None)
+
+
+@pytest.mark.parametrize(
+    ("query", "kept", "schema"),
+    [
+        ("?schema=public", "", "public"),
+        ("?schema=orders&sslmode=require", "?sslmode=require", "orders"),
+        ("?connection_limit=5&pool_timeout=10&pgbouncer=true", "", None),
+        ("?sslmode=require", "?sslmode=require", None),
+        ("?schema=", "", None),
+        ("", "", None),
+    ],
+)
+def test_what_is_prisma_s_is_taken_out_of_the_url(load, query: str, kept: str, schema: str | None) -> None:
+    url = "postgres://engine:p%40ss@host:5433/orders"
+    assert load(DATABASE_URL=url + query, **REDIS).postgres == PostgresTarget(url + kept, schema)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"), [("sqlite:///orders.db", "orders.db"), ("sqlite:////var/lib/orders.db", "/var/lib/orders.db")]
+)
+def test_a_sqlite_url_names_its_file(load, url: str, path: str) -> None:
+    settings = load(DATABASE_URL=url)
+    assert (settings.sqlite_path, settings.postgres) == (Path(path), None)
+
+
+@pytest.mark.parametrize("url", ["sqlite://orders.db", "sqlite:orders.db", "SQLITE:///orders.db", "sqlite:///"])
+def test_a_sqlite_url_is_obeyed_or_refused_and_never_ignored(load, url: str) -> None:
+    try:
+        path = load(DATABASE_URL=url).sqlite_path
+    except SettingsError:
+        return
+    assert path == Path("orders.db")
+
+
+def test_without_a_url_the_files_are_in_the_data_directory(load) -> None:
+    assert load(DATA_DIR="/srv/engine").sqlite_path == Path("/srv/engine/order-engine.sqlite3")
+
+
+# --- redis ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({"REDIS_HOST": "cache"}, "redis://cache:6379/0"),
+        ({"REDIS_HOST": "cache", "REDIS_PORT": "6380"}, "redis://cache:6380/0"),
+        ({"REDIS_PORT": "6380"}, None),
+        ({"REDIS_URL": "rediss://:pw@cache:6379/2"}, "rediss://:pw@cache:6379/2"),
+        ({"REDIS_URL": "valkey://cache"}, "redis://cache"),
+        ({"REDIS_URL": "redis://one", "REDIS_HOST": "two"}, "redis://one"),
+    ],
+)
+def test_redis_is_named_by_url_or_by_host_and_port(load, environment: dict[str, str], url: str | None) -> None:
+    assert load(**environment).redis == url
+
+
+def test_a_redis_host_is_enough_for_postgres(load) -> None:
+    assert load(DATABASE_URL="postgres://host/orders", REDIS_HOST="cache").redis == "redis://cache:6379/0"
+
+
+# --- .env ----------------------------------------------------------------------------------------
+
+
+def test_a_file_sets_what_the_environment_does_not(load, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=4000\nHOST=0.0.0.0\n# a comment\n")
+    settings = load(PORT="5000")
+    assert (settings.port, settings.host) == (5000, "0.0.0.0")  # noqa: S104 - nothing listens
+
+
+def test_an_unknown_name_in_the_file_is_refused(refusal, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PROT=4000\nAPI_SECRET=s3cret\n")
+    sentences = refusal().splitlines()
+    assert sentences == [
+        f"{name} in .env is not a setting of order-engine; .env.example lists them all."
+        for name in ("PROT", "API_SECRET")
+    ]
+
+
+def test_a_bad_value_in_the_file_is_refused_like_any(refusal, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=abc\n")
+    assert refusal().startswith("PORT='abc' cannot be used: ")
+
+
+def test_an_unknown_variable_of_the_environment_is_somebody_else_s(load) -> None:
+    assert load(PROT="4000").port == 3000

@@ -1,0 +1,237 @@
+"""Settlement ends only with a proof, whatever the chain's RPC says, does or fails to do."""
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from order_engine.domain.errors import ChainUnavailable
+from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs
+from order_engine.engine.settlement import MOST_SIGNATURES_IN_A_CALL, Proof, Settlement, Sighting, decide
+from order_engine.ports import FinalizedPoint, SignatureStatus, SignatureStatuses
+from tests.unit.samples import QUICK, START_MS, ManualClock, order_id_of
+
+SLOT_MS = 400
+FINALIZED_BEHIND = 32
+HEIGHT_BEHIND = 100  # Block heights are smaller than slots, so whoever mixes them up is wrong.
+LAST_VALID = 1_050
+RAW = b"the signed bytes"
+SIGNATURE = "5igna7ure"
+LANDED, REVERTED, EXPIRED = AttemptOutcome.LANDED, AttemptOutcome.REVERTED, AttemptOutcome.EXPIRED
+
+TROUBLES = ("none", "send lost", "answer lost", "no height", "no status", "old height", "lagging node")
+
+
+def attempt_of(signature: str = SIGNATURE, raw: bytes = RAW, last_valid: int = LAST_VALID) -> Attempt:
+    return Attempt(1, signature, raw, last_valid, EpochMs(START_MS))
+
+
+class ScriptedChain:
+    """What settlement needs of a Chain: one truth, told badly. Each look meets the next trouble of the script.
+
+    What reaches the network lands `lands_after` slots later, once, unless its height is past the last
+    valid one; None: the network drops it.
+    """
+
+    def __init__(self, clock: ManualClock, troubles: Iterable[str], lands_after: int | None, error: str | None) -> None:
+        self._clock = clock
+        self._troubles = iter(troubles)
+        self._trouble = "none"
+        self._lands_after = lands_after
+        self._error = error
+        self.landed_slot: int | None = None
+        self.sent: list[tuple[int, bytes]] = []
+        self.calls: list[str] = []
+        self.looked_up: list[list[str]] = []
+
+    def heal(self) -> None:
+        self._troubles = iter(())
+        self._trouble = "none"
+
+    @property
+    def slot(self) -> int:
+        return 1_000 + (self._clock.ms - START_MS) // SLOT_MS
+
+    async def send(self, raw: bytes) -> None:
+        self.calls.append("send")
+        self.sent.append((self._clock.ms, raw))
+        if self._trouble == "send lost":
+            raise ChainUnavailable("refused")
+        if self._lands_after is not None and self.landed_slot is None:
+            slot = self.slot + self._lands_after
+            if slot - HEIGHT_BEHIND <= LAST_VALID:
+                self.landed_slot = slot
+        if self._trouble == "answer lost":
+            raise ChainUnavailable("timed out")
+
+    async def finalized_point(self) -> FinalizedPoint:
+        self.calls.append("finalized")
+        self._clock.ms += 3 * SLOT_MS
+        self._trouble = next(self._troubles, "none")
+        if self._trouble == "no height":
+            raise ChainUnavailable("502")
+        slot = self.slot - FINALIZED_BEHIND - (500 if self._trouble == "old height" else 0)
+        return FinalizedPoint(slot - HEIGHT_BEHIND, slot)
+
+    async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
+        self.calls.append("statuses")
+        self.looked_up.append([*signatures])
+        if self._trouble == "no status":
+            raise ChainUnavailable("429")
+        seen_slot = self.slot - (FINALIZED_BEHIND + 150 if self._trouble == "lagging node" else 0)
+        statuses = {}
+        if self.landed_slot is not None and self.landed_slot <= seen_slot:
+            amount_out = 7 if self._error is None else None
+            statuses = dict.fromkeys(signatures, SignatureStatus(self.landed_slot, self._error, amount_out))
+        return SignatureStatuses(seen_slot, statuses)
+
+
+async def prove(chain: ScriptedChain, clock: ManualClock, resend_s: float = 2.0) -> Proof:
+    async with asyncio.timeout(5):
+        return await Settlement(chain, clock, 0, resend_s).prove(order_id_of(1), attempt_of())
+
+
+# --- the decision --------------------------------------------------------------------------------
+
+STATUSES = {None: None, "executed": SignatureStatus(900, None, 7), "error": SignatureStatus(900, "custom 6001", None)}
+# With an answer as of the finalized slot or later. Everything else proves nothing.
+PROVES = {
+    ("executed", -1): LANDED,
+    ("executed", 0): LANDED,
+    ("executed", 1): LANDED,
+    ("error", -1): REVERTED,
+    ("error", 0): REVERTED,
+    ("error", 1): REVERTED,
+    (None, 1): EXPIRED,
+}
+
+
+@pytest.mark.parametrize(
+    ("context", "found", "height"), [*itertools.product((-1_000, -1, 0, 1, 1_000), STATUSES, (-1, 0, 1))]
+)
+def test_a_sighting_proves_what_the_table_says(context: int, found: str | None, height: int) -> None:
+    sighting = Sighting(FinalizedPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found])
+    expected = PROVES.get((found, height)) if context >= 0 else None
+    assert decide(sighting, LAST_VALID) is expected
+
+
+def test_slots_past_the_last_valid_height_prove_no_expiry() -> None:
+    assert decide(Sighting(FinalizedPoint(LAST_VALID, LAST_VALID + 999), LAST_VALID + 999, None), LAST_VALID) is None
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+@QUICK
+@given(
+    st.lists(st.sampled_from(TROUBLES), max_size=80),
+    st.none() | st.integers(0, 60),
+    st.sampled_from([None, "SlippageToleranceExceeded"]),
+)
+def test_whatever_the_rpc_does_the_outcome_is_the_truth(
+    troubles: list[str], lands_after: int | None, error: str | None
+) -> None:
+    clock = ManualClock()
+    chain = ScriptedChain(clock, troubles, lands_after, error)
+    proof = asyncio.run(prove(chain, clock))
+    outcome = proof.outcome.outcome
+    if chain.landed_slot is None:
+        assert (outcome, proof.status) == (EXPIRED, None)
+        chain.heal()
+        asyncio.run(chain.send(RAW))  # A proof of expiry is one for good.
+        assert chain.landed_slot is None
+    else:
+        assert outcome is (LANDED if error is None else REVERTED)
+        assert proof.status == SignatureStatus(chain.landed_slot, error, 7 if error is None else None)
+    assert {raw for _, raw in chain.sent} == {RAW}
+    evidence = msgspec.json.decode(proof.outcome.evidence)
+    assert evidence["contextSlot"] >= evidence["finalizedSlot"]
+    assert ("slot" in evidence) == (proof.status is not None)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("trouble", ["no height", "no status", "lagging node"])
+async def test_an_outage_of_any_length_is_no_outcome(trouble: str) -> None:
+    clock = ManualClock()
+    chain = ScriptedChain(clock, itertools.repeat(trouble), None, None)
+    proving = asyncio.create_task(Settlement(chain, clock, 0, 2).prove(order_id_of(1), attempt_of()))
+    async with asyncio.timeout(5):
+        while chain.calls.count("finalized") < 300:
+            await asyncio.sleep(0)
+    assert chain.slot - HEIGHT_BEHIND > LAST_VALID + 300
+    assert not proving.done()
+    chain.heal()
+    async with asyncio.timeout(5):
+        assert (await proving).outcome.outcome is EXPIRED
+
+
+@pytest.mark.asyncio
+async def test_what_a_lagging_node_does_not_know_is_not_expired() -> None:
+    clock = ManualClock()
+    chain = ScriptedChain(clock, ["no status"] * 100 + ["lagging node"] * 3, 40, None)
+    proof = await prove(chain, clock)
+    assert proof.outcome.outcome is LANDED
+    assert chain.slot - FINALIZED_BEHIND - HEIGHT_BEHIND > LAST_VALID
+
+
+@pytest.mark.asyncio
+async def test_a_send_whose_answer_was_lost_is_looked_up_all_the_same() -> None:
+    clock = ManualClock()
+    chain = ScriptedChain(clock, ["none"], 1, None)
+    chain._trouble = "answer lost"
+    assert (await prove(chain, clock, resend_s=1_000)).outcome.outcome is LANDED
+    assert len(chain.sent) == 1
+
+
+@pytest.mark.asyncio
+async def test_the_same_bytes_go_out_again_after_each_pause_and_not_sooner() -> None:
+    clock = ManualClock()
+    chain = ScriptedChain(clock, (), None, None)
+    await prove(chain, clock, resend_s=5.0)
+    times = [at_ms for at_ms, _ in chain.sent]
+    assert len(times) > 5
+    assert {raw for _, raw in chain.sent} == {RAW}
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(5_000 <= pause < 5_000 + 3 * SLOT_MS for pause in pauses)
+
+
+@pytest.mark.asyncio
+async def test_the_height_is_read_before_the_status() -> None:
+    clock = ManualClock()
+    chain = ScriptedChain(clock, [], 10, None)
+    await prove(chain, clock)
+    looks = [call for call in chain.calls if call != "send"]
+    assert looks == ["finalized", "statuses"] * (len(looks) // 2)
+
+
+@pytest.mark.asyncio
+async def test_all_that_are_in_flight_share_their_looks() -> None:
+    clock = ManualClock()
+    chain = ScriptedChain(clock, [], 4, None)
+    settlement = Settlement(chain, clock, 0, 1_000)
+    count = MOST_SIGNATURES_IN_A_CALL + 44
+    async with asyncio.timeout(5):
+        proofs = await asyncio.gather(
+            *(settlement.prove(order_id_of(it), attempt_of(f"signature {it}", b"%d" % it)) for it in range(count))
+        )
+    assert {proof.outcome.outcome for proof in proofs} == {LANDED}
+    assert sorted(raw for _, raw in chain.sent) == sorted(b"%d" % it for it in range(count))
+    assert max(len(looked) for looked in chain.looked_up) == MOST_SIGNATURES_IN_A_CALL
+    assert len(chain.looked_up) <= 8
+
+
+@pytest.mark.asyncio
+async def test_whoever_stops_waiting_leaves_the_others_their_proof() -> None:
+    clock = ManualClock()
+    settlement = Settlement(ScriptedChain(clock, ["none"] * 5, 10, None), clock, 0, 2)
+    proving = [asyncio.create_task(settlement.prove(order_id_of(it), attempt_of(f"signature {it}"))) for it in range(3)]
+    await asyncio.sleep(0)
+    proving[0].cancel()
+    async with asyncio.timeout(5):
+        ended = await asyncio.gather(*proving, return_exceptions=True)
+    assert isinstance(ended[0], asyncio.CancelledError)
+    assert [isinstance(it, Proof) for it in ended] == [False, True, True]
