@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from order_engine.api.schemas import MAX_METADATA_BYTES, MarketOrderRequest, QuoteRequest
+from order_engine.api.schemas import MAX_METADATA_BYTES, MAX_METADATA_DEPTH, MarketOrderRequest, QuoteRequest
 from order_engine.domain.errors import InvalidRequest
 from order_engine.domain.money import AmountError, BaseUnits, parse_amount
 from order_engine.domain.order import OrderId, SwapRequest
@@ -90,6 +90,8 @@ def parse_metadata(raw: msgspec.Raw | None, field: str) -> msgspec.Raw | None:
         return None
     if len(bytes(raw)) > MAX_METADATA_BYTES:
         raise InvalidRequest(field, f"must be at most {MAX_METADATA_BYTES} bytes")
+    if _depth_of(bytes(raw)) > MAX_METADATA_DEPTH:
+        raise InvalidRequest(field, f"must not be nested more than {MAX_METADATA_DEPTH} deep")
     try:
         value = msgspec.json.decode(raw, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -190,6 +192,14 @@ def _has_nul(text: str) -> bool:
 def _any_text(value: object, claim: Callable[[str], bool]) -> bool:
     """Return whether the claim is true of any text within a JSON value, names included."""
     return _any(value, lambda it: isinstance(it, str) and claim(it))
+
+
+def _depth_of(text: bytes) -> int:
+    depth = deepest = 0
+    for token in _TOKENS.findall(text):
+        depth += (token in b"[{") - (token in b"]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _deep_field(body: bytes) -> str:

@@ -14,6 +14,7 @@ from order_engine.domain.tokens import Token
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_METADATA_BYTES: Final = 4 * 1024
+MAX_METADATA_DEPTH: Final = 32
 
 AmountText = Annotated[
     msgspec.Raw,

@@ -42,6 +42,7 @@ _LOST: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
@@ -216,7 +217,13 @@ class PostgresStore:
 
     async def _run(self, statement: str, *values: Any) -> list[asyncpg.Record]:
         try:
-            return await self._pool.fetch(statement, *values)
+            async with self._pool.acquire() as connection:
+                try:
+                    return await connection.fetch(statement, *values)
+                except asyncpg.InternalClientError:
+                    # The server died in the middle of an answer, and the driver lost its place.
+                    connection.terminate()
+                    raise
         except _LOST as error:
             raise _unavailable(error) from error
 
