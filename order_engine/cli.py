@@ -273,6 +273,9 @@ async def _follow(client: EngineClient, order_id: str, *, after: int = 0, as_jso
         else:
             reason = event["data"].get("reason", {}).get("message", "")
             _print(f"{event['seq']:>3}  {event['at']}  {status:<10} {reason}".rstrip())
+    if status == "unknown":
+        # Everything was seen before: how it ended is in the order itself.
+        status = (await client.get(order_id))["status"]
     return OK if status == "confirmed" else FAILED
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 import httpx2
 from websockets.asyncio.client import connect
@@ -14,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 TERMINAL: Final = frozenset({"confirmed", "failed", "cancelled"})
 _TIMEOUT_S: Final = 30.0
 _MOST_RECONNECTS: Final = 20
+_NORMAL: Final = 1000
 
 
 class EngineUnreachableError(Exception):
@@ -27,6 +29,14 @@ class EngineRefusedError(Exception):
         """Keep the whole document."""
         super().__init__(str(problem.get("detail", problem)))
         self.problem = problem
+
+
+def _problem_of(body: bytes | bytearray | None) -> dict[str, Any]:
+    try:
+        problem: dict[str, Any] = json.loads(bytes(body or b""))
+    except ValueError:
+        return {"detail": "What answers there is not an order-engine."}
+    return problem
 
 
 class EngineClient:
@@ -59,11 +69,11 @@ class EngineClient:
 
     async def get(self, order_id: str) -> dict[str, Any]:
         """Return the order resource."""
-        return await self._call("GET", f"/v1/orders/{order_id}")
+        return await self._call("GET", f"/v1/orders/{quote(order_id, safe='')}")
 
     async def cancel(self, order_id: str) -> dict[str, Any]:
         """Cancel the order; returns the order resource."""
-        return await self._call("DELETE", f"/v1/orders/{order_id}")
+        return await self._call("DELETE", f"/v1/orders/{quote(order_id, safe='')}")
 
     async def list_orders(self, **filters: Any) -> dict[str, Any]:
         """Return a page of orders and its `nextCursor`."""
@@ -73,10 +83,12 @@ class EngineClient:
     async def watch(self, order_id: str, after: int = 0) -> AsyncIterator[dict[str, Any]]:
         """Yield the order's events, past first, up to the terminal one; survives lost connections."""
         seq = after
+        was_connected = False
         for tries in range(_MOST_RECONNECTS):
-            address = f"{self._url.replace('http', 'ws', 1)}/v1/orders/{order_id}/stream?after={seq}"
+            address = f"{self._url.replace('http', 'ws', 1)}/v1/orders/{quote(order_id, safe='')}/stream?after={seq}"
             try:
                 async with connect(address, additional_headers=self._headers, proxy=None) as websocket:
+                    was_connected = True
                     with contextlib.suppress(ConnectionClosed):
                         async for text in websocket:
                             event = json.loads(text)
@@ -84,10 +96,12 @@ class EngineClient:
                             yield event
                             if event["status"] in TERMINAL:
                                 return
+                    if websocket.close_code == _NORMAL:
+                        return
             except InvalidStatus as error:
-                raise EngineRefusedError(json.loads(error.response.body or b"{}")) from error
+                raise EngineRefusedError(_problem_of(error.response.body)) from error
             except (OSError, WebSocketException) as error:
-                if tries == _MOST_RECONNECTS - 1:
+                if not was_connected or tries == _MOST_RECONNECTS - 1:
                     raise EngineUnreachableError(self._unreachable(error)) from error
             await asyncio.sleep(min(2.0, 0.1 * 2**tries))
 
@@ -96,9 +110,9 @@ class EngineClient:
             response = await self._http.request(method, path, **options)
         except httpx2.TransportError as error:
             raise EngineUnreachableError(self._unreachable(error)) from error
-        body: dict[str, Any] = response.json()
         if response.is_error:
-            raise EngineRefusedError(body)
+            raise EngineRefusedError(_problem_of(response.content))
+        body: dict[str, Any] = response.json()
         return body
 
     def _unreachable(self, error: Exception) -> str:

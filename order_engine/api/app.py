@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from order_engine import __version__, observe
 from order_engine.api import compat, orders, streams
@@ -218,8 +219,11 @@ _DESCRIPTION: Final = (
 
 def build_app(context: ApiContext) -> ASGIApp:
     """Return the whole API for one engine."""
+    by_path: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        by_path.setdefault(operation.path, {})[operation.method] = operation.handler
     routes: list[BaseRoute] = [
-        Route(operation.path, operation.handler, methods=[operation.method]) for operation in OPERATIONS
+        Route(path, _by_method(handlers), methods=[*handlers]) for path, handlers in by_path.items()
     ]
     routes += [
         WebSocketRoute("/v1/orders/{orderId}/stream", streams.stream_websocket),
@@ -229,6 +233,7 @@ def build_app(context: ApiContext) -> ASGIApp:
         Route("/", _to_docs),
         Route("/docs", _docs),
         Route("/openapi.json", _document),
+        WebSocketRoute("/{path:path}", _no_such_websocket),
         Mount("/docs/assets", StaticFiles(packages=[("swagger_ui", "static")])),
     ]
     app = Starlette(
@@ -285,6 +290,25 @@ class Edge:
             await problem_response(error, request_id)(scope, receive, send_with_id)
 
 
+def _by_method(handlers: Mapping[str, Any]) -> Any:
+    """Return one endpoint for all methods of a path, so that a 405 can name every one of them."""
+
+    async def endpoint(request: Request[Any]) -> Response:
+        response: Response = await handlers["GET" if request.method == "HEAD" else request.method](request)
+        return response
+
+    return endpoint
+
+
+async def _no_such_websocket(websocket: WebSocket[Any]) -> None:
+    refusal = _no_such_path(websocket.url.path)
+    await websocket.send_denial_response(problem_response(refusal, websocket.scope.get("request_id", "")))
+
+
+def _no_such_path(path: str) -> EdgeRefusal:
+    return EdgeRefusal(_NOT_FOUND, "no_such_path", f"There is nothing at {path[:200]!r}; see /docs.")
+
+
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
@@ -302,7 +326,7 @@ async def _on_http_error(request: Request[Any], error: Exception) -> Response:
     if error.status_code == _NOT_FOUND and path == "/ws":
         refusal = EdgeRefusal(426, "websocket_only", "This path speaks WebSocket.", {"Upgrade": "websocket"})
     elif error.status_code == _NOT_FOUND:
-        refusal = EdgeRefusal(_NOT_FOUND, "no_such_path", f"There is nothing at {path!r}; see /docs.")
+        refusal = _no_such_path(path)
     else:
         message = f"{request.method} {path!r}: {error.detail}."
         refusal = EdgeRefusal(error.status_code, "http_error", message, error.headers)

@@ -94,9 +94,10 @@ def parse_loose_order(connection: HTTPConnection[Any], body: bytes) -> SwapReque
             fields.get("metadata"),
         )
     except InvalidRequest as error:
-        if error.field == "amountIn":
-            raise InvalidRequest(amount_field, str(error), code=error.code) from error
-        raise
+        # Name the field as this client wrote it: a pair is one field, whichever half is wrong.
+        token_field = "symbol" if "symbol" in fields and "tokenIn" not in fields else error.field
+        named = {"amountIn": amount_field, "tokenIn": token_field, "tokenOut": token_field}
+        raise InvalidRequest(named.get(error.field, error.field), str(error), code=error.code) from error
 
 
 def _pair(fields: dict[str, msgspec.Raw]) -> tuple[str, str, bool]:
@@ -309,7 +310,7 @@ async def _every_job(websocket: WebSocket[Any]) -> AsyncGenerator[Sequence[bytes
 async def _submit(connection: HTTPConnection[Any], swap: SwapRequest) -> Submission:
     headers = connection.headers
     name = "x-idempotency-key" if "x-idempotency-key" in headers else "idempotency-key"
-    key = parse_key(headers.get(name), name)
+    key = parse_key(headers.getlist(name), name)
     return await context_of(connection).intake.submit_order(ACCOUNT, client_of(connection), swap, key)
 
 

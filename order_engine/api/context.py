@@ -75,11 +75,18 @@ def require_known_origin(headers: Headers, allowed: frozenset[str]) -> None:
     origin = headers.get("origin")
     if origin is None or origin in allowed:
         return
-    parts = urlsplit(origin)
-    if parts.netloc == headers.get("host") or parts.hostname in _LOOPBACK:
+    if _is_own(origin, headers.get("host")):
         return
     message = f"Pages of {origin[:100]} may not call this engine; ALLOWED_ORIGINS lists those that may."
     raise EdgeRefusal(403, "origin_not_allowed", message)
+
+
+def _is_own(origin: str, host: str | None) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.netloc == host or parts.hostname in _LOOPBACK
 
 
 def json_response(view: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

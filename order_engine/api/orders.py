@@ -56,7 +56,7 @@ async def post_order(request: Request[Any]) -> Response:
     """Accept an order: committed when this answers."""
     context = context_of(request)
     require_json(request.headers)
-    key = parse_key(request.headers.get("idempotency-key"), "Idempotency-Key")
+    key = parse_key(request.headers.getlist("idempotency-key"), "Idempotency-Key")
     swap = parse_order(await read_body(request), context.tokens, context.default_slippage_bps)
     submission = await context.intake.submit_order(ACCOUNT, client_of(request), swap, key)
     headers = {"Location": f"/v1/orders/{submission.order.order_id}", **rate_headers(submission)}
@@ -166,9 +166,9 @@ async def find_order(reader: OrderReader, name: str) -> Order:
     return order
 
 
-def parse_after(text: str | None) -> int:
+def parse_after(text: str | None, field: str = "after") -> int:
     """Return the seq after which to read; none means from the start."""
-    return 0 if text is None else parse_integer(text, "after", 0, _MOST_SEQ)
+    return 0 if text is None else parse_integer(text, field, 0, _MOST_SEQ)
 
 
 def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFilter, int]:

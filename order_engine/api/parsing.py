@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn
 
@@ -101,11 +101,15 @@ def parse_metadata(raw: msgspec.Raw | None, field: str) -> msgspec.Raw | None:
     return msgspec.Raw(bytes(raw))
 
 
-def parse_key(value: str | None, field: str) -> str | None:
-    """Return an idempotency key of 1-255 visible ASCII characters."""
-    if value is not None and not _KEY.fullmatch(value):
+def parse_key(values: Sequence[str], field: str) -> str | None:
+    """Return the idempotency key of a header that is there once, or not at all."""
+    if not values:
+        return None
+    if len(values) > 1:
+        raise InvalidRequest(field, "must be sent once")
+    if not _KEY.fullmatch(values[0]):
         raise InvalidRequest(field, "must be 1-255 visible ASCII characters")
-    return value
+    return values[0]
 
 
 def parse_order_id(text: str) -> OrderId | None:

@@ -89,7 +89,9 @@ def to_problem(error: Exception, request_id: str) -> tuple[Problem, dict[str, st
         detail = f"{error.field} {error}." if error.field else str(error)
         status = 400 if error.code == "malformed_json" else status
     if isinstance(error, RateLimited):
-        headers["Retry-After"] = str(error.retry_after_s)
+        headers["Retry-After"] = headers["RateLimit-Reset"] = str(error.retry_after_s)
+        headers["RateLimit-Limit"] = str(error.limit)
+        headers["RateLimit-Remaining"] = "0"
     if status == 503:  # noqa: PLR2004 - the code itself
         headers["Retry-After"] = str(_RETRY_AFTER_S)
         detail = f"{detail}. Whether the request was stored is not known; repeat it with an Idempotency-Key."

@@ -44,7 +44,10 @@ async def stream_events(request: Request[Any]) -> Response:
         raise EdgeRefusal(406, "not_acceptable", message)
     order = await find_order(context.reader, request.path_params["orderId"])
     last_seen = request.headers.get("last-event-id")
-    after = parse_cursor(order, last_seen if last_seen is not None else request.query_params.get("after"))
+    if last_seen is not None:
+        after = parse_cursor(order, last_seen, "Last-Event-ID")
+    else:
+        after = parse_cursor(order, request.query_params.get("after"))
     if order.status in TERMINAL and after >= order.seq:
         return Response(status_code=204)  # Tells an EventSource not to come back.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -90,11 +93,11 @@ async def send_until_gone(websocket: WebSocket[Any], frames: AsyncGenerator[Sequ
             raise result
 
 
-def parse_cursor(order: Order, text: str | None) -> int:
+def parse_cursor(order: Order, text: str | None, field: str = "after") -> int:
     """Return the seq to stream after; a cursor ahead of the order is not one that we gave."""
-    after = parse_after(text)
+    after = parse_after(text, field)
     if after > order.seq:
-        raise InvalidRequest("after", f"is ahead of the order, which is at seq {order.seq}")
+        raise InvalidRequest(field, f"is ahead of the order, which is at seq {order.seq}")
     return after
 
 

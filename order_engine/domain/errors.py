@@ -85,9 +85,10 @@ class RateLimited(Refused):
 
     code = "rate_limited"
 
-    def __init__(self, message: str, retry_after_s: int) -> None:
-        """`retry_after_s`: whole seconds until another order would be taken."""
+    def __init__(self, message: str, limit: int, retry_after_s: int) -> None:
+        """`limit`: orders a minute; `retry_after_s`: whole seconds until another would be taken."""
         super().__init__(message)
+        self.limit = limit
         self.retry_after_s = retry_after_s
 
 

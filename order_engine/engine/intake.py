@@ -75,7 +75,7 @@ class Intake:
             known = await self._reader.find_by_key(account, key) if key is not None else None
             if known is None:
                 message = f"More than {rate.limit} orders in a minute; try again in {rate.reset_s} s."
-                raise RateLimited(message, rate.reset_s)
+                raise RateLimited(message, rate.limit, rate.reset_s)
             return _answer(known, idempotency, rate)
         order, event = open_order(self._new_order_id(), account, request, self._clock.now_ms())
         accepted = await self._store.accept(NewOrder(order, event, idempotency))

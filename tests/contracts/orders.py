@@ -1,0 +1,153 @@
+"""The orders, facts and writes that the contract suites are told in."""
+
+from collections.abc import Awaitable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from order_engine.domain.errors import ReasonCode
+from order_engine.domain.events import (
+    AttemptFailed,
+    Fact,
+    OrderCancelled,
+    OrderEvent,
+    OrderFailed,
+    RouteCompared,
+    SwapConfirmed,
+    TransactionBuilt,
+    TransactionSigned,
+)
+from order_engine.domain.lifecycle import apply, open_order
+from order_engine.domain.money import BaseUnits, Bps
+from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs, Order, OrderId, OrderStatus, SwapRequest
+from order_engine.domain.routing import Quote, choose_quote
+from order_engine.domain.tokens import TokenRegistry
+from order_engine.ports import IdempotencyKey, NewOrder, OrderReader, OrderStore, ProvenOutcome, Write
+from order_engine.wiring import new_order_id
+
+_tokens: Final = TokenRegistry()
+SOL: Final = _tokens.resolve("SOL", "tokenIn")
+USDC: Final = _tokens.resolve("USDC", "tokenOut")
+BONK: Final = _tokens.resolve("BONK", "tokenOut")
+
+ACCOUNT: Final = "acme"
+CREATED_AT_MS: Final = EpochMs(1_760_000_000_000)
+LONG_MS: Final = 600_000  # a lease or a pause that no test outlives
+
+_offers = [Quote(name, BaseUnits(10), BaseUnits(out), Bps(30), Bps(1)) for name, out in (("a", 150), ("b", 149))]
+ROUTED: Final = RouteCompared(choose_quote(_offers), BaseUnits(148))
+BUILT: Final = TransactionBuilt("a", ("wrap SOL into wSOL", "swap SOL for USDC on a"))
+CONFIRMED: Final = SwapConfirmed(BaseUnits(149), 1_234)
+FAILED: Final = OrderFailed(ReasonCode.NO_ROUTE, "no venue trades this")
+CANCELLED: Final = OrderCancelled("Cancelled by the client.")
+EVIDENCE: Final = msgspec.Raw(b'{"slot":1234,"contextSlot":1300}')
+
+
+class Store(OrderStore, OrderReader, Protocol):
+    """Both halves of a store."""
+
+    async def close(self) -> None: ...
+
+
+def asked(**changes: Any) -> SwapRequest:
+    """What a client asks for, unless the test says otherwise."""
+    plain = SwapRequest(SOL, USDC, BaseUnits(1_500_000_000), 50)
+    return msgspec.structs.replace(plain, **changes)
+
+
+def new_order(
+    key: str | None = None,
+    *,
+    digest: str = "digest of the first",
+    account: str = ACCOUNT,
+    at_ms: int = CREATED_AT_MS,
+    **changes: Any,
+) -> NewOrder:
+    """A new order; `changes` are fields of its request."""
+    order, event = open_order(new_order_id(), account, asked(**changes), EpochMs(at_ms))
+    return NewOrder(order, event, None if key is None else IdempotencyKey(key, digest))
+
+
+def pause(for_ms: int) -> AttemptFailed:
+    """An attempt came to nothing; the next one is due after the pause."""
+    return AttemptFailed(ReasonCode.VENUE_ERROR, "the venue refused", for_ms)
+
+
+def attempt_of(order: Order) -> Attempt:
+    """The order's signed transaction in its current attempt."""
+    name = f"{order.order_id}/{order.attempt}"
+    return Attempt(order.attempt, f"signature of {name}", b"\x00raw\xff" + name.encode(), 1_150, CREATED_AT_MS)
+
+
+def signed(attempt: Attempt) -> TransactionSigned:
+    """The fact that goes with a signed attempt."""
+    return TransactionSigned(attempt.signature, attempt.last_valid_block_height)
+
+
+def proof(attempt: Attempt, outcome: AttemptOutcome) -> ProvenOutcome:
+    """What the chain proved of the attempt."""
+    return ProvenOutcome(attempt.attempt, outcome, EVIDENCE)
+
+
+class Life:
+    """One order as whoever holds the fence moves it: every write follows from the one before."""
+
+    def __init__(self, order: Order, fence: int | None) -> None:
+        self.order = order
+        self.fence = fence
+        self.events: list[OrderEvent] = []
+
+    def write(self, fact: Fact, *, signed: Attempt | None = None, proven: ProvenOutcome | None = None) -> Write:
+        """The next write."""
+        before = self.order
+        self.order, event = apply(before, fact, EpochMs(before.updated_at_ms + 7))
+        self.events.append(event)
+        due_in_ms = fact.retry_in_ms if isinstance(fact, AttemptFailed) else 0
+        return Write(self.order, (event,), before.seq, self.fence, due_in_ms, signed, proven)
+
+    def sign(self) -> Write:
+        """The write with which the current attempt is signed."""
+        attempt = attempt_of(self.order)
+        return self.write(signed(attempt), signed=attempt)
+
+    def settle(self, fact: Fact, outcome: AttemptOutcome) -> Write:
+        """The write with which the current attempt's outcome is proven."""
+        return self.write(fact, proven=proof(attempt_of(self.order), outcome))
+
+
+def unlawful(life: Life) -> Write:
+    """A write built by hand that no database may take: nothing leads back to pending."""
+    seq = life.order.seq + 1
+    order = msgspec.structs.replace(life.order, status=OrderStatus.PENDING, seq=seq)
+    event = OrderEvent(order.order_id, seq, order.status, order.attempt, order.updated_at_ms, 0, msgspec.Raw(b"{}"))
+    return Write(order, (event,), life.order.seq, life.fence)
+
+
+async def claim_new(store: Store, worker: str = "worker", lease_ms: int = LONG_MS, **changes: Any) -> Life:
+    """Accept an order and claim it."""
+    new = new_order(**changes)
+    await store.accept(new)
+    (claim,) = await store.claim(worker, [new.order.order_id], lease_ms)
+    return Life(claim.order, claim.fence)
+
+
+async def sign_new(store: Store) -> Life:
+    """Accept an order, claim it and carry it to a live attempt."""
+    life = await claim_new(store)
+    for write in (life.write(ROUTED), life.write(BUILT), life.sign()):
+        await store.record(write)
+    return life
+
+
+async def kept(store: Store, order_id: OrderId) -> tuple[object, ...]:
+    """Everything that the store keeps of an order, to be compared."""
+    order = await store.get(ACCOUNT, order_id)
+    return order, await store.history(order_id, 0), await store.attempts(order_id)
+
+
+async def outcome_of(awaitable: Awaitable[object]) -> object:
+    """The result, or the error as a value."""
+    try:
+        return await awaitable
+    except Exception as error:  # noqa: BLE001 - the test looks at it
+        return error

@@ -1,0 +1,124 @@
+"""RedisBus and RedisRateLimiter when Redis is away: late, never lost for good, and never an error."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from order_engine.bus.redis import RedisBus
+from order_engine.domain.order import OrderId
+from order_engine.ports import RateLimiter, Subscription
+from tests.contracts.test_buses import event
+from tests.contracts.waiting import PATIENCE_S, until, until_true
+from tests.servers import RedisServer
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest_asyncio.fixture
+async def bus(mortal_redis: RedisServer) -> AsyncIterator[RedisBus]:
+    found = RedisBus(mortal_redis.url, "test")
+    await found.start()
+    yield found
+    await found.close()
+
+
+async def flows_again(bus: RedisBus, subscription: Subscription) -> None:
+    """Events and ids come through, without a restart of anything."""
+    await until_true(lambda: bus.is_connected)
+    name = str(uuid4())
+
+    async def came() -> bool:
+        bus.publish([event(name)])
+        return any(it.order_id == name for it in await subscription.next(0.1))
+
+    async def popped() -> bool:
+        bus.push([OrderId(name)])
+        return name in await bus.pop(100, 0.1)
+
+    await until(came)
+    await until(popped)
+
+
+async def test_a_killed_redis_is_noticed_and_found_again(bus: RedisBus, mortal_redis: RedisServer) -> None:
+    assert bus.is_connected
+    async with bus.subscribe(None) as every, bus.subscribe(OrderId("one")) as one:
+        for _ in range(2):
+            await flows_again(bus, every)
+            waiting = asyncio.ensure_future(one.next(PATIENCE_S * 10))
+            await asyncio.sleep(0)
+            mortal_redis.kill()
+            async with asyncio.timeout(PATIENCE_S):
+                assert list(await waiting) == []  # woken, to look at the log
+            await until_true(lambda: not bus.is_connected)
+
+            for seq in range(50):
+                bus.publish([event("one", seq)])
+                bus.push([OrderId("one")])
+                await asyncio.sleep(0)
+            assert await bus.pop(1, 0) == []
+            assert await bus.pop(1, 0.05) == []
+
+            mortal_redis.start()
+            await flows_again(bus, every)
+            assert bus.is_connected
+
+
+async def test_a_redis_that_answers_nothing_is_noticed_and_found_again(
+    bus: RedisBus, mortal_redis: RedisServer
+) -> None:
+    async with bus.subscribe(None) as every:
+        mortal_redis.pause()
+        bus.publish([event("one")])
+        bus.push([OrderId("one")])
+        await until_true(lambda: not bus.is_connected)
+        mortal_redis.resume()
+        await flows_again(bus, every)
+
+
+async def test_a_bus_starts_without_redis_and_finds_it_later(mortal_redis: RedisServer) -> None:
+    mortal_redis.kill()
+    bus = RedisBus(mortal_redis.url, "test")
+    await bus.start()
+    try:
+        assert not bus.is_connected
+        assert await bus.pop(1, 0) == []
+        async with bus.subscribe(None) as every:
+            bus.publish([event("one")])
+            mortal_redis.start()
+            await flows_again(bus, every)
+    finally:
+        await bus.close()
+
+
+async def test_closing_without_redis_is_no_error(mortal_redis: RedisServer) -> None:
+    bus = RedisBus(mortal_redis.url, "test")
+    await bus.start()
+    mortal_redis.kill()
+    bus.publish([event("one")])
+    bus.push([OrderId("one")])
+    async with asyncio.timeout(PATIENCE_S):
+        await bus.close()
+
+
+async def test_without_redis_a_limiter_counts_on_its_own_and_with_it_together_again(
+    mortal_redis: RedisServer, new_limiter: Callable[[str, str], RateLimiter]
+) -> None:
+    await until_true(lambda: time.time() % 60 < 50)  # the window is the clock's minute
+    one, two = (new_limiter(mortal_redis.url, "test") for _ in range(2))
+    assert (await one.hit("key", 10)).remaining == 9
+    assert (await two.hit("key", 10)).remaining == 8
+
+    mortal_redis.kill()
+    for limiter in (one, two):
+        verdicts = [await limiter.hit("key", 10) for _ in range(11)]
+        assert [verdict.remaining for verdict in verdicts[:10]] == [*range(9, -1, -1)]
+        assert [verdict.is_allowed for verdict in verdicts] == [True] * 10 + [False]
+        assert (await limiter.hit("key", 10, cost=0)).remaining == 0
+
+    mortal_redis.start()
+    assert (await one.hit("other", 10)).remaining == 9
+    assert (await two.hit("other", 10)).remaining == 8

@@ -1,0 +1,182 @@
+"""OrderStore, the way in: what accept promises, and what is announced."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from order_engine.domain.errors import Fenced
+from order_engine.domain.events import OrderEvent
+from order_engine.domain.money import MAX_BASE_UNITS
+from order_engine.domain.order import OrderId
+from order_engine.ports import Accepted, OrderFilter
+from tests.contracts.orders import (
+    ACCOUNT,
+    BUILT,
+    LONG_MS,
+    ROUTED,
+    Life,
+    claim_new,
+    kept,
+    new_order,
+    outcome_of,
+    unlawful,
+)
+from tests.contracts.waiting import until
+from tests.contracts.worlds import StoreWorld
+
+pytestmark = pytest.mark.asyncio
+
+NOTHING = (None, [], [])
+
+
+async def test_an_accepted_order_is_there_with_its_event_and_its_key_when_the_store_is_opened_again(
+    world: StoreWorld,
+) -> None:
+    store = await world.open()
+    new = new_order("key", client_order_id="mine", metadata=msgspec.Raw(b'{"a": [1,2.50]}'))
+    assert await store.accept(new) == Accepted(new.order, is_replay=False, digest=None)
+    await store.close()
+
+    again = await world.open()
+    assert await kept(again, new.order.order_id) == (new.order, [new.event], [])
+    found = await again.find_by_key(ACCOUNT, "key")
+    assert found == Accepted(new.order, is_replay=True, digest="digest of the first")
+
+
+async def test_what_was_asked_for_is_kept_to_the_last_bit(world: StoreWorld) -> None:
+    store = await world.open()
+    metadata = msgspec.Raw('{ "b":1, "a":"\\u00e9 é 😀", "n":1e400, "b":2 }'.encode())
+    new = new_order(account="кот 'or 1=1 --", amount_in=MAX_BASE_UNITS, slippage_bps=1000, metadata=metadata)
+    await store.accept(new)
+
+    order = await store.get("кот 'or 1=1 --", new.order.order_id)
+    assert order == new.order
+    assert order.request.metadata is not None
+    assert bytes(order.request.metadata) == bytes(metadata)
+
+
+async def test_a_replay_answers_with_the_first_order_and_its_digest_and_stores_nothing(world: StoreWorld) -> None:
+    store = await world.open()
+    first, second = new_order("key"), new_order("key", digest="another digest", amount_in=7)
+    await store.accept(first)
+
+    assert await store.accept(second) == Accepted(first.order, is_replay=True, digest="digest of the first")
+    assert await kept(store, second.order.order_id) == NOTHING
+    assert await store.find(OrderFilter(ACCOUNT), 10) == [first.order]
+
+
+async def test_a_replay_answers_with_the_order_as_it_is_now(world: StoreWorld) -> None:
+    store = await world.open()
+    life = await claim_new(store, key="key")
+    await store.record(life.write(ROUTED))
+
+    assert (await store.accept(new_order("key"))).order == life.order
+
+
+@pytest.mark.parametrize("stores", [1, 2])
+async def test_two_hundred_accepts_at_once_with_one_key_make_one_order(world: StoreWorld, stores: int) -> None:
+    opened = [await world.open() for _ in range(stores)]
+    wanted = [new_order("key", digest=f"digest {number}") for number in range(200)]
+    answers = await asyncio.gather(*(opened[at % stores].accept(new) for at, new in enumerate(wanted)))
+
+    (first,) = [at for at, answer in enumerate(answers) if not answer.is_replay]
+    assert {answer.order.order_id for answer in answers} == {wanted[first].order.order_id}
+    assert {answer.digest for answer in answers if answer.is_replay} == {f"digest {first}"}
+    assert len(await opened[0].find(OrderFilter(ACCOUNT), 500)) == 1
+    assert world.announced == [wanted[first].event]
+
+
+async def test_many_keys_at_once_in_two_stores_in_opposite_order_make_one_order_each(world: StoreWorld) -> None:
+    one, other = await world.open(), await world.open()
+    keys = [f"key {number}" for number in range(64)]
+    answers = await asyncio.gather(
+        *(one.accept(new_order(key, client_order_id=key)) for key in keys),
+        *(other.accept(new_order(key, client_order_id=key)) for key in reversed(keys)),
+    )
+
+    assert sum(not answer.is_replay for answer in answers) == len(keys)
+    assert sorted(order.request.client_order_id or "" for order in await one.find(OrderFilter(ACCOUNT), 500)) == sorted(
+        keys
+    )
+    assert len({answer.order.order_id for answer in answers}) == len(keys) == len(world.announced)
+
+
+async def test_a_key_belongs_to_one_account(world: StoreWorld) -> None:
+    store = await world.open()
+    ours, theirs = new_order("key"), new_order("key", account="other")
+    assert not (await store.accept(ours)).is_replay
+    assert not (await store.accept(theirs)).is_replay
+
+    found = await store.find_by_key("other", "key")
+    assert found is not None
+    assert found.order == theirs.order
+    assert await store.find_by_key("third", "key") is None
+    assert await store.find_by_key(ACCOUNT, "KEY") is None
+
+
+async def test_equal_orders_without_a_key_are_different_orders(world: StoreWorld) -> None:
+    store = await world.open()
+    await asyncio.gather(*(store.accept(new_order()) for _ in range(5)))
+    assert len(await store.find(OrderFilter(ACCOUNT), 10)) == 5
+
+
+# 0 is refused by the database; 40,000 is more than PostgreSQL's smallint holds.
+@pytest.mark.parametrize("slippage_bps", [0, 40_000])
+async def test_an_order_that_cannot_be_stored_fails_alone(world: StoreWorld, slippage_bps: int) -> None:
+    store = await world.open()
+    wanted = [new_order(f"key {number}") for number in range(9)]
+    wanted.insert(4, new_order("bad", slippage_bps=slippage_bps))
+    answers = await asyncio.gather(*(outcome_of(store.accept(new)) for new in wanted))
+
+    good = [it for it in answers if isinstance(it, Accepted)]
+    assert isinstance(answers[4], Exception)
+    assert [answer.order for answer in good] == [new.order for new in wanted if new is not wanted[4]]
+    assert await kept(store, wanted[4].order.order_id) == NOTHING
+    assert await store.find_by_key(ACCOUNT, "bad") is None
+    assert sorted(it.order_id for it in world.announced) == sorted(it.order.order_id for it in good)
+
+
+async def test_an_event_is_announced_after_its_commit(world: StoreWorld) -> None:
+    seen: list[tuple[OrderId, int, int]] = []
+
+    def announce(events: Sequence[OrderEvent]) -> None:
+        seen.extend((event.order_id, event.seq, world.committed(event.order_id)) for event in events)
+
+    store = await world.open(announce=announce)
+    life = await claim_new(store)
+    for write in (life.write(ROUTED), life.write(BUILT)):
+        await store.record(write)
+
+    assert [(order_id, seq) for order_id, seq, _ in seen] == [(life.order.order_id, seq) for seq in (1, 2, 3)]
+    assert all(committed >= seq for _, seq, committed in seen)
+
+
+async def test_each_committed_event_is_announced_once_and_nothing_that_was_refused(world: StoreWorld) -> None:
+    store = await world.open()
+    first = new_order("key")
+    await store.accept(first)
+    await store.accept(new_order("key"))
+    assert world.announced == [first.event]
+
+    (claim,) = await store.claim("worker", [first.order.order_id], LONG_MS)
+    life, stranger = Life(claim.order, claim.fence), Life(claim.order, claim.fence + 1)
+    with pytest.raises(Fenced):
+        await store.record(stranger.write(ROUTED))
+    await store.record(life.write(ROUTED))
+    assert isinstance(await outcome_of(store.record(unlawful(life))), Exception)
+    assert world.announced == [first.event, *life.events]
+
+
+async def test_a_caller_who_gives_up_waiting_does_not_keep_the_commit_from_being_announced(world: StoreWorld) -> None:
+    store = await world.open()
+    new = new_order()
+    caller = asyncio.ensure_future(store.accept(new))
+    await asyncio.sleep(0)
+    caller.cancel()
+
+    assert await until(lambda: store.get(ACCOUNT, new.order.order_id)) == new.order
+    last = new_order()
+    await store.accept(last)
+    assert world.announced == [new.event, last.event]

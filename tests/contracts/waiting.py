@@ -1,0 +1,27 @@
+"""Waiting for what has to happen, instead of for time to pass."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+Answer = TypeVar("Answer")
+
+PATIENCE_S: Final = 20.0
+_BETWEEN_LOOKS_S: Final = 0.005
+
+
+async def until(look: Callable[[], Awaitable[Answer]], *, patience_s: float = PATIENCE_S) -> Answer:
+    """Return the first answer that says yes; TimeoutError when none does."""
+    async with asyncio.timeout(patience_s):
+        while not (answer := await look()):
+            await asyncio.sleep(_BETWEEN_LOOKS_S)
+        return answer
+
+
+async def until_true(claim: Callable[[], object]) -> None:
+    """Return when the claim is true; TimeoutError when it stays false."""
+
+    async def look() -> bool:
+        return bool(claim())
+
+    await until(look)

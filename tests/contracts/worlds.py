@@ -1,0 +1,152 @@
+"""Databases for the store contract: one that is empty, the stores that are opened on it, and its time."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import asyncpg
+
+from order_engine.domain.events import OrderEvent
+from order_engine.domain.order import EpochMs, OrderId
+from order_engine.ports import Announce
+from order_engine.store.postgres import PostgresStore
+from order_engine.store.sqlite import SqliteStore
+from tests.contracts.orders import LONG_MS, Store
+from tests.contracts.waiting import until
+
+Answer = TypeVar("Answer")
+
+
+class SteppedClock:
+    """A Clock that stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self._now_ms = time.time_ns() // 1_000_000
+
+    def now_ms(self) -> EpochMs:
+        return EpochMs(self._now_ms)
+
+    def advance(self, by_ms: int) -> None:
+        self._now_ms += by_ms
+
+
+class StoreWorld(Protocol):
+    """One database. `announced` is what all stores opened here have announced, in order."""
+
+    announced: list[OrderEvent]
+
+    async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> Store:
+        """Open a store; it is closed at the end of the test, if not before."""
+        ...
+
+    async def pass_ms(self, by_ms: int) -> None:
+        """Return when so much time has passed by the clock that leases go by."""
+        ...
+
+    def committed(self, order_id: OrderId) -> int:
+        """How many events of the order somebody else sees at this moment."""
+        ...
+
+    async def close(self) -> None:
+        """Close every store."""
+        ...
+
+
+class _World:
+    def __init__(self) -> None:
+        self.announced: list[OrderEvent] = []
+        self._stores: list[Store] = []
+
+    def _opened(self, store: Store) -> Store:
+        self._stores.append(store)
+        return store
+
+    def _announce(self, events: Sequence[OrderEvent]) -> None:
+        self.announced.extend(events)
+
+    async def close(self) -> None:
+        for store in self._stores:
+            await store.close()
+
+
+class SqliteWorld(_World):
+    """A file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._clock = SteppedClock()
+
+    async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> Store:
+        return self._opened(await SqliteStore.open(self.path, self._clock, announce or self._announce, grace_ms))
+
+    async def pass_ms(self, by_ms: int) -> None:
+        self._clock.advance(by_ms)
+
+    def committed(self, order_id: OrderId) -> int:
+        with closing(sqlite3.connect(self.path)) as connection:
+            query = "select count(*) from order_events where order_id = ?"
+            return int(connection.execute(query, (order_id,)).fetchone()[0])
+
+
+class PostgresWorld(_World):
+    """A database on a server."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> Store:
+        return self._opened(await PostgresStore.open(self.url, None, announce or self._announce, grace_ms))
+
+    async def pass_ms(self, by_ms: int) -> None:
+        connection = await asyncpg.connect(self.url)
+        try:
+            end_ms = await connection.fetchval("select now_ms()") + by_ms
+            await until(lambda: connection.fetchval("select now_ms() >= $1", end_ms))
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def locked(self, order_id: OrderId) -> AsyncIterator[None]:
+        """Keep everybody else from writing the order for a while."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            async with connection.transaction():
+                await connection.execute("select from orders where order_id = $1 for update", order_id)
+                yield
+        finally:
+            await connection.close()
+
+    async def waiting_for_locks(self) -> int:
+        """How many statements wait for another's."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            query = (
+                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            )
+            return int(await connection.fetchval(query))
+        finally:
+            await connection.close()
+
+    def committed(self, order_id: OrderId) -> int:
+        async def count() -> int:
+            connection = await asyncpg.connect(self.url)
+            try:
+                query = "select count(*) from order_events where order_id = $1"
+                return int(await connection.fetchval(query, order_id))
+            finally:
+                await connection.close()
+
+        return elsewhere(count)
+
+
+def elsewhere(work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    """Run the work on an event loop of its own in another thread, and wait for it."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(work())).result()
