@@ -255,6 +255,7 @@ class SqliteThread:
         self._jobs: SimpleQueue[tuple[Job, asyncio.Future[Any]] | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closed = self._loop.create_future()
+        self._is_closing = False
         self._thread = threading.Thread(target=self._work, args=(path,), name="sqlite", daemon=True)
         self._thread.start()
 
@@ -262,7 +263,7 @@ class SqliteThread:
         """Queue the job now; the future is done when its transaction has committed."""
         future: asyncio.Future[Result] = self._loop.create_future()
         future.add_done_callback(_mark_retrieved)
-        if self._closed.done():
+        if self._is_closing:
             future.set_exception(StoreUnavailable("the SQLite store is closed"))
         else:
             self._jobs.put((job, future))
@@ -270,6 +271,7 @@ class SqliteThread:
 
     async def close(self) -> None:
         """Finish what was queued and end the thread."""
+        self._is_closing = True
         self._jobs.put(None)
         await self._closed
 

@@ -94,6 +94,17 @@ async def test_a_bus_starts_without_redis_and_finds_it_later(mortal_redis: Redis
         await bus.close()
 
 
+async def test_a_bus_can_be_closed_at_any_moment_of_a_send(redis: RedisServer) -> None:
+    for turns in range(25):
+        bus = RedisBus(redis.url, f"test-{uuid4()}")
+        await bus.start()
+        bus.publish([event("one")])
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_S / 4):
+            await bus.close()
+
+
 async def test_closing_without_redis_is_no_error(mortal_redis: RedisServer) -> None:
     bus = RedisBus(mortal_redis.url, "test")
     await bus.start()

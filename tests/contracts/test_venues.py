@@ -1,6 +1,7 @@
 """Venue: one contract over every venue. A new venue is one line in VENUES."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Final
 
@@ -103,7 +104,7 @@ async def test_a_quote_is_what_the_swap_gives_net_of_the_fee(
 
 async def test_a_larger_swap_gives_more_at_a_worse_price(market: OnTheMarket) -> None:
     quotes = [await market.venue.quote(asked(amount_in=10**digits)) for digits in (9, 11, 13)]
-    for smaller, larger in zip(quotes, quotes[1:], strict=False):
+    for smaller, larger in itertools.pairwise(quotes):
         assert smaller.amount_out < larger.amount_out < 100 * smaller.amount_out
         assert smaller.price_impact_bps <= larger.price_impact_bps
 

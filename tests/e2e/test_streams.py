@@ -51,7 +51,7 @@ def stream_of(order_id: str) -> str:
 # --- WebSocket -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moment", [None, "routing", "submitted", "confirmed"])
+@pytest.mark.parametrize("moment", [None, "submitted", "confirmed"])
 async def test_a_websocket_opened_at_any_moment_hears_the_whole_life(
     moving: Engine, client: httpx2.Client, moment: str | None
 ) -> None:
@@ -114,7 +114,7 @@ async def test_a_websocket_on_an_unknown_path_is_a_404(moving: Engine) -> None:
 # --- server-sent events --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moment", [None, "routing", "submitted", "confirmed"])
+@pytest.mark.parametrize("moment", [None, "submitted", "confirmed"])
 async def test_an_event_stream_opened_at_any_moment_hears_the_whole_life(
     client: httpx2.Client, moment: str | None
 ) -> None:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.simulation.planted import PLANTED
+from tests.simulation.planted_decisions import PLANTED
 from tests.simulation.world import World
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "2000"))
