@@ -51,6 +51,7 @@ class RedisBus:
         self._outgoing = asyncio.Event()
         self._listening = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_closing = False
         self.is_connected = False
 
     async def start(self) -> None:
@@ -61,6 +62,8 @@ class RedisBus:
 
     async def close(self) -> None:
         """Send what is still waiting, if Redis answers, and disconnect."""
+        # The client can turn a cancellation into an error of its own, so the loops look at this too.
+        self._is_closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -103,7 +106,7 @@ class RedisBus:
     # --- sending: everything that waits goes out in one round trip ---
 
     async def _send_forever(self) -> None:
-        while True:
+        while not self._is_closing:
             await self._outgoing.wait()
             self._outgoing.clear()
             waiting = len(self._ids) + len(self._events)
@@ -129,7 +132,7 @@ class RedisBus:
 
     async def _listen_forever(self) -> None:
         was_lost = False
-        while True:
+        while not self._is_closing:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=False) as pubsub:
                     await pubsub.subscribe(self._channel)
@@ -144,7 +147,7 @@ class RedisBus:
 
     async def _listen(self, pubsub: Any, *, was_lost: bool) -> None:
         silent_turns = 0
-        while True:
+        while not self._is_closing:
             message = await pubsub.get_message(timeout=_LISTEN_S)
             if message is None:
                 silent_turns += 1

@@ -229,7 +229,7 @@ async def client(redis: RedisServer) -> AsyncIterator[Redis]:
 
 async def test_what_one_process_publishes_and_pushes_reaches_another(redis: RedisServer) -> None:
     prefix, wanted = f"test-{uuid4()}", ids(1)
-    here, there, elsewhere = RedisBus(redis.url, prefix), RedisBus(redis.url, prefix), RedisBus(redis.url, "other")
+    here, there, elsewhere = RedisBus(redis.url, prefix), RedisBus(redis.url, prefix), RedisBus(redis.url, f"{prefix}-other")
     for it in (here, there, elsewhere):
         await it.start()
     try:

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -25,7 +27,7 @@ from tests.e2e.conversation import (
     sse_events,
     websocket,
 )
-from tests.stack import market_order
+from tests.stack import embedded_stack, market_order
 
 pytestmark = pytest.mark.asyncio
 
@@ -90,6 +92,20 @@ async def test_500_websockets_at_once_each_hear_every_event_once_and_in_order(
     for number, life in enumerate(lives):
         assert is_gapless(life), paths[number]
         assert len(life) == lengths[orders[number % len(orders)]], paths[number]
+
+
+async def test_500_websockets_at_once_fit_where_a_process_starts_with_256_files(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with embedded_stack(tmp_path, MOCK_DELAY_SCALE="1", LOG_FORMAT="json") as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # What a shell on macOS gives.
+        try:
+            engine = stack.spawn("up")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with httpx2.Client(base_url=engine.url, trust_env=False) as http:
+            order_id = place(http)["orderId"]
+        lives = await asyncio.gather(*(follow(engine.url, stream_of(order_id)) for _ in range(500)))
+    assert all(is_gapless(life) for life in lives)
 
 
 @pytest.mark.parametrize("path", STREAMS)
