@@ -39,6 +39,12 @@ def _problem_of(body: bytes | bytearray | None) -> dict[str, Any]:
     return problem
 
 
+def _path(order_id: str) -> str:
+    if "/" in order_id:
+        raise EngineRefusedError({"detail": f"There is no order {order_id!r}."})
+    return f"/v1/orders/{quote(order_id, safe='')}"
+
+
 class EngineClient:
     """One engine, by its URL. Use as an async context manager."""
 
@@ -69,11 +75,11 @@ class EngineClient:
 
     async def get(self, order_id: str) -> dict[str, Any]:
         """Return the order resource."""
-        return await self._call("GET", f"/v1/orders/{quote(order_id, safe='')}")
+        return await self._call("GET", _path(order_id))
 
     async def cancel(self, order_id: str) -> dict[str, Any]:
         """Cancel the order; returns the order resource."""
-        return await self._call("DELETE", f"/v1/orders/{quote(order_id, safe='')}")
+        return await self._call("DELETE", _path(order_id))
 
     async def list_orders(self, **filters: Any) -> dict[str, Any]:
         """Return a page of orders and its `nextCursor`."""
@@ -85,7 +91,7 @@ class EngineClient:
         seq = after
         was_connected = False
         for tries in range(_MOST_RECONNECTS):
-            address = f"{self._url.replace('http', 'ws', 1)}/v1/orders/{quote(order_id, safe='')}/stream?after={seq}"
+            address = f"{self._url.replace('http', 'ws', 1)}{_path(order_id)}/stream?after={seq}"
             try:
                 async with connect(address, additional_headers=self._headers, proxy=None) as websocket:
                     was_connected = True

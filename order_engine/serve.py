@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -18,12 +19,18 @@ from order_engine.settings import Settings, SettingsError
 from order_engine.wiring import Engine, build_api, open_engine, open_worker
 
 _BACKLOG: Final = 2048
+_FILES: Final = 65_536
 _CLOSE_STREAMS_S: Final = 1
 _MOST_FRAME_BYTES: Final = 64 * 1024
 
 
 def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run a process's main coroutine on the fastest loop there is."""
+    """Run a process's main coroutine on the fastest loop there is, with room for many sockets."""
+    # Each open stream is a file; some systems start a process with as few as 256.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
     if sys.platform == "win32":
         return asyncio.run(main())
     import uvloop  # noqa: PLC0415 - there is none on Windows

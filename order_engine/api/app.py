@@ -94,7 +94,7 @@ _V1: Final = (
         "orders",
         "Return an order with its attempts",
         {200: ("The order", OrderView), **_UNKNOWN, 503: _BUSY[503]},
-        description="A name that is no order id is looked up as a clientOrderId; the newest order with it is returned.",
+        description="Where no order has this id, it is looked up as a clientOrderId; the newest order with it is returned.",
     ),
     Operation(
         "DELETE",
@@ -242,6 +242,7 @@ def build_app(context: ApiContext) -> ASGIApp:
             OrderEngineError: _on_error,
             EdgeRefusal: _on_error,
             HTTPException: _on_http_error,
+            Exception: _on_error,
         },
     )
     app.router.redirect_slashes = False
@@ -283,11 +284,10 @@ class Edge:
             await self._app(scope, receive, send_with_id)
         except EdgeRefusal as error:
             await problem_response(error, request_id)(scope, receive, send_with_id)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a bug, which the handler above has answered
             observe.request_crashed(request_id, scope["path"], error)
-            if has_begun:
-                raise
-            await problem_response(error, request_id)(scope, receive, send_with_id)
+            if not has_begun:
+                await problem_response(error, request_id)(scope, receive, send_with_id)
 
 
 def _by_method(handlers: Mapping[str, Any]) -> Any:

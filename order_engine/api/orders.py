@@ -152,15 +152,12 @@ async def get_ready(request: Request[Any]) -> Response:
 
 
 async def find_order(reader: OrderReader, name: str) -> Order:
-    """Return the order with this id or, for a name that is no id, the newest with this client id."""
+    """Return the order with this id or, where there is none, the newest with this client's id."""
     order_id = parse_order_id(name)
-    if order_id is not None:
-        order = await reader.get(ACCOUNT, order_id)
-    elif "\0" not in name:
+    order = None if order_id is None else await reader.get(ACCOUNT, order_id)
+    if order is None and "\0" not in name:
         found = await reader.find(OrderFilter(ACCOUNT, client_order_id=name), 1)
         order = found[0] if found else None
-    else:
-        order = None
     if order is None:
         raise OrderNotFound(name)
     return order

@@ -229,7 +229,11 @@ async def client(redis: RedisServer) -> AsyncIterator[Redis]:
 
 async def test_what_one_process_publishes_and_pushes_reaches_another(redis: RedisServer) -> None:
     prefix, wanted = f"test-{uuid4()}", ids(1)
-    here, there, elsewhere = RedisBus(redis.url, prefix), RedisBus(redis.url, prefix), RedisBus(redis.url, f"{prefix}-other")
+    here, there, elsewhere = (
+        RedisBus(redis.url, prefix),
+        RedisBus(redis.url, prefix),
+        RedisBus(redis.url, f"{prefix}-other"),
+    )
     for it in (here, there, elsewhere):
         await it.start()
     try:
@@ -310,7 +314,7 @@ async def test_what_is_no_order_id_is_never_handed_out(redis_bus: RedisBus, clie
 async def test_whoever_waits_longer_than_a_connection_is_silent_gets_what_comes(redis_bus: RedisBus) -> None:
     (wanted,) = ids(1)
     waiting = asyncio.ensure_future(redis_bus.pop(1, PATIENCE_S))
-    await asyncio.wait([waiting], timeout=3)  # longer than the Redis client's own timeout
+    await asyncio.wait([waiting], timeout=2.3)  # longer than the Redis client's own timeout
     redis_bus.push([wanted])
     assert await waiting == [wanted]
 
