@@ -94,7 +94,7 @@ _V1: Final = (
         "orders",
         "Return an order with its attempts",
         {200: ("The order", OrderView), **_UNKNOWN, 503: _BUSY[503]},
-        description="Where no order has this id, it is looked up as a clientOrderId; the newest order with it is returned.",
+        description="Where no order has this id, it is looked up as a clientOrderId; the newest with it is returned.",
     ),
     Operation(
         "DELETE",
