@@ -52,9 +52,10 @@ def order_parked(order_id: str, claims: int) -> None:
     _log.error("order parked", order_id=order_id, claims=claims)
 
 
-def attempt_in_doubt(order_id: str, signature: str, error: str) -> None:
-    """The chain could not be asked; the attempt's outcome stays unknown until it can."""
+def attempt_in_doubt(order_id: str, signature: str, error: str) -> bool:
+    """The chain could not be asked; the attempt's outcome stays unknown until it can. True: it is told."""
     _log.warning("attempt in doubt", order_id=order_id, signature=signature, error=error)
+    return True
 
 
 def store_unavailable(where: str, error: Exception) -> None:

@@ -147,7 +147,7 @@ class PostgresLedger:
     @classmethod
     async def open(cls, dsn: str) -> "PostgresLedger":
         """Connect and create the schema if it is not there."""
-        pool = await asyncpg.create_pool(dsn, min_size=1, max_size=_CONNECTIONS, command_timeout=_TIMEOUT_S)
+        pool = await asyncpg.create_pool(dsn, min_size=0, max_size=_CONNECTIONS, command_timeout=_TIMEOUT_S)
         async with pool.acquire() as connection, connection.transaction():
             await connection.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
             await connection.execute(_POSTGRES_SCHEMA)

@@ -67,6 +67,7 @@ class Settlement:
     async def prove(self, order_id: OrderId, attempt: Attempt) -> Proof:
         """Send the committed bytes until the chain proves an outcome. Ends only with a proof."""
         send_at_ms = 0
+        is_told = False
         while True:
             try:
                 if self._clock.now_ms() >= send_at_ms:
@@ -74,11 +75,11 @@ class Settlement:
                     await self._chain.send(attempt.raw)
             except ChainUnavailable as error:
                 # The bytes may have gone out all the same, so the look below is due either way.
-                observe.attempt_in_doubt(order_id, attempt.signature, str(error))
+                is_told = is_told or observe.attempt_in_doubt(order_id, attempt.signature, str(error))
             try:
                 sighting = await self._looks.submit(attempt.signature)
             except ChainUnavailable as error:
-                observe.attempt_in_doubt(order_id, attempt.signature, str(error))
+                is_told = is_told or observe.attempt_in_doubt(order_id, attempt.signature, str(error))
             else:
                 outcome = decide(sighting, attempt.last_valid_block_height)
                 if outcome is not None:

@@ -75,7 +75,7 @@ class PostgresStore:
             await _migrate(dsn, settings)
             pool = await asyncpg.create_pool(
                 dsn,
-                min_size=1,
+                min_size=0,
                 max_size=_CONNECTIONS,
                 command_timeout=_COMMAND_TIMEOUT_S,
                 server_settings={**settings, **_PLANNER},

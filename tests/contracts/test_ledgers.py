@@ -158,6 +158,13 @@ async def test_a_seal_is_never_lifted(shelf: Shelf) -> None:
     assert await found_in(again, entry(2), entry(4)) == [entry(4, lands_at_ms=201)]
 
 
+async def answers_again(ledger: Ledger) -> bool:
+    """Whether the ledger can be asked; only the one error is allowed until then."""
+    answer = await outcome_of(ledger.find(["signature 1"]))
+    assert isinstance(answer, list | ChainUnavailable)
+    return isinstance(answer, list)
+
+
 async def test_a_killed_postgres_makes_the_chain_unavailable_until_it_is_back(mortal_postgres: PostgresServer) -> None:
     ledger = await PostgresLedger.open(mortal_postgres.url)
     await ledger.genesis_ms(1_000)
@@ -175,12 +182,27 @@ async def test_a_killed_postgres_makes_the_chain_unavailable_until_it_is_back(mo
     assert {type(it) for it in outcomes} == {ChainUnavailable}
 
     mortal_postgres.start()
-
-    async def is_back() -> bool:
-        answer = await outcome_of(ledger.find(["signature 1"]))
-        assert isinstance(answer, list | ChainUnavailable)
-        return answer == [entry(1)]
-
-    await until(is_back)
+    await until(lambda: answers_again(ledger))
+    assert await found_in(ledger, entry(1)) == [entry(1)]
     await ledger.append([entry(2)])
+    await ledger.close()
+
+
+async def test_a_postgres_killed_in_the_middle_of_appends_keeps_what_it_said_it_kept(
+    mortal_postgres: PostgresServer,
+) -> None:
+    ledger = await PostgresLedger.open(mortal_postgres.url)
+    entries = [entry(number) for number in range(400)]
+    appending = [asyncio.ensure_future(outcome_of(ledger.append([it]))) for it in entries]
+    await asyncio.wait(appending, return_when=asyncio.FIRST_COMPLETED)
+    mortal_postgres.kill()
+    answers = await asyncio.gather(*appending)
+    mortal_postgres.start()
+
+    assert {type(answer) for answer in answers} <= {type(None), ChainUnavailable}
+    await until(lambda: answers_again(ledger))
+    found = await found_in(ledger, *entries)
+    assert {it.signature for it, answer in zip(entries, answers, strict=True) if answer is None} <= {
+        it.signature for it in found
+    }
     await ledger.close()

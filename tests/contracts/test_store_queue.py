@@ -258,19 +258,21 @@ async def test_an_order_at_rest_is_held_by_nobody(world: StoreWorld, fact: objec
 
 
 @pytest.mark.parametrize("way", ["renew", "release"])
+@pytest.mark.parametrize("is_newest_first", [True, False])
 async def test_leases_are_renewed_and_released_while_their_orders_are_written_in_another_order(
-    postgres_world: PostgresWorld, way: str
+    postgres_world: PostgresWorld, way: str, *, is_newest_first: bool
 ) -> None:
     store = await postgres_world.open()
     lives = await asyncio.gather(*(claim_new(store) for _ in range(3)))
+    lives.sort(key=lambda life: life.order.order_id, reverse=is_newest_first)
     first, second, third = (life.order.order_id for life in lives)
     fences = {third: 1, first: 1}
 
     async def both_wait() -> bool:
         return await postgres_world.waiting_for_locks() == 2
 
-    # The writing holds the first order and waits for the second; the leasing, from the other end,
-    # comes to wait for the first, while it holds the third.
+    # Taken as they come: the writing holds the first order and waits for the second; the leasing,
+    # from the other end, holds the third and waits for the first; then the writing needs the third.
     async with postgres_world.locked(second):
         writing = [store.record(life.write(ROUTED)) for life in lives]
         await until(postgres_world.waiting_for_locks)
