@@ -15,6 +15,14 @@ from order_engine.domain.errors import ChainUnavailable
 
 Result = TypeVar("Result")
 
+_LOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
 _TIMEOUT_S: Final = 10.0
 _CONNECTIONS: Final = 2
 _SCHEMA_LOCK: Final = 0x7061706572  # "paper" in ASCII
@@ -180,6 +188,12 @@ class PostgresLedger:
 
     async def _fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
         try:
-            return await self._pool.fetch(statement, *values)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            async with self._pool.acquire() as connection:
+                try:
+                    return await connection.fetch(statement, *values)
+                except asyncpg.InternalClientError:
+                    # The server died in the middle of an answer, and the driver lost its place.
+                    connection.terminate()
+                    raise
+        except _LOST as error:
             raise ChainUnavailable(f"the paper chain does not answer: {error}") from error

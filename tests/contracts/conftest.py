@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from order_engine.bus.redis import RedisRateLimiter
 from order_engine.wiring import SystemClock
-from tests.contracts.worlds import PostgresWorld, SqliteWorld, StoreWorld
+from tests.contracts.worlds import MortalPostgres, PostgresWorld, SqliteWorld, StoreWorld
 from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
 
 
@@ -36,13 +36,23 @@ def world(request: pytest.FixtureRequest) -> StoreWorld:
     return found
 
 
-@pytest.fixture
-def mortal_postgres(tmp_path: Path) -> Iterator[PostgresServer]:
-    """A PostgreSQL of this test's own, to be killed."""
-    with postgres_server(tmp_path) as server:
-        if not server.owned:
-            pytest.skip("TEST_DATABASE_URL names a server that is not ours to kill")
+@pytest.fixture(scope="session")
+def postgres_to_kill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A second PostgreSQL: those who kill it do not kill the others' databases."""
+    with postgres_server(tmp_path_factory.mktemp("postgres-to-kill")) as server:
         yield server
+
+
+@pytest_asyncio.fixture
+async def mortal_postgres(postgres_to_kill: PostgresServer) -> AsyncIterator[MortalPostgres]:
+    """An empty database on a server that can be killed and started again."""
+    if not postgres_to_kill.owned:
+        pytest.skip("TEST_DATABASE_URL names a server that is not ours to kill")
+    postgres_to_kill.start()
+    url = await postgres_to_kill.create_database()
+    yield MortalPostgres(url, postgres_to_kill.kill, postgres_to_kill.start)
+    postgres_to_kill.start()
+    await postgres_to_kill.drop_database(url)
 
 
 @pytest.fixture

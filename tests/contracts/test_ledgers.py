@@ -13,7 +13,7 @@ from order_engine.chain.paper import Ledger, LedgerEntry
 from order_engine.domain.errors import ChainUnavailable
 from tests.contracts.orders import outcome_of
 from tests.contracts.waiting import until
-from tests.servers import PostgresServer
+from tests.contracts.worlds import MortalPostgres
 
 pytestmark = pytest.mark.asyncio
 
@@ -165,7 +165,7 @@ async def answers_again(ledger: Ledger) -> bool:
     return isinstance(answer, list)
 
 
-async def test_a_killed_postgres_makes_the_chain_unavailable_until_it_is_back(mortal_postgres: PostgresServer) -> None:
+async def test_a_killed_postgres_makes_the_chain_unavailable_until_it_is_back(mortal_postgres: MortalPostgres) -> None:
     ledger = await PostgresLedger.open(mortal_postgres.url)
     await ledger.genesis_ms(1_000)
     await ledger.append([entry(1)])
@@ -189,7 +189,7 @@ async def test_a_killed_postgres_makes_the_chain_unavailable_until_it_is_back(mo
 
 
 async def test_a_postgres_killed_in_the_middle_of_appends_keeps_what_it_said_it_kept(
-    mortal_postgres: PostgresServer,
+    mortal_postgres: MortalPostgres,
 ) -> None:
     ledger = await PostgresLedger.open(mortal_postgres.url)
     entries = [entry(number) for number in range(400)]

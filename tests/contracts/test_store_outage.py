@@ -24,8 +24,7 @@ from tests.contracts.orders import (
     outcome_of,
 )
 from tests.contracts.waiting import PATIENCE_S, until
-from tests.contracts.worlds import PostgresWorld, SteppedClock, StoreWorld
-from tests.servers import PostgresServer
+from tests.contracts.worlds import MortalPostgres, PostgresWorld, SteppedClock, StoreWorld
 
 pytestmark = pytest.mark.asyncio
 
@@ -69,7 +68,7 @@ async def answers_again(store: Store) -> None:
 
 
 async def test_a_killed_postgres_makes_every_call_say_so_and_all_work_when_it_is_back(
-    mortal_postgres: PostgresServer,
+    mortal_postgres: MortalPostgres,
 ) -> None:
     world = PostgresWorld(mortal_postgres.url)
     store = await world.open()
@@ -96,7 +95,7 @@ async def test_a_killed_postgres_makes_every_call_say_so_and_all_work_when_it_is
     await world.close()
 
 
-async def test_what_was_committed_before_the_kill_is_kept(mortal_postgres: PostgresServer) -> None:
+async def test_what_was_committed_before_the_kill_is_kept(mortal_postgres: MortalPostgres) -> None:
     world = PostgresWorld(mortal_postgres.url)
     store = await world.open()
     wanted = [new_order(f"key {number}") for number in range(400)]
@@ -115,7 +114,7 @@ async def test_what_was_committed_before_the_kill_is_kept(mortal_postgres: Postg
     await world.close()
 
 
-async def test_a_postgres_that_is_not_there_cannot_be_opened(mortal_postgres: PostgresServer) -> None:
+async def test_a_postgres_that_is_not_there_cannot_be_opened(mortal_postgres: MortalPostgres) -> None:
     mortal_postgres.kill()
     with pytest.raises(StoreUnavailable):
         await PostgresStore.open(mortal_postgres.url, None, lambda _: None, 0)

@@ -25,7 +25,7 @@ from order_engine.venues.paper import (
     PaperVenue,
 )
 from order_engine.wiring import new_order_id
-from tests.contracts.orders import ACCOUNT, BONK, SOL, USDC, asked
+from tests.contracts.orders import ACCOUNT, BONK, CREATED_AT_MS, SOL, USDC, asked
 from tests.contracts.worlds import SteppedClock
 
 
@@ -65,7 +65,7 @@ PAIRS: Final = [(SOL, USDC), (USDC, SOL), (USDC, BONK), (BONK, SOL), (WSOL, USDC
 
 @pytest.fixture
 def clock() -> SteppedClock:
-    return SteppedClock()
+    return SteppedClock(CREATED_AT_MS)  # the same day each time, as prices go by the time
 
 
 @pytest.fixture(params=sorted(VENUES))

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -25,8 +26,8 @@ Answer = TypeVar("Answer")
 class SteppedClock:
     """A Clock that stands still until it is told to go on."""
 
-    def __init__(self) -> None:
-        self._now_ms = time.time_ns() // 1_000_000
+    def __init__(self, now_ms: int | None = None) -> None:
+        self._now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
 
     def now_ms(self) -> EpochMs:
         return EpochMs(self._now_ms)
@@ -144,6 +145,15 @@ class PostgresWorld(_World):
                 await connection.close()
 
         return elsewhere(count)
+
+
+@dataclass(frozen=True)
+class MortalPostgres:
+    """A database whose server can be killed, and started again with what it had committed."""
+
+    url: str
+    kill: Callable[[], None]
+    start: Callable[[], None]
 
 
 def elsewhere(work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
