@@ -174,7 +174,9 @@ class PostgresLedger:
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         """See Ledger."""
-        columns = zip(*(msgspec.structs.astuple(entry) for entry in entries), strict=True)
+        # Signatures in one order, so that two workers that send the same bytes cannot deadlock.
+        in_order = sorted(entries, key=lambda entry: entry.signature)
+        columns = zip(*(msgspec.structs.astuple(entry) for entry in in_order), strict=True)
         await self._fetch(_POSTGRES_APPEND, *columns)
 
     async def find(self, signatures: Sequence[str]) -> list[LedgerEntry]:

@@ -152,7 +152,8 @@ class PostgresStore:
     # --- batches ---
 
     async def _accept_batch(self, batch: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
-        columns = zip(*(accept_columns(new) for new in batch), strict=True)
+        # Keys in one order, so that two processes that accept the same ones cannot deadlock.
+        columns = zip(*(accept_columns(new) for new in sorted(batch, key=_account_and_key)), strict=True)
         try:
             rows = await self._fetch("accept", *columns, self._grace_ms)
         except asyncpg.PostgresError as error:
@@ -286,6 +287,10 @@ def _in_order(claims: Mapping[OrderId, int]) -> tuple[list[OrderId], list[int]]:
     """Return ids and fences in the order in which every statement locks its rows: no two deadlock."""
     order_ids = sorted(claims)
     return order_ids, [claims[order_id] for order_id in order_ids]
+
+
+def _account_and_key(new: NewOrder) -> tuple[str, str]:
+    return new.order.account, new.idempotency.key if new.idempotency else ""
 
 
 def _key(new: NewOrder) -> tuple[str, str]:

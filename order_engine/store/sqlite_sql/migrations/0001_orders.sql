@@ -2,7 +2,7 @@
 -- The same facts and the same refusals as in PostgreSQL, in SQLite's words.
 
 create table orders (
-    order_id text primary key,
+    order_id text not null primary key,
     account text not null,
     idempotency_key text,
     request_digest text,
