@@ -63,6 +63,11 @@ def store_unavailable(where: str, error: Exception) -> None:
     _log.warning("store unavailable", where=where, error=str(error))
 
 
+def loop_crashed(where: str, error: Exception) -> None:
+    """A bug, or a database that answers nonsense: the worker's loop named `where` goes on."""
+    _log.error("loop crashed", where=where, exc_info=error)
+
+
 def bus_lost(error: Exception) -> None:
     """Redis does not answer: orders go on from the database, streams from the log."""
     _log.warning("redis lost", error=str(error) or type(error).__name__)

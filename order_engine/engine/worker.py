@@ -88,6 +88,9 @@ class Worker:
             except StoreUnavailable as error:
                 observe.store_unavailable("claim", error)
                 await asyncio.sleep(_STORE_RETRY_S)
+            except Exception as error:  # noqa: BLE001 - a worker that stops claiming is worse than a bug told twice
+                observe.loop_crashed("claim", error)
+                await asyncio.sleep(_STORE_RETRY_S)
 
     async def _give_back_orphans(self) -> None:
         """Release what was let go because the store was away: it need not wait for its lease.
@@ -180,6 +183,9 @@ class Worker:
                 held = await self._store.renew(self._name, fences, self._policy.lease_ms)
             except StoreUnavailable as error:
                 observe.store_unavailable("renew", error)
+                continue
+            except Exception as error:  # noqa: BLE001 - the next turn may go well, and the leases need it
+                observe.loop_crashed("renew", error)
                 continue
             for order_id in (it for it in fences if it not in held):
                 running = self._running.get(order_id)
