@@ -12,9 +12,15 @@ from order_engine.domain.order import OrderId, OrderStatus
 from order_engine.wiring import new_order_id
 
 Values = Mapping[str, Any]
+Statement = tuple[str, Sequence[Any]]
 Answer = TypeVar("Answer")
 
 PENDING: Final = OrderStatus.PENDING
+ROUTING: Final = OrderStatus.ROUTING
+BUILDING: Final = OrderStatus.BUILDING
+SUBMITTED: Final = OrderStatus.SUBMITTED
+CONFIRMED: Final = OrderStatus.CONFIRMED
+RETRYING: Final = OrderStatus.RETRYING
 
 # What a pending order's row holds; the rest is null or has a default.
 ORDER: Final[Values] = {
@@ -60,8 +66,8 @@ class RawDatabase(Protocol):
         """Run one statement with `{0}`, `{1}` … for its values; raises Refused."""
         ...
 
-    async def write(self, order: Values, event: Values | None) -> None:
-        """Insert or, by `order_id`, update an order and append the event, together; raises Refused."""
+    async def together(self, statements: Sequence[Statement]) -> None:
+        """Run them so that all of them are seen at once, or none; raises Refused."""
         ...
 
     async def close(self) -> None: ...
@@ -78,17 +84,18 @@ class RawPostgres:
         try:
             return [tuple(row) for row in await self._connection.fetch(numbered, *values)]
         except asyncpg.IntegrityConstraintViolationError as error:
-            raise Refused(str(error)) from error
+            raise Refused(f"{error.constraint_name}: {error}") from error
 
-    async def write(self, order: Values, event: Values | None) -> None:
-        # The triggers look at the end of the statement, so both have to be in one.
-        values = [*order.values()]
-        statement = _order_statement(order)
-        if event is not None:
-            insert = _insert("order_events", event, len(values))
-            statement = f"with moved as ({statement}) {insert}"
-            values += event.values()
-        await self.run(statement, values)
+    async def together(self, statements: Sequence[Statement]) -> None:
+        # The triggers look at the end of a statement, so all have to be in one.
+        *firsts, last = statements
+        values: list[Any] = []
+        parts = []
+        for statement, its_values in (*firsts, last):
+            parts.append(statement.format(*(f"{{{len(values) + at}}}" for at in range(len(its_values)))))
+            values += its_values
+        named = ", ".join(f"part{at} as ({part})" for at, part in enumerate(parts[:-1]))
+        await self.run(f"with {named} {parts[-1]}" if named else parts[-1], values)
 
     async def close(self) -> None:
         await self._connection.close()
@@ -108,13 +115,11 @@ class RawSqlite:
         except sqlite3.IntegrityError as error:
             raise Refused(str(error)) from error
 
-    async def write(self, order: Values, event: Values | None) -> None:
-        # The triggers look at each row, so the order has to be there before its event.
+    async def together(self, statements: Sequence[Statement]) -> None:
         await self.run("begin")
         try:
-            await self.run(_order_statement(order), [*order.values()])
-            if event is not None:
-                await self.run(_insert("order_events", event), [*event.values()])
+            for statement, values in statements:
+                await self.run(statement, values)
             await self.run("commit")
         except Refused:
             await self.run("rollback")
@@ -124,69 +129,111 @@ class RawSqlite:
         self._connection.close()
 
 
-def _order_statement(order: Values) -> str:
-    if "account" in order:
-        return _insert("orders", order)
-    changes = ", ".join(f"{name} = {{{at}}}" for at, name in enumerate(order) if name != "order_id")
-    return f"update orders set {changes} where order_id = {{{[*order].index('order_id')}}}"
-
-
-def _insert(table: str, values: Values, first: int = 0) -> str:
-    places = ", ".join(f"{{{first + at}}}" for at in range(len(values)))
-    return f"insert into {table} ({', '.join(values)}) values ({places})"
-
-
 async def open_raw(place: str | Path) -> RawDatabase:
     """Connect to a file, or to a database by its URL."""
     return RawSqlite(place) if isinstance(place, Path) else RawPostgres(await asyncpg.connect(place))
 
 
+# --- statements ---
+
+
+def insert(table: str, values: Values) -> Statement:
+    """A new row."""
+    places = ", ".join(f"{{{at}}}" for at in range(len(values)))
+    return f"insert into {table} ({', '.join(values)}) values ({places})", [*values.values()]
+
+
+def change(order: Values) -> Statement:
+    """Other values for the order that has this `order_id`."""
+    changes = ", ".join(f"{name} = {{{at}}}" for at, name in enumerate(order) if name != "order_id")
+    return f"update orders set {changes} where order_id = {{{[*order].index('order_id')}}}", [*order.values()]
+
+
+def signing(order_id: OrderId, attempt: int = 1, **changes: Any) -> Statement:
+    """A new attempt, without an outcome unless `changes` give it one."""
+    signature = signature_of(order_id, attempt)
+    return insert("attempts", {**ATTEMPT, "order_id": order_id, "attempt": attempt, "signature": signature, **changes})
+
+
+def proving(order_id: OrderId, attempt: int, outcome: str | None) -> Statement:
+    """An attempt's outcome."""
+    statement = "update attempts set outcome = {0}, evidence = {1} where order_id = {2} and attempt = {3}"
+    return statement, [outcome, None if outcome is None else "{}", order_id, attempt]
+
+
+def signature_of(order_id: OrderId, attempt: int) -> str:
+    """The signature that the attempt has here."""
+    return f"{order_id}/{attempt}"
+
+
+def event_of(order_id: OrderId, seq: int, status: OrderStatus, attempt: int = 0) -> Values:
+    """An event's row."""
+    return {"order_id": order_id, "seq": seq, "status": status.value, "attempt": attempt, "at_ms": 1_000, "data": "{}"}
+
+
 # --- orders in whatever status a test needs ---
+
+
+async def write(database: RawDatabase, order: Values, event: Values | None, attempt: Statement | None = None) -> None:
+    """Insert or, by `order_id`, update an order, sign or prove its attempt and append the event, together."""
+    statements = [insert("orders", order) if "account" in order else change(order)]
+    statements += [] if attempt is None else [attempt]
+    # In this order, since the triggers of SQLite look at each row as it comes.
+    statements += [] if event is None else [insert("order_events", event)]
+    await database.together(statements)
 
 
 async def begin(database: RawDatabase, status: OrderStatus = PENDING, **changes: Any) -> OrderId:
     """A new order's id; its first event says `status`."""
     order_id = new_order_id()
-    order = {**ORDER, "order_id": order_id, "idempotency_key": f"key of {order_id}", **_resting(status), **changes}
-    await database.write(order, event_of(order_id, 1, status))
+    order = {**ORDER, "order_id": order_id, "idempotency_key": f"key of {order_id}", **resting(status), **changes}
+    await write(database, order, event_of(order_id, 1, status))
     return order_id
 
 
-async def move(database: RawDatabase, order_id: OrderId, seq: int, status: OrderStatus, **changes: Any) -> None:
-    """Move the order to a status, with its event."""
-    order = {"order_id": order_id, "seq": seq, **_resting(status), **changes}
-    await database.write(order, event_of(order_id, seq, status))
+async def move(
+    database: RawDatabase,
+    order_id: OrderId,
+    seq: int,
+    status: OrderStatus,
+    outcome: str | None = None,
+    **changes: Any,
+) -> None:
+    """Move the order to a status, with its event and with the attempt that it takes.
+
+    Without an `outcome` the attempt that the order waits for landed if it is confirmed, and else expired.
+    """
+    ((before, attempt),) = await database.run("select status, attempt from orders where order_id = {0}", [order_id])
+    change_of_attempt = None
+    order = {"order_id": order_id, "seq": seq, **resting(status)}
+    if before == SUBMITTED:
+        change_of_attempt = proving(order_id, attempt, outcome or ("landed" if status is CONFIRMED else "expired"))
+    attempt += status is ROUTING
+    if status is SUBMITTED:
+        change_of_attempt = signing(order_id, attempt)
+        order["tx_signature"] = signature_of(order_id, attempt)
+    event = event_of(order_id, seq, status, attempt)
+    await write(database, {**order, "attempt": attempt, **changes}, event, change_of_attempt)
 
 
 async def begin_and_move(database: RawDatabase, status: OrderStatus) -> tuple[OrderId, int]:
     """An order that has come to the status by the shortest legal way, and its seq."""
+    return await begin_and_follow(database, shortest_paths(PENDING)[status])
+
+
+async def begin_and_follow(
+    database: RawDatabase, path: Sequence[OrderStatus], outcome: str | None = None
+) -> tuple[OrderId, int]:
+    """An order that has come this way, and its seq; see `move` for the outcome of its attempts."""
     order_id = await begin(database)
-    path = _paths()[status]
     for seq, step in enumerate(path, 2):
-        await move(database, order_id, seq, step)
+        await move(database, order_id, seq, step, "landed" if step is CONFIRMED else outcome)
     return order_id, 1 + len(path)
 
 
 async def append(database: RawDatabase, event: Values) -> None:
     """Add an event alone."""
-    await database.run(_insert("order_events", event), [*event.values()])
-
-
-async def sign(database: RawDatabase, order_id: OrderId, attempt: int = 1) -> None:
-    """Add an attempt without an outcome."""
-    values = {**ATTEMPT, "order_id": order_id, "attempt": attempt, "signature": f"{order_id}/{attempt}"}
-    await database.run(_insert("attempts", values), [*values.values()])
-
-
-async def prove(database: RawDatabase, order_id: OrderId, outcome: str, attempt: int = 1) -> None:
-    """Give the attempt its outcome."""
-    statement = "update attempts set outcome = {0}, evidence = {1} where order_id = {2} and attempt = {3}"
-    await database.run(statement, [outcome, "{}", order_id, attempt])
-
-
-def event_of(order_id: OrderId, seq: int, status: OrderStatus) -> Values:
-    """An event's row."""
-    return {"order_id": order_id, "seq": seq, "status": status.value, "attempt": 0, "at_ms": 1_000, "data": "{}"}
+    await database.run(*insert("order_events", event))
 
 
 async def rows(database: RawDatabase, order_id: OrderId) -> list[list[tuple[Any, ...]]]:
@@ -199,7 +246,7 @@ async def rows(database: RawDatabase, order_id: OrderId) -> list[list[tuple[Any,
     return [[tuple(str(value) for value in row) for row in table] for table in found]
 
 
-def _resting(status: OrderStatus) -> Values:
+def resting(status: OrderStatus) -> dict[str, Any]:
     """The columns that go with a status."""
     ended = status in TERMINAL
     return {
@@ -210,10 +257,10 @@ def _resting(status: OrderStatus) -> Values:
     }
 
 
-def _paths() -> Mapping[OrderStatus, tuple[OrderStatus, ...]]:
-    """The shortest way from pending to every status."""
-    paths: dict[OrderStatus, tuple[OrderStatus, ...]] = {PENDING: ()}
-    waiting = [PENDING]
+def shortest_paths(first: OrderStatus) -> Mapping[OrderStatus, tuple[OrderStatus, ...]]:
+    """The shortest way from a status to each that follows it."""
+    paths: dict[OrderStatus, tuple[OrderStatus, ...]] = {first: ()}
+    waiting = [first]
     for status in waiting:
         for following in sorted(TRANSITIONS[status] - paths.keys()):
             paths[following] = (*paths[status], following)

@@ -74,7 +74,7 @@ create table order_events (
 );
 
 create table attempts (
-    order_id uuid not null references orders (order_id),
+    order_id uuid not null,
     attempt integer not null check (attempt >= 1),
     signature text not null unique,
     raw bytea not null,
@@ -99,33 +99,43 @@ as $$
 declare
     bad record;
 begin
-    select n.order_id, n.seq, p.status as before, n.status as after into bad
-    from new_events n
-    left join order_events p on p.order_id = n.order_id and p.seq = n.seq - 1
-    where case
-        when n.seq = 1 then n.status <> 'pending'
-        else (p.status, n.status) in (
-            ('pending', 'routing'), ('pending', 'failed'), ('pending', 'cancelled'),
-            ('routing', 'building'), ('routing', 'retrying'), ('routing', 'failed'), ('routing', 'cancelled'),
-            ('building', 'submitted'), ('building', 'retrying'), ('building', 'failed'), ('building', 'cancelled'),
-            ('submitted', 'confirmed'), ('submitted', 'retrying'), ('submitted', 'failed'),
-            ('retrying', 'routing'), ('retrying', 'failed'), ('retrying', 'cancelled')
-        ) is not true
-    end
+    select * into bad
+    from (
+        select n.order_id, n.seq, n.attempt, p.status as before, n.status as after, case
+            when case
+                when n.seq = 1 then n.status = 'pending' and n.attempt = 0
+                else (p.status, n.status) in (
+                    ('pending', 'routing'), ('pending', 'failed'), ('pending', 'cancelled'),
+                    ('routing', 'building'), ('routing', 'retrying'), ('routing', 'failed'), ('routing', 'cancelled'),
+                    ('building', 'submitted'), ('building', 'retrying'), ('building', 'failed'),
+                    ('building', 'cancelled'),
+                    ('submitted', 'confirmed'), ('submitted', 'retrying'), ('submitted', 'failed'),
+                    ('retrying', 'routing'), ('retrying', 'failed'), ('retrying', 'cancelled')
+                ) and n.attempt = p.attempt + case n.status when 'routing' then 1 else 0 end
+            end is not true then 'order_events_lawful'
+            -- This also stands for a foreign key, which would look up every row on its own.
+            when (o.seq > n.seq or (o.seq = n.seq and o.status = n.status and o.attempt = n.attempt)) is not true
+                then 'order_events_match_order'
+            -- Signed before it is submitted, and proven before it is anything else.
+            when 'submitted' in (p.status, n.status) and (a.signature = o.tx_signature and case n.status
+                when 'submitted' then a.outcome is null
+                when 'confirmed' then a.outcome = 'landed'
+                else a.outcome in ('reverted', 'expired')
+            end) is not true then 'order_events_match_attempts'
+        end as violated
+        from new_events n
+        left join order_events p on p.order_id = n.order_id and p.seq = n.seq - 1
+        left join orders o on o.order_id = n.order_id
+        -- Where no attempt is asked for, there is no number to look up.
+        left join attempts a on a.order_id = n.order_id
+            and a.attempt = case when 'submitted' in (p.status, n.status) then n.attempt end
+    ) checked
+    where violated is not null
     limit 1;
     if found then
-        raise exception 'order % may not go from % to % with seq %', bad.order_id, bad.before, bad.after, bad.seq
-            using errcode = 'check_violation', constraint = 'order_events_lawful';
-    end if;
-    -- This also stands for a foreign key, which would look up every row on its own.
-    select n.order_id, n.seq into bad
-    from new_events n
-    left join orders o on o.order_id = n.order_id
-    where (o.seq > n.seq or (o.seq = n.seq and o.status = n.status)) is not true
-    limit 1;
-    if found then
-        raise exception 'event % of order % is ahead of its order', bad.seq, bad.order_id
-            using errcode = 'check_violation', constraint = 'order_events_match_order';
+        raise exception 'order % may not go from % to % with seq % and attempt %',
+            bad.order_id, bad.before, bad.after, bad.seq, bad.attempt
+            using errcode = 'check_violation', constraint = bad.violated;
     end if;
     return null;
 end
@@ -142,13 +152,14 @@ as $$
 declare
     bad record;
 begin
-    select n.order_id, n.seq, n.status into bad
+    select n.order_id, n.seq, n.status, n.attempt into bad
     from new_orders n
     left join order_events e on e.order_id = n.order_id and e.seq = n.seq
-    where e.status is distinct from n.status
+    where (e.status = n.status and e.attempt = n.attempt) is not true
     limit 1;
     if found then
-        raise exception 'order % is % at seq %, and its history is not', bad.order_id, bad.status, bad.seq
+        raise exception 'order % is % at seq % in attempt %, and its history is not',
+            bad.order_id, bad.status, bad.seq, bad.attempt
             using errcode = 'check_violation', constraint = 'orders_match_events';
     end if;
     return null;
@@ -161,6 +172,58 @@ create trigger orders_match_events_on_insert after insert on orders
 create trigger orders_match_events_on_update after update on orders
     referencing new table as new_orders
     for each statement execute function check_orders_match_events();
+
+-- An attempt is live exactly while its order is submitted with its number: what moves the order into
+-- that status signs the attempt, and what moves it on proves the attempt, in one statement. The first
+-- of these also stands for a foreign key, which would look up every row on its own.
+
+create function check_signed_attempts() returns trigger
+    language plpgsql
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    bad record;
+begin
+    select n.order_id, n.attempt into bad
+    from new_attempts n
+    left join orders o on o.order_id = n.order_id
+    where (n.outcome is null and o.status = 'submitted' and o.attempt = n.attempt) is not true
+    limit 1;
+    if found then
+        raise exception 'attempt % is signed, and order % is not submitted with it', bad.attempt, bad.order_id
+            using errcode = 'check_violation', constraint = 'attempts_match_order';
+    end if;
+    return null;
+end
+$$;
+
+create trigger attempts_match_order_on_insert after insert on attempts
+    referencing new table as new_attempts
+    for each statement execute function check_signed_attempts();
+
+create function check_proven_attempts() returns trigger
+    language plpgsql
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    bad record;
+begin
+    select n.order_id, n.attempt into bad
+    from new_attempts n
+    join orders o on o.order_id = n.order_id
+    where o.status = 'submitted' and o.attempt = n.attempt
+    limit 1;
+    if found then
+        raise exception 'attempt % has an outcome, and order % still waits for it', bad.attempt, bad.order_id
+            using errcode = 'check_violation', constraint = 'attempts_match_order';
+    end if;
+    return null;
+end
+$$;
+
+create trigger attempts_match_order_on_update after update on attempts
+    referencing new table as new_attempts
+    for each statement execute function check_proven_attempts();
 
 create function refuse() returns trigger
     language plpgsql
@@ -183,7 +246,12 @@ create trigger orders_only_move_on before update on orders
     when (
         old.status in ('confirmed', 'failed', 'cancelled')
         or new.seq < old.seq
-        or (new.seq = old.seq and new.status <> old.status)
+        or (new.seq = old.seq
+            and (old.status, old.attempt, old.updated_at_ms, old.venue, old.quotes, old.min_amount_out,
+                old.amount_out, old.tx_signature, old.reason_code, old.reason_message)
+            is distinct from
+            (new.status, new.attempt, new.updated_at_ms, new.venue, new.quotes, new.min_amount_out,
+                new.amount_out, new.tx_signature, new.reason_code, new.reason_message))
         or new.fence < old.fence
         or (old.order_id, old.account, old.idempotency_key, old.request_digest, old.client_order_id,
             old.token_in, old.token_in_mint, old.token_in_decimals,

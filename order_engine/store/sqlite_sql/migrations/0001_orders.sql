@@ -82,14 +82,17 @@ create table attempts (
 create unique index attempts_one_live on attempts (order_id) where outcome is null;
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
 
--- What the database refuses, whoever asks. An order is moved before its events are written.
+-- What the database refuses, whoever asks. An order is moved first, then its attempt is signed or
+-- proven, and its events are written last: they find everything that they tell of.
 
 create trigger order_events_lawful before insert on order_events
 when case
-    when new.seq = 1 then new.status <> 'pending'
+    when new.seq = 1 then (new.status, new.attempt) <> ('pending', 0)
     else not exists (
         select 1 from order_events p
-        where p.order_id = new.order_id and p.seq = new.seq - 1 and (p.status, new.status) in (values
+        where p.order_id = new.order_id and p.seq = new.seq - 1
+            and new.attempt = p.attempt + (new.status = 'routing')
+            and (p.status, new.status) in (values
             ('pending', 'routing'), ('pending', 'failed'), ('pending', 'cancelled'),
             ('routing', 'building'), ('routing', 'retrying'), ('routing', 'failed'), ('routing', 'cancelled'),
             ('building', 'submitted'), ('building', 'retrying'), ('building', 'failed'), ('building', 'cancelled'),
@@ -151,15 +154,54 @@ end;
 create trigger order_events_match_order before insert on order_events
 when not exists (
     select 1 from orders o
-    where o.order_id = new.order_id and (o.seq > new.seq or (o.seq = new.seq and o.status = new.status)))
+    where o.order_id = new.order_id
+        and (o.seq > new.seq or (o.seq, o.status, o.attempt) = (new.seq, new.status, new.attempt)))
 begin
-    select raise(abort, 'order_events_match_order: the event is ahead of its order');
+    select raise(abort, 'order_events_match_order: the event is ahead of its order, or of another attempt');
+end;
+
+-- Signed before it is submitted, and proven before it is anything else.
+create trigger order_events_match_attempts before insert on order_events
+when 'submitted' in (
+        new.status,
+        (select p.status from order_events p where p.order_id = new.order_id and p.seq = new.seq - 1))
+    and not exists (
+        select 1 from orders o join attempts a on a.order_id = o.order_id and a.signature = o.tx_signature
+        where o.order_id = new.order_id and a.attempt = new.attempt
+            and case new.status
+                when 'submitted' then a.outcome is null
+                when 'confirmed' then a.outcome = 'landed'
+                else a.outcome in ('reverted', 'expired')
+            end)
+begin
+    select raise(abort, 'order_events_match_attempts: the attempt does not say so');
+end;
+
+-- An attempt is live exactly while its order is submitted with its number.
+create trigger attempts_match_order_on_insert before insert on attempts
+when new.outcome is not null
+    or not exists (
+        select 1 from orders o
+        where (o.order_id, o.status, o.attempt) = (new.order_id, 'submitted', new.attempt))
+begin
+    select raise(abort, 'attempts_match_order: the order is not submitted with this attempt');
+end;
+create trigger attempts_match_order_on_update before update on attempts
+when exists (
+    select 1 from orders o
+    where (o.order_id, o.status, o.attempt) = (new.order_id, 'submitted', new.attempt))
+begin
+    select raise(abort, 'attempts_match_order: the order still waits for its outcome');
 end;
 
 create trigger orders_only_move_on before update on orders
 when old.status in ('confirmed', 'failed', 'cancelled')
     or new.seq < old.seq
-    or (new.seq = old.seq and new.status <> old.status)
+    or (new.seq = old.seq
+        and (old.status, old.attempt, old.updated_at_ms, old.venue, old.quotes, old.min_amount_out,
+            old.amount_out, old.tx_signature, old.reason_code, old.reason_message)
+        is not (new.status, new.attempt, new.updated_at_ms, new.venue, new.quotes, new.min_amount_out,
+            new.amount_out, new.tx_signature, new.reason_code, new.reason_message))
     or new.fence < old.fence
     or (old.order_id, old.account, old.idempotency_key, old.request_digest, old.client_order_id,
             old.token_in, old.token_in_mint, old.token_in_decimals,
