@@ -3,23 +3,28 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
 import httpx2
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 TERMINAL: Final = frozenset({"confirmed", "failed", "cancelled"})
 _TIMEOUT_S: Final = 30.0
 _MOST_RECONNECTS: Final = 20
 _NORMAL: Final = 1000
+# Why a stream ends that may be opened again: going away, lost, a bug, restarting, try again later.
+_PASSING: Final = frozenset({1001, 1006, 1011, 1012, 1013})
+_UNAVAILABLE: Final = 503
+_RETRY_PAUSES_S: Final = (0.5, 1.0, 2.0)
 
 
 class EngineUnreachableError(Exception):
-    """The engine did not answer."""
+    """The engine did not answer, or again and again that it cannot now."""
 
 
 class EngineRefusedError(Exception):
@@ -33,10 +38,22 @@ class EngineRefusedError(Exception):
 
 def _problem_of(body: bytes | bytearray | None) -> dict[str, Any]:
     try:
-        problem: dict[str, Any] = json.loads(bytes(body or b""))
+        problem = json.loads(bytes(body or b""))
     except ValueError:
-        return {"detail": "What answers there is not an order-engine."}
-    return problem
+        problem = None
+    return problem if isinstance(problem, dict) else {"detail": "What answers there is not an order-engine."}
+
+
+def _why_closed(websocket: ClientConnection) -> str:
+    """Return why a stream broke off that may be opened again; raises EngineRefusedError for any other."""
+    why = f"The stream broke off ({websocket.close_code} {websocket.close_reason}".rstrip() + ")."
+    if websocket.close_code not in _PASSING:
+        raise EngineRefusedError({"detail": why})
+    return why
+
+
+def _unheard(_sentence: str) -> None:
+    """Say nothing: whoever watches need not care."""
 
 
 def _path(order_id: str) -> str:
@@ -70,7 +87,8 @@ class EngineClient:
 
     async def submit(self, order: Mapping[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
         """Place an order; returns the order resource."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        # Without a key, trying again could place a second order.
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return await self._call("POST", "/v1/orders", json=order, headers=headers)
 
     async def get(self, order_id: str) -> dict[str, Any]:
@@ -86,11 +104,19 @@ class EngineClient:
         asked = {name: value for name, value in filters.items() if value is not None}
         return await self._call("GET", "/v1/orders", params=asked)
 
-    async def watch(self, order_id: str, after: int = 0) -> AsyncIterator[dict[str, Any]]:
-        """Yield the order's events, past first, up to the terminal one; survives lost connections."""
-        seq = after
-        was_connected = False
-        for tries in range(_MOST_RECONNECTS):
+    async def attempts_in_doubt(self, limit: int) -> dict[str, Any]:
+        """Return the attempts whose outcome is not proven yet, and the finalized block height."""
+        return await self._call("GET", "/v1/attempts", params={"inDoubt": "true", "limit": limit})
+
+    async def watch(
+        self, order_id: str, after: int = 0, on_lost: Callable[[str], None] = _unheard
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the order's events, past first, up to the terminal one; survives lost connections.
+
+        `on_lost` is told in a sentence why the stream is opened again.
+        """
+        seq, tries, was_connected = after, 0, False
+        while True:
             address = f"{self._url.replace('http', 'ws', 1)}{_path(order_id)}/stream?after={seq}"
             try:
                 async with connect(address, additional_headers=self._headers, proxy=None) as websocket:
@@ -98,28 +124,46 @@ class EngineClient:
                     with contextlib.suppress(ConnectionClosed):
                         async for text in websocket:
                             event = json.loads(text)
-                            seq = event["seq"]
+                            seq, tries = event["seq"], 0
                             yield event
                             if event["status"] in TERMINAL:
                                 return
-                    if websocket.close_code == _NORMAL:
-                        return
+                if websocket.close_code == _NORMAL:
+                    return
+                why = _why_closed(websocket)
             except InvalidStatus as error:
-                raise EngineRefusedError(_problem_of(error.response.body)) from error
+                problem = _problem_of(error.response.body)
+                if error.response.status_code != _UNAVAILABLE:
+                    raise EngineRefusedError(problem) from error
+                why = self._unavailable(problem)
             except (OSError, WebSocketException) as error:
-                if not was_connected or tries == _MOST_RECONNECTS - 1:
-                    raise EngineUnreachableError(self._unreachable(error)) from error
+                why = self._unreachable(error)
+                if not was_connected:
+                    raise EngineUnreachableError(why) from error
+            tries += 1
+            if tries == _MOST_RECONNECTS:
+                raise EngineUnreachableError(why)
+            on_lost(f"{why} Reconnecting after seq {seq}.")
             await asyncio.sleep(min(2.0, 0.1 * 2**tries))
 
     async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        try:
-            response = await self._http.request(method, path, **options)
-        except httpx2.TransportError as error:
-            raise EngineUnreachableError(self._unreachable(error)) from error
+        for pause_s in (*_RETRY_PAUSES_S, None):
+            try:
+                response = await self._http.request(method, path, **options)
+            except httpx2.TransportError as error:
+                raise EngineUnreachableError(self._unreachable(error)) from error
+            if response.status_code != _UNAVAILABLE:
+                break
+            if pause_s is None:
+                raise EngineUnreachableError(self._unavailable(_problem_of(response.content)))
+            await asyncio.sleep(pause_s)
         if response.is_error:
             raise EngineRefusedError(_problem_of(response.content))
         body: dict[str, Any] = response.json()
         return body
+
+    def _unavailable(self, problem: Mapping[str, Any]) -> str:
+        return f"The engine at {self._url} cannot answer now: {problem.get('detail', problem)}"
 
     def _unreachable(self, error: Exception) -> str:
         return (

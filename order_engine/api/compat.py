@@ -53,6 +53,7 @@ _KNOWN_FIELDS: Final = frozenset(
     {"type", "orderType", "tokenIn", "tokenOut", "symbol", "amount", "amountIn", "slippageBps"}
     | {"clientOrderId", "metadata"}
 )
+_NULLABLE: Final = frozenset({"slippageBps", "clientOrderId", "metadata"})
 _FIRST_FRAME_TIMEOUT_S: Final = 30.0
 _POLICY_VIOLATION: Final = 1008
 _MOST_FOLLOWED_JOBS: Final = 20_000
@@ -65,6 +66,8 @@ def parse_loose_order(connection: HTTPConnection[Any], body: bytes) -> SwapReque
     """Return the request of any of the rows' bodies; raises InvalidRequest naming the field at fault."""
     context = context_of(connection)
     fields = decode_loose(body) if body.strip() else {}
+    # These systems' clients send null for what they leave out.
+    fields = {name: raw for name, raw in fields.items() if name not in _NULLABLE or bytes(raw) != b"null"}
     if fields and not fields.keys() & _KNOWN_FIELDS:
         raise InvalidRequest("", f"The body has none of the fields {', '.join(sorted(_KNOWN_FIELDS))}.")
     for name in ("type", "orderType"):
@@ -328,7 +331,7 @@ async def _refuse_frame(websocket: WebSocket[Any], error: Exception) -> None:
         error = EdgeRefusal(400, "no_order", f"No order came within {_FIRST_FRAME_TIMEOUT_S:g} s.")
     elif isinstance(error, UnicodeEncodeError):
         error = InvalidRequest("", "The frame is not valid Unicode.", code="malformed_json")
-    problem, _ = to_problem(error, websocket.scope.get("request_id", ""))
+    problem, _ = to_problem(error, websocket.scope.get("request_id", ""), may_be_stored=True)
     shown = {"error": problem.detail, **msgspec.to_builtins(problem)}
     await websocket.send_text(msgspec.json.encode(shown).decode())
     await websocket.close(_POLICY_VIOLATION, problem.code)

@@ -17,6 +17,8 @@ from order_engine.domain.errors import (
     StoreUnavailable,
 )
 
+# Of a request before its body: its path, its query and its headers.
+MOST_HEAD_BYTES: Final = 32 * 1024
 _RETRY_AFTER_S: Final = 1
 
 
@@ -56,6 +58,7 @@ _TITLES: Final = {
     422: "Invalid request",
     426: "Upgrade required",
     429: "Too many requests",
+    431: "Request header fields too large",
     500: "Internal error",
     503: "Unavailable",
 }
@@ -71,8 +74,11 @@ _STATUSES: Final[Mapping[type[OrderEngineError], int]] = {
 }
 
 
-def to_problem(error: Exception, request_id: str) -> tuple[Problem, dict[str, str]]:
-    """Return the problem that tells of the error, and the headers that go with it."""
+def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False) -> tuple[Problem, dict[str, str]]:
+    """Return the problem that tells of the error, and the headers that go with it.
+
+    `may_be_stored`: the request was one that writes an order, which is unknown after a 503.
+    """
     headers: dict[str, str] = {}
     field: str | None = None
     if isinstance(error, EdgeRefusal):
@@ -94,7 +100,9 @@ def to_problem(error: Exception, request_id: str) -> tuple[Problem, dict[str, st
         headers["RateLimit-Remaining"] = "0"
     if status == 503:  # noqa: PLR2004 - the code itself
         headers["Retry-After"] = str(_RETRY_AFTER_S)
-        detail = f"{detail}. Whether the request was stored is not known; repeat it with an Idempotency-Key."
+        detail = f"{detail.rstrip('.')}."
+        if may_be_stored:
+            detail += " Whether the request was stored is not known; repeat it with an Idempotency-Key."
     if field is not None:
         field = _sayable(field)
     problem = Problem(
@@ -115,7 +123,7 @@ def _sayable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def problem_response(error: Exception, request_id: str) -> Response:
-    """Return the error as a response."""
-    problem, headers = to_problem(error, request_id)
+def problem_response(error: Exception, request_id: str, *, may_be_stored: bool = False) -> Response:
+    """Return the error as a response; see `to_problem`."""
+    problem, headers = to_problem(error, request_id, may_be_stored=may_be_stored)
     return Response(msgspec.json.encode(problem), problem.status, headers, media_type="application/problem+json")

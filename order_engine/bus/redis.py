@@ -28,6 +28,7 @@ from order_engine.ports import Clock, RateVerdict, Subscription
 _TIMEOUT_S: Final = 2.0
 _RECONNECT_S: Final = 0.25
 _LISTEN_S: Final = 0.5
+_ALONE_S: Final = 1.0
 _MOST_SILENT_TURNS: Final = 2
 _MOST_OUTGOING: Final = 20_000
 _MOST_AT_ONCE: Final = 16
@@ -179,26 +180,37 @@ class RedisRateLimiter:
 
     def __init__(self, url: str, prefix: str, clock: Clock) -> None:
         """`prefix` begins every key."""
+        self._redis: Redis = _connect(url)
+        options: dict[str, Any] = {"connection_pool": self._redis.connection_pool}
+        # The library's own reading of a URL is narrower than the client's; it gets what the client made of it.
         storage = RedisStorage(
-            f"async+{url}",
-            implementation="redispy",
-            key_prefix=f"{prefix}:rate",
-            wrap_exceptions=False,
-            **_options(),
+            "async+redis://", implementation="redispy", key_prefix=f"{prefix}:rate", wrap_exceptions=False, **options
         )
         self._strategy = SlidingWindowCounterRateLimiter(storage)
         self._alone = MemoryRateLimiter(clock)
         self._clock = clock
         # More at once than the client has connections would look like a lost Redis.
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._alone_until_s = 0.0
 
     async def hit(self, key: str, per_minute: int, cost: int = 1) -> RateVerdict:
         """See RateLimiter."""
         try:
             async with self._turns:
-                return await count(self._strategy, self._clock, key, per_minute, cost)
+                # A Redis that hangs would make every caller wait as long as the one that found out.
+                if self._now_s() >= self._alone_until_s:
+                    return await count(self._strategy, self._clock, key, per_minute, cost)
         except _LOST:
-            return await self._alone.hit(key, per_minute, cost)
+            self._alone_until_s = self._now_s() + _ALONE_S
+        return await self._alone.hit(key, per_minute, cost)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        with contextlib.suppress(*_LOST):
+            await self._redis.aclose()
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
 def _order_ids(kept: Sequence[bytes]) -> list[OrderId]:

@@ -136,5 +136,23 @@ async def test_without_redis_a_limiter_counts_on_its_own_and_with_it_together_ag
         assert (await limiter.hit("key", 10, cost=0)).remaining == 0
 
     mortal_redis.start()
-    assert (await one.hit("other", 10)).remaining == 9
-    assert (await two.hit("other", 10)).remaining == 8
+
+    async def are_together() -> bool:
+        name = str(uuid4())
+        return [(await it.hit(name, 10)).remaining for it in (one, two)] == [9, 8]
+
+    await until(are_together)
+
+
+async def test_a_redis_that_hangs_delays_one_hit_and_not_each(
+    mortal_redis: RedisServer, new_limiter: Callable[[str, str], RateLimiter]
+) -> None:
+    limiter = new_limiter(mortal_redis.url, "test")
+    await limiter.hit("key", 100)
+    mortal_redis.pause()
+    try:
+        async with asyncio.timeout(PATIENCE_S / 2):  # A bound on hangs: thirty that wait are a minute.
+            for _ in range(30):
+                assert (await limiter.hit("other", 100)).is_allowed
+    finally:
+        mortal_redis.resume()

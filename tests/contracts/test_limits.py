@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from order_engine.bus.memory import MemoryRateLimiter
+from order_engine.bus.redis import RedisRateLimiter
 from order_engine.ports import RateLimiter
 from order_engine.wiring import SystemClock
 from tests.contracts.waiting import until_true
@@ -83,3 +84,18 @@ async def test_what_processes_count_through_redis_they_count_together(
     assert [(await it.hit("key", 4)).remaining for it in (one, two, one, two)] == [3, 2, 1, 0]
     assert not (await one.hit("key", 4)).is_allowed
     assert (await stranger.hit("key", 4)).remaining == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("redis://cache", "cache", None),
+        ("redis://:p%40ss:w%2Ford@cache/2", "cache", None),
+        ("redis://[2001:db8::1]:6380", "2001:db8::1", 6380),
+    ],
+)
+async def test_a_limiter_reads_every_url_that_the_client_reads(
+    new_limiter: Callable[[str, str], RedisRateLimiter], url: str, host: str, port: int | None
+) -> None:
+    named = new_limiter(url, "test")._redis.connection_pool.connection_kwargs
+    assert (named["host"], named.get("port")) == (host, port)

@@ -29,6 +29,7 @@ from tests.contracts.worlds import MortalPostgres, PostgresWorld, SteppedClock, 
 pytestmark = pytest.mark.asyncio
 
 TURNS_OF_CLOSING = 100
+MOST_FROZEN_S = 9.0  # A bound on hangs: one statement's limits, and room.
 
 
 def every_call(store: Store, life: Life) -> dict[str, Callable[[], Any]]:
@@ -92,6 +93,26 @@ async def test_a_killed_postgres_makes_every_call_say_so_and_all_work_when_it_is
         assert not isinstance(await outcome_of(call()), Exception), name
     life.write(ROUTED)
     assert await store.get(ACCOUNT, life.order.order_id) == life.order
+    await world.close()
+
+
+async def test_a_frozen_postgres_is_unavailable_within_seconds_and_found_again(mortal_postgres: MortalPostgres) -> None:
+    world = PostgresWorld(mortal_postgres.url)
+    store = await world.open()
+    life = await claim_new(store, key="key")
+    calls = every_call(store, life)
+    mortal_postgres.pause()
+    try:
+        # The first calls hang on the connections that there are, the second on making new ones.
+        for _ in range(2):
+            async with asyncio.timeout(MOST_FROZEN_S):
+                answers = await asyncio.gather(*(outcome_of(call()) for call in calls.values()))
+            assert {type(it) for it in answers} == {StoreUnavailable}
+    finally:
+        mortal_postgres.resume()
+    await answers_again(store)
+    for name, call in calls.items():
+        assert not isinstance(await outcome_of(call()), Exception), name
     await world.close()
 
 

@@ -1,6 +1,7 @@
 """Whatever is sent, the answer is a documented 4xx that names what is wrong, and nothing is stored."""
 
 import itertools
+import json
 import os
 import re
 import socket
@@ -15,7 +16,7 @@ import pytest
 
 from tests.e2e.bad_bodies import CLIENT_ORDER_IDS, DEEP_METADATA, FIELDS, METADATA, NOT_OBJECTS, written, wrong_orders
 from tests.e2e.conftest import EMBEDDED, Engine, Engines
-from tests.e2e.conversation import ended, events_of, place, problem_of, refusal
+from tests.e2e.conversation import ended, events_of, place, problem_of, refusal, wait_for
 from tests.stack import market_order
 
 V1, QUOTES, COMPAT, ENQUEUE = "/v1/orders", "/v1/quotes", "/api/orders/execute", "/enqueue"
@@ -319,6 +320,8 @@ def test_a_wrong_cursor_into_a_history_is_named(engines: Engines, shape: str) ->
 def test_an_unreadable_request_is_a_400(engine: Engine) -> None:
     for request in (b"GET /v1/orders/\xff HTTP/1.1\r\nHost: x\r\n\r\n", b"NONSENSE\r\n\r\n"):
         assert raw(engine, request)[0] == 400
+    log = wait_for(engine.processes[0].log_text, lambda text: "Invalid HTTP request" in text and text.endswith("\n"))
+    assert all(json.loads(line) for line in log.splitlines())
 
 
 # --- anything ------------------------------------------------------------------------------------

@@ -69,6 +69,14 @@ async def test_row_a_places_a_market_order_in_capitals(engine: Engine, http: htt
     assert history == {"orderId": order_id, "events": frames}
 
 
+async def test_null_is_no_slippage_and_no_id(http: httpx2.Client) -> None:
+    body = {"tokenIn": "SOL", "tokenOut": "USDC", "amountIn": 1, "slippageBps": None, "clientOrderId": None}
+    answer = http.post("/api/orders/execute", json={**body, "metadata": None})
+    assert answer.status_code == 202, answer.text
+    order = order_of(http, answer.json()["orderId"])
+    assert (order["slippageBps"], order["clientOrderId"]) == (50, None)
+
+
 async def test_row_b_is_told_where_its_websocket_is(engine: Engine, http: httpx2.Client) -> None:
     answer = posted(http, {"tokenIn": "SOL", "tokenOut": "USDC", "amount": 2.5})
     assert answer["websocket"] == f"/api/orders/execute?orderId={answer['orderId']}"
