@@ -14,7 +14,7 @@ from rich.console import Console
 
 from order_engine import __version__
 from order_engine.client import EngineClient, EngineRefusedError, EngineUnreachableError
-from order_engine.demo import run_samples
+from order_engine.demo import DemoConsole, run_samples
 from order_engine.domain.errors import Unavailable
 from order_engine.serve import (
     address_of,
@@ -24,10 +24,12 @@ from order_engine.serve import (
     run,
     run_api,
     run_both,
+    run_chain,
     run_worker,
 )
-from order_engine.settings import Settings, SettingsError, load_settings
-from order_engine.wiring import open_engine
+from order_engine.settings import Settings, SettingsError, load_client_settings, load_settings
+from order_engine.terminal import print_line, say_done, show_attempt, show_in_doubt, show_order, talk
+from order_engine.wiring import migrate as bring_schema_up_to_date
 
 OK: Final = 0
 USAGE: Final = 2
@@ -37,7 +39,6 @@ TIMED_OUT: Final = 5
 UNREACHABLE: Final = 6
 
 _DEMO_PORTS: Final = 20
-_DEFAULT_URL: Final = "http://127.0.0.1:3000"
 
 app = App(
     name="order-engine",
@@ -65,7 +66,7 @@ def demo(*, orders: int = 5, once: bool = False, port: int | None = None, json: 
     if not 1 <= orders <= 100:  # noqa: PLR2004 - a demo, not a benchmark
         return _usage("--orders must be from 1 to 100")
     settings = load_settings(
-        api_max_orders_per_min=0, log_level="warning", database_url="", redis_url="", redis_host=""
+        api_max_orders_per_min=0, log_level="warning", database_url="", redis_url="", redis_host="", chain_url=""
     )
     settings = settings.model_copy(update={"data_dir": settings.data_dir / "demo"})
     configure_logging(settings)
@@ -81,13 +82,19 @@ def up(*, json: Json = False) -> int:
 @app.command
 def api(*, json: Json = False) -> int:
     """Run the API alone; workers run beside it."""
-    return _serve(run_api, as_json=json)
+    return _serve(run_api, as_json=json, alone=True)
 
 
 @app.command
 def worker(*, json: Json = False) -> int:
     """Run a worker alone."""
-    return _serve(run_worker, as_json=json)
+    return _serve(run_worker, as_json=json, alone=True)
+
+
+@app.command
+def chain(*, json: Json = False) -> int:
+    """Run the paper chain alone, at the address that CHAIN_URL names; its ledger is in DATA_DIR."""
+    return _serve(run_chain, as_json=json)
 
 
 @app.command
@@ -96,12 +103,12 @@ def migrate(*, json: Json = False) -> int:
     settings = load_settings()
     configure_logging(settings)
 
-    async def open_and_close() -> int:
-        async with open_engine(settings) as engine:
-            _say_done(f"The schema in {engine.store_name} is up to date.", {"migrated": True}, as_json=json)
+    async def bring_up_to_date() -> int:
+        name = await bring_schema_up_to_date(settings)
+        say_done(f"The schema in {name} is up to date.", {"migrated": True}, as_json=json)
         return OK
 
-    return run(open_and_close)
+    return run(bring_up_to_date)
 
 
 @app.command
@@ -144,7 +151,7 @@ def submit(  # noqa: PLR0913 - an order's fields
     async def place(client: EngineClient) -> int:
         placed = await client.submit(order, idempotency_key)
         if not wait:
-            _show_order(placed, as_json=json)
+            show_order(placed, as_json=json)
             return OK
         async with asyncio.timeout(timeout):
             return await _follow(client, placed["orderId"], as_json=json)
@@ -165,10 +172,14 @@ def watch(order_id: str, /, *, after: int = 0, timeout: float | None = None, jso
 
 @app.command
 def get(order_id: str, /, *, json: Json = False) -> int:
-    """Show an order."""
+    """Show an order, and what proves the outcome of each of its attempts."""
 
     async def show(client: EngineClient) -> int:
-        _show_order(await client.get(order_id), as_json=json)
+        order = await client.get(order_id)
+        show_order(order, as_json=json)
+        if not json:
+            for attempt in order["attempts"]:
+                show_attempt(attempt, as_json=json)
         return OK
 
     return _ask(show)
@@ -197,9 +208,35 @@ def list_orders(  # noqa: PLR0913 - the filters
             cursor=cursor,
         )
         for order in page["orders"]:
-            _show_order(order, as_json=json)
+            show_order(order, as_json=json)
         if page["nextCursor"]:
-            _talk(f"More: order-engine list --cursor {page['nextCursor']}")
+            talk(f"More: order-engine list --cursor {page['nextCursor']}")
+        return OK
+
+    return _ask(show)
+
+
+@app.command
+def attempts(order_id: str | None = None, /, *, in_doubt: bool = False, limit: int = 100, json: Json = False) -> int:
+    """Show an order's signed transactions, or with --in-doubt all whose outcome is not proven yet.
+
+    Parameters
+    ----------
+    in_doubt
+        Every order's, oldest first, with the blocks that are left until each can be proven dead.
+    limit
+        How many to show, at most 1000.
+
+    """
+    if (order_id is None) is not in_doubt:
+        return _usage("Name one order, or ask for all of them that are in doubt with --in-doubt.")
+
+    async def show(client: EngineClient) -> int:
+        if order_id is not None:
+            for attempt in (await client.get(order_id))["attempts"]:
+                show_attempt(attempt, as_json=json)
+            return OK
+        show_in_doubt(await client.attempts_in_doubt(limit), as_json=json)
         return OK
 
     return _ask(show)
@@ -210,7 +247,7 @@ def cancel(order_id: str, /, *, json: Json = False) -> int:
     """Cancel an order that is not signed yet."""
 
     async def take_back(client: EngineClient) -> int:
-        _show_order(await client.cancel(order_id), as_json=json)
+        show_order(await client.cancel(order_id), as_json=json)
         return OK
 
     return _ask(take_back)
@@ -223,10 +260,8 @@ def main() -> None:
     except SettingsError as error:
         code = _usage(str(error))
     except Unavailable as error:
-        _talk(str(error))
+        talk(str(error))
         code = UNREACHABLE
-    except KeyboardInterrupt:
-        code = 130
     except BrokenPipeError:
         # Whoever read our output went away; that is their right.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -237,42 +272,47 @@ def main() -> None:
 # --- how the commands do it ----------------------------------------------------------------------
 
 
-def _serve(main_of: Callable[[Settings], Coroutine[Any, Any, int]], *, as_json: bool) -> int:
+def _serve(main_of: Callable[[Settings], Coroutine[Any, Any, int]], *, as_json: bool, alone: bool = False) -> int:
     settings = load_settings(**({"log_format": "json"} if as_json else {}))
+    if alone and settings.postgres is None:
+        # The file belongs to one process, which nothing that runs beside it could reach.
+        return _usage(
+            "DATABASE_URL must name PostgreSQL where API and worker run apart; on SQLite there is `order-engine up`."
+        )
     configure_logging(settings)
     return run(lambda: main_of(settings))
 
 
 def _ask(talk_to: Callable[[EngineClient], Coroutine[Any, Any, int]]) -> int:
     """Talk to the engine that ENGINE_URL names, and turn what goes wrong into an exit code."""
+    settings = load_client_settings()
 
-    async def talk() -> int:
-        url = os.environ.get("ENGINE_URL", _DEFAULT_URL)
-        async with EngineClient(url, os.environ.get("ENGINE_API_KEY")) as client:
+    async def converse() -> int:
+        async with EngineClient(settings.engine_url, settings.engine_api_key.get_secret_value()) as client:
             return await talk_to(client)
 
     try:
-        return asyncio.run(talk())
+        return asyncio.run(converse())
     except EngineRefusedError as error:
-        _talk(f"Refused: {error}")
+        talk(f"Refused: {error}")
         return REJECTED
     except EngineUnreachableError as error:
-        _talk(str(error))
+        talk(str(error))
         return UNREACHABLE
     except TimeoutError:
-        _talk("The time is up; the order goes on. `order-engine watch` shows how it ends.")
+        talk("The time is up; the order goes on. `order-engine watch` shows how it ends.")
         return TIMED_OUT
 
 
 async def _follow(client: EngineClient, order_id: str, *, after: int = 0, as_json: bool) -> int:
     status = "unknown"
-    async for event in client.watch(order_id, after):
+    async for event in client.watch(order_id, after, talk):
         status = event["status"]
         if as_json:
-            _print(json.dumps(event))
+            print_line(json.dumps(event))
         else:
             reason = event["data"].get("reason", {}).get("message", "")
-            _print(f"{event['seq']:>3}  {event['at']}  {status:<10} {reason}".rstrip())
+            print_line(f"{event['seq']:>3}  {event['at']}  {status:<10} {reason}".rstrip())
     if status == "unknown":
         # Everything was seen before: how it ended is in the order itself.
         status = (await client.get(order_id))["status"]
@@ -280,7 +320,7 @@ async def _follow(client: EngineClient, order_id: str, *, after: int = 0, as_jso
 
 
 async def _demo(settings: Settings, orders: int, *, once: bool, port: int | None, as_json: bool) -> int:
-    console = Console(stderr=as_json, soft_wrap=True)
+    console = DemoConsole(stderr=as_json, soft_wrap=True)
     with _demo_listener(settings, port) as listener:
         url = address_of(listener)
         console.print(f"order-engine is up at {url} — placing {orders} sample orders\n", highlight=False)
@@ -290,7 +330,7 @@ async def _demo(settings: Settings, orders: int, *, once: bool, port: int | None
                 async with EngineClient(url) as client:
                     page = await client.list_orders(limit=min(orders, 100))
                     for order in reversed(page["orders"]):
-                        _print(json.dumps(order))
+                        print_line(json.dumps(order))
             if not once:
                 await _stay_up(console, url)
     return OK if all_ended else FAILED
@@ -336,33 +376,6 @@ def _command() -> str:
         return program.name
 
 
-def _show_order(order: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        _print(json.dumps(order))
-        return
-    got = f"{order['amountOut']} {order['tokenOut']}" if order["amountOut"] else order["tokenOut"]
-    swap = f"{order['amountIn']} {order['tokenIn']} → {got}"
-    doubt = " (in doubt)" if order["inDoubt"] else ""
-    reason = order["reason"]["message"] if order["reason"] else ""
-    _print(f"{order['orderId']}  {order['status'] + doubt:<10}  {swap}  {reason}".rstrip())
-
-
-def _say_done(sentence: str, document: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        _print(json.dumps(document))
-    else:
-        _talk(sentence)
-
-
 def _usage(sentence: str) -> int:
-    _talk(sentence)
+    talk(sentence)
     return USAGE
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-def _talk(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

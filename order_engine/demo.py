@@ -1,6 +1,7 @@
 """The demo: sample orders side by side, each one's life as it happens."""
 
 import asyncio
+import os
 from typing import Any, Final
 
 from rich.console import Console
@@ -19,6 +20,15 @@ SAMPLES: Final = (
     ("USDT", "JitoSOL", "500"),
 )
 _COLOURS: Final = {"confirmed": "green", "failed": "red", "cancelled": "yellow", "retrying": "yellow"}
+
+
+class DemoConsole(Console):
+    """A console whose reader may go away, as in `demo --once | head`: the demo goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nowhere from now on."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 class DemoBoard:

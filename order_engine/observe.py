@@ -1,13 +1,68 @@
 """One function for each thing worth a log line: no log strings anywhere else."""
 
+import msgspec
 import structlog
 
 _log = structlog.stdlib.get_logger("order_engine")
 
+# Longer than any transaction can live: an attempt that is older is in doubt because nobody can prove it.
+_LONG_IN_DOUBT_MS = 120_000
 
-def process_started(role: str, address: str, store: str, bus: str) -> None:
+
+class Numbers(msgspec.Struct):
+    """What is worth an alarm in this process: gauges as last counted, and counts since it started."""
+
+    in_doubt: int = 0
+    """Attempts of all workers without a proven outcome."""
+    oldest_submitted_ms: int = 0
+    """Age of the oldest of them."""
+    fenced_writes: int = 0
+    """Writes that the database refused because another worker owned the order, or the client took it back."""
+    lost_announcements: int = 0
+    """Ids and events that Redis did not get; the sweep and the streams' reads made up for them."""
+    parked: int = 0
+    """Orders that were claimed again and again without getting anywhere."""
+    crashed: int = 0
+    """Orders whose work ended in an error that nobody expected."""
+    chain_outages: int = 0
+    """Times that the chain did not answer for seconds on end."""
+
+
+numbers = Numbers()
+
+
+def tell_numbers(role: str) -> None:
+    """Write all numbers as one line, for whoever raises alarms from logs."""
+    _log.info("numbers", role=role, **msgspec.structs.asdict(numbers))
+
+
+def in_doubt_counted(count: int, oldest_ms: int) -> None:
+    """Attempts without an outcome were counted in the database."""
+    numbers.in_doubt, numbers.oldest_submitted_ms = count, oldest_ms
+    if oldest_ms > _LONG_IN_DOUBT_MS:
+        _log.warning("long in doubt", count=count, oldest_s=oldest_ms // 1000)
+
+
+def in_doubt_at_start(count: int, oldest_ms: int) -> None:
+    """A worker starts and finds attempts without an outcome: it proves each as soon as its lease lapses."""
+    if count:
+        _log.info("in doubt at start", count=count, oldest_s=oldest_ms // 1000)
+
+
+def process_started(role: str, address: str, store: str, bus: str, chain: str) -> None:
     """Say what runs, where it listens and what it stands on."""
-    _log.info("started", role=role, address=address, store=store, bus=bus)
+    _log.info("started", role=role, address=address, store=store, bus=bus, chain=chain)
+
+
+def chain_started(address: str, ledger: str) -> None:
+    """Say where the paper chain listens and what it keeps its ledger in."""
+    _log.info("started", role="chain", address=address, ledger=ledger)
+
+
+def leases_taken_back(count: int) -> None:
+    """A former life of this process ended in the middle of its orders; they go on at once."""
+    if count:
+        _log.info("leases taken back", count=count)
 
 
 def process_stopping(role: str) -> None:
@@ -29,6 +84,7 @@ def order_ended(order_id: str, status: str, attempts: int, elapsed_ms: int, reas
 
 def order_crashed(order_id: str, error: Exception) -> None:
     """A bug: the order is left to its lease; its claims are counted, and it is parked in the end."""
+    numbers.crashed += 1
     _log.error("order crashed", order_id=order_id, exc_info=error)
 
 
@@ -38,8 +94,14 @@ def venue_crashed(venue: str, error: Exception) -> None:
 
 
 def order_let_go(order_id: str, why: str) -> None:
-    """Another worker owns the order, or the store cannot be reached: this one stops working on it."""
+    """The store cannot be reached: this worker stops working on the order."""
     _log.warning("order let go", order_id=order_id, why=why)
+
+
+def write_fenced(order_id: str) -> None:
+    """Another worker or the client moved the order on; what this one wanted to write was refused."""
+    numbers.fenced_writes += 1
+    _log.warning("write fenced", order_id=order_id)
 
 
 def orders_released(count: int) -> None:
@@ -49,13 +111,19 @@ def orders_released(count: int) -> None:
 
 def order_parked(order_id: str, claims: int) -> None:
     """An order was claimed again and again without an event: it is out of the way now."""
+    numbers.parked += 1
     _log.error("order parked", order_id=order_id, claims=claims)
 
 
-def attempt_in_doubt(order_id: str, signature: str, error: str) -> bool:
-    """The chain could not be asked; the attempt's outcome stays unknown until it can. True: it is told."""
-    _log.warning("attempt in doubt", order_id=order_id, signature=signature, error=error)
-    return True
+def chain_lost(error: Exception) -> None:
+    """The chain does not answer: what is signed stays in doubt until it does."""
+    numbers.chain_outages += 1
+    _log.warning("chain lost", error=str(error))
+
+
+def chain_recovered() -> None:
+    """The chain answers again."""
+    _log.info("chain recovered")
 
 
 def store_unavailable(where: str, error: Exception) -> None:
@@ -80,6 +148,7 @@ def bus_recovered() -> None:
 
 def announcements_dropped(count: int) -> None:
     """Announcements were lost with Redis; the sweeper and the streams' reads make up for them."""
+    numbers.lost_announcements += count
     _log.warning("announcements dropped", count=count)
 
 

@@ -1,6 +1,7 @@
 """What the engine needs from the world: roles that adapters play. Only wiring.py knows who plays them."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import StrEnum
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -17,6 +18,7 @@ from order_engine.domain.order import (
     SwapRequest,
 )
 from order_engine.domain.routing import Quote
+from order_engine.domain.tokens import Token
 
 
 class Clock(Protocol):
@@ -30,15 +32,30 @@ class Clock(Protocol):
 # --- the chain -----------------------------------------------------------------------------------
 
 
-# What `SignatureStatus.error` contains when the swap would have given less than its minimum out.
+# What `SwapResult.error` contains when the swap would have given less than its minimum out.
 SLIPPAGE_ERROR: Final = "SlippageToleranceExceeded"
 
 
+class Commitment(StrEnum):
+    """How sure the cluster is of a block: a processed one can still lose its fork."""
+
+    PROCESSED = "processed"
+    CONFIRMED = "confirmed"
+    FINALIZED = "finalized"
+
+
 class UnsignedTransaction(msgspec.Struct, frozen=True):
-    """What a venue built: the message to sign (opaque bytes) and its instructions for a person."""
+    """What a venue built: a serialized Solana message, and its instructions for a person.
+
+    Whatever blockhash the message has is replaced when it is signed.
+    """
 
     message: bytes
     steps: tuple[str, ...]
+
+
+# getSignatureStatuses takes no more signatures in one call.
+MOST_SIGNATURES_IN_A_CALL: Final = 256
 
 
 class Blockhash(msgspec.Struct, frozen=True):
@@ -64,11 +81,11 @@ class FinalizedPoint(msgspec.Struct, frozen=True):
 
 
 class SignatureStatus(msgspec.Struct, frozen=True):
-    """A transaction that the chain knows. `error` is None when it executed; `amount_out` is what it gave."""
+    """A transaction that the chain knows. `error` is None when it executed, else what the chain says of it."""
 
     slot: int
+    commitment: Commitment
     error: str | None
-    amount_out: int | None
 
 
 class SignatureStatuses(msgspec.Struct, frozen=True):
@@ -76,6 +93,13 @@ class SignatureStatuses(msgspec.Struct, frozen=True):
 
     context_slot: int
     statuses: Mapping[str, SignatureStatus]
+
+
+class SwapResult(msgspec.Struct, frozen=True):
+    """What a transaction did: the base units it gave, or the program's own words for why it gave none."""
+
+    amount_out: int | None
+    error: str | None
 
 
 class Chain(Protocol):
@@ -86,7 +110,7 @@ class Chain(Protocol):
         ...
 
     def sign(self, transaction: UnsignedTransaction, blockhash: Blockhash) -> SignedTransaction:
-        """Sign with our wallet. Sends nothing."""
+        """Sign with our wallet; raises ForeignFeePayer for a message that another wallet pays for. Sends nothing."""
         ...
 
     async def send(self, raw: bytes) -> None:
@@ -98,7 +122,11 @@ class Chain(Protocol):
         ...
 
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
-        """Look up many signatures at once, in the whole history."""
+        """Look up to MOST_SIGNATURES_IN_A_CALL signatures at once, in the whole history."""
+        ...
+
+    async def swap_result(self, signature: str, token_out: Token) -> SwapResult | None:
+        """Return what a transaction that landed did; None while the node that answers does not know it."""
         ...
 
 
@@ -222,6 +250,20 @@ class OrderFilter(msgspec.Struct, frozen=True):
     before: OrderId | None = None
 
 
+class InDoubt(msgspec.Struct, frozen=True):
+    """A signed transaction whose outcome nobody has proven yet."""
+
+    order_id: OrderId
+    attempt: Attempt
+
+
+class InDoubtCount(msgspec.Struct, frozen=True):
+    """How many attempts have no outcome, and how long ago the oldest was signed."""
+
+    count: int
+    oldest_ms: int
+
+
 class OrderReader(Protocol):
     """Reads what is kept. May raise StoreUnavailable."""
 
@@ -231,6 +273,14 @@ class OrderReader(Protocol):
 
     async def attempts(self, order_id: OrderId) -> list[Attempt]:
         """Return every signed transaction of the order, first one first."""
+        ...
+
+    async def in_doubt(self, account: str, limit: int) -> list[InDoubt]:
+        """Return up to `limit` attempts of the account without an outcome, the oldest first."""
+        ...
+
+    async def count_in_doubt(self) -> InDoubtCount:
+        """Return how many attempts of all accounts have no outcome."""
         ...
 
     async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:

@@ -9,14 +9,17 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from order_engine import observe
-from order_engine.settings import Settings, SettingsError
-from order_engine.wiring import Engine, build_api, open_engine, open_worker
+from order_engine.api.connections import HttpProtocol, WebSocketProtocol
+from order_engine.engine.watch import watch_in_doubt
+from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
+from order_engine.wiring import Engine, build_api, build_worker, open_chain_app, open_engine
 
 _BACKLOG: Final = 2048
 _FILES: Final = 65_536
@@ -62,16 +65,24 @@ def configure_logging(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    # What libraries log through the standard library has the same shape.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=processors,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Bind the API's address now, so that a port in use is one clear sentence."""
+def listen(host: str, port: int, setting: str = "HOST and PORT") -> socket.socket:
+    """Bind an address now, so that a port in use is one clear sentence that names the setting."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
-        message = f"HOST={host!r} PORT={port} cannot be listened on: {error.strerror or error}."
+        message = f"{setting}: {host!r}, port {port}, cannot be listened on: {error.strerror or error}."
         raise SettingsError(message) from error
 
 
@@ -94,10 +105,12 @@ async def run_api(settings: Settings) -> int:
 
 async def run_worker(settings: Settings) -> int:
     """Work until a signal."""
-    async with open_engine(settings) as engine, open_worker(engine) as worker:
+    async with open_engine(settings) as engine:
+        worker = build_worker(engine)
         _tell(engine, "worker", "")
         stopped = _stop_on_signal("worker", worker.stop)
-        await worker.run()
+        async with _watching(engine, "worker"):
+            await worker.run()
         if not stopped.is_set():
             message = "the worker ended without being asked to"
             raise RuntimeError(message)
@@ -113,16 +126,41 @@ async def run_both(settings: Settings) -> int:
     return 0
 
 
+async def run_chain(settings: Settings) -> int:
+    """Serve the paper chain at the address that CHAIN_URL names, until a signal."""
+    url = urlsplit(settings.chain_url or DEFAULT_CHAIN_URL)
+    with listen(url.hostname or "", url.port or 80, "CHAIN_URL") as listener:
+        async with open_chain_app(settings) as app:
+            observe.chain_started(address_of(listener), str(settings.data_dir / LEDGER_FILE))
+            stopped = _stop_on_signal("chain")
+            async with serving(app, listener):
+                await stopped.wait()
+    return 0
+
+
 @contextlib.asynccontextmanager
 async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator[Engine]:
     """Run API and worker in this process for as long as the context lasts."""
-    async with open_engine(settings) as engine, open_worker(engine) as worker, serving(build_api(engine), listener):
+    async with open_engine(settings) as engine, serving(build_api(engine), listener):
+        worker = build_worker(engine)
         working = asyncio.create_task(worker.run())
-        try:
-            yield engine
-        finally:
-            worker.stop()
-            await working
+        async with _watching(engine, "up"):
+            try:
+                yield engine
+            finally:
+                worker.stop()
+                await working
+
+
+@contextlib.asynccontextmanager
+async def _watching(engine: Engine, role: str) -> AsyncIterator[None]:
+    """Count what is in doubt for as long as the context lasts."""
+    watching = asyncio.create_task(watch_in_doubt(engine.store, role))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
 @contextlib.asynccontextmanager
@@ -130,8 +168,8 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
     """Serve the app on the socket; open streams get a moment to end when the context does."""
     config = uvicorn.Config(
         app,
-        http="httptools",
-        ws="websockets-sansio",
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
         ws_max_size=_MOST_FRAME_BYTES,
         ws_per_message_deflate=False,
         lifespan="off",
@@ -175,7 +213,7 @@ def _stop_on_signal(role: str, also: Callable[[], None] | None = None) -> asynci
 
 
 def _tell(engine: Engine, role: str, address: str) -> None:
-    observe.process_started(role, address, engine.store_name, engine.bus_name)
+    observe.process_started(role, address, engine.store_name, engine.bus_name, engine.chain_name)
 
 
 def _as_is(_logger: Any, _name: str, event: Any) -> Any:

@@ -1,16 +1,28 @@
 """Every environment variable, typed, with its unit and its limits."""
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from order_engine.chain.faults import parse_faults
+
+DEFAULT_CHAIN_URL: Final = "http://127.0.0.1:8899"
 SQLITE_FILE: Final = "order-engine.sqlite3"
 LEDGER_FILE: Final = "paper-chain.sqlite3"
+# At MOCK_DELAY_SCALE=1.
+SLOWEST_PAPER_QUOTE_MS: Final = 250
 _SQLITE: Final = "sqlite:///"
+_ENV_FILE: Final = ".env"
+_MOST_PORT: Final = 65_535
+# Docker Compose reads the same file, and has settings of its own.
+_NOT_OURS: Final = "compose_"
+
+_Loaded = TypeVar("_Loaded", bound="ClientSettings")
 
 
 class SettingsError(Exception):
@@ -33,11 +45,21 @@ def _scheme(url: str) -> str:
         raise ValueError(message) from None
 
 
+def _check_ports(url: str) -> None:
+    """Refuse a port that is no number; a PostgreSQL URL may name several hosts."""
+    for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
+        port = host.rpartition("]")[2].partition(":")[2]
+        if port and not (port.isascii() and port.isdecimal() and int(port) <= _MOST_PORT):
+            message = f"its port must be a number from 0 to {_MOST_PORT}"
+            raise ValueError(message)
+
+
 def _known_database(url: str) -> str:
     is_sqlite = url.startswith(_SQLITE) and url != _SQLITE
     if url and _scheme(url) not in ("postgres", "postgresql") and not is_sqlite:
         message = "must begin with postgres:// or postgresql://, or be sqlite:/// and a path"
         raise ValueError(message)
+    _check_ports(url)
     return url
 
 
@@ -45,15 +67,48 @@ def _known_redis(url: str) -> str:
     if url and _scheme(url) not in ("redis", "rediss", "valkey"):
         message = "must begin with redis:// or rediss://"
         raise ValueError(message)
+    _check_ports(url)
     return url.replace("valkey://", "redis://", 1)
 
 
-class Settings(BaseSettings):
-    """The settings of one process, from the environment or from a file `.env`."""
+def _known_chain(url: str) -> str:
+    if url and (_scheme(url) not in ("http", "https") or not urlsplit(url).hostname):
+        message = "must begin with http:// or https:// and name a host"
+        raise ValueError(message)
+    _check_ports(url)
+    return url
+
+
+def _known_faults(text: str) -> str:
+    parse_faults(text)
+    return text
+
+
+def _known_engine(url: str) -> str:
+    if _scheme(url) not in ("http", "https") or not urlsplit(url).hostname:
+        message = "must be http:// or https:// and a host, such as http://127.0.0.1:3000"
+        raise ValueError(message)
+    _check_ports(url)
+    return url
+
+
+class ClientSettings(BaseSettings):
+    """What the commands that talk to an engine need, from the environment or from a file `.env`."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="forbid", env_ignore_empty=True, frozen=True
+        env_file=_ENV_FILE, env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, frozen=True
     )
+
+    engine_url: Annotated[str, AfterValidator(_known_engine)] = Field(
+        "http://127.0.0.1:3000", description="The engine that the command line talks to."
+    )
+    engine_api_key: SecretStr = Field(SecretStr(""), description="Sent to that engine, where a proxy asks for a key.")
+
+
+class Settings(ClientSettings):
+    """The settings of one process, from the environment or from a file `.env`."""
+
+    model_config = SettingsConfigDict(extra="forbid")
 
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(3000, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
@@ -68,7 +123,12 @@ class Settings(BaseSettings):
     redis_key_prefix: str = Field(
         "order-engine", min_length=1, description="Begins every Redis key, so that engines can share a server."
     )
-    data_dir: Path = Field(Path(".order-engine"), description="Directory of the SQLite files.")
+    chain_url: Annotated[str, AfterValidator(_known_chain)] = Field(
+        "",
+        description="Address of the chain's RPC; `order-engine chain` listens on it. None: the paper chain runs in "
+        "process, which only SQLite allows.",
+    )
+    data_dir: Path = Field(Path(".order-engine"), description="Directory of the SQLite files, from the current one.")
     tokens_file: Path | None = Field(
         None,
         description="JSON list of more tokens: symbol, mint, decimals, and referencePriceUsd for the paper venues.",
@@ -78,6 +138,11 @@ class Settings(BaseSettings):
         1, ge=0, le=100, description="Factor on the paper delays. 1: quotes about 0.2 s, swaps 2-3 s. 0: none."
     )
     mock_seed: int = Field(1, ge=0, description="Seed of the paper prices, delays and failures.")
+    chain_faults: Annotated[str, AfterValidator(_known_faults)] = Field(
+        "",
+        description="Rates from 0 to 1 at which the paper chain misbehaves, such as drop=0.1,lag=0.3: drop, late, "
+        "duplicate, fork, lag, lost_reply, timeout, error, rate_limit, or all.",
+    )
     default_slippage_bps: int = Field(50, ge=1, le=1000, description="Slippage of an order that names none, in bps.")
     allowed_origins: str = Field(
         "",
@@ -115,6 +180,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["console", "json"] = Field("console", description="Shape of a log line.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_not_ours(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if not name.startswith(_NOT_OURS)}
+
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -128,10 +198,24 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return value
 
-    @model_validator(mode="after")
-    def _redis_with_postgres(self) -> Self:
+    def require_services(self) -> None:
+        """Raise SettingsError if several machines are meant and what they have to share is not named."""
         if self.postgres is not None and self.redis is None:
-            message = "DATABASE_URL names PostgreSQL, so REDIS_URL (or REDIS_HOST) must be set too."
+            raise SettingsError("DATABASE_URL names PostgreSQL, so REDIS_URL (or REDIS_HOST) must be set too.")
+        if self.postgres is not None and not self.chain_url:
+            raise SettingsError(
+                "DATABASE_URL names PostgreSQL, so CHAIN_URL must be set too: workers on several machines need one "
+                f"chain. `order-engine chain` is one; it listens where CHAIN_URL says, such as {DEFAULT_CHAIN_URL}."
+            )
+
+    @model_validator(mode="after")
+    def _quotes_in_time(self) -> Self:
+        slowest_ms = self.mock_delay_scale * SLOWEST_PAPER_QUOTE_MS
+        if slowest_ms > self.quote_timeout_ms:
+            message = (
+                f"MOCK_DELAY_SCALE={self.mock_delay_scale:g} makes paper quotes take up to {slowest_ms:g} ms, longer "
+                f"than QUOTE_TIMEOUT_MS={self.quote_timeout_ms} waits; lower the one or raise the other."
+            )
             raise ValueError(message)
         return self
 
@@ -164,10 +248,38 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings; raises SettingsError with a sentence for everything that is wrong."""
+    return _load(Settings, overrides)
+
+
+def load_client_settings() -> ClientSettings:
+    """Read what the command line needs to talk to an engine; raises SettingsError like `load_settings`."""
+    return _load(ClientSettings, {})
+
+
+def _load(kind: type[_Loaded], overrides: dict[str, Any]) -> _Loaded:
+    _check_env_file(Path(_ENV_FILE))
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(it) for it in error.errors())) from error
+
+
+def _check_env_file(path: Path) -> None:
+    """Refuse what would otherwise be a traceback, or a line that is silently ignored."""
+    if not path.is_file():
+        return
+    try:
+        with path.open(encoding="utf-8") as file:
+            broken = next((it.original.line for it in parse_stream(file) if it.error), None)
+    except UnicodeDecodeError as error:
+        message = f"{path} cannot be used: it is not UTF-8 text."
+        raise SettingsError(message) from error
+    except OSError as error:
+        message = f"{path} cannot be used: {error.strerror}."
+        raise SettingsError(message) from error
+    if broken is not None:
+        message = f"{path} cannot be used: line {broken} is not NAME=value; a quote that is opened must be closed."
+        raise SettingsError(message)
 
 
 def _sentence(error: object) -> str:

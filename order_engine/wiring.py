@@ -16,13 +16,18 @@ import msgspec
 import uuid_utils
 from starlette.types import ASGIApp
 
+from order_engine import observe
 from order_engine.api.app import build_app
 from order_engine.api.context import ApiContext
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus, RedisRateLimiter
-from order_engine.chain.ledger import PostgresLedger, SqliteLedger
-from order_engine.chain.paper import Execution, Ledger, PaperChain
-from order_engine.domain.errors import StoreUnavailable
+from order_engine.chain.client import HttpTransport, PaperWallet, SolanaChain, Transport
+from order_engine.chain.faults import parse_faults
+from order_engine.chain.ledger import SqliteLedger
+from order_engine.chain.local import LocalTransport
+from order_engine.chain.network import Execution, PaperNetwork
+from order_engine.chain.node import PaperNode
+from order_engine.chain.server import build_chain_app
 from order_engine.domain.order import EpochMs, OrderId
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenRegistry
@@ -30,7 +35,7 @@ from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
-from order_engine.ports import Clock, EventBus, OrderReader, OrderStore, RateLimiter, ReadyQueue, Venue
+from order_engine.ports import Announce, Clock, EventBus, OrderReader, OrderStore, RateLimiter, ReadyQueue, Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
 from order_engine.store.postgres import PostgresStore
 from order_engine.store.sqlite import SqliteStore
@@ -71,18 +76,21 @@ class Engine(msgspec.Struct, frozen=True):
     clock: Clock
     tokens: TokenRegistry
     venues: Mapping[str, Venue]
-    market: PaperMarket
+    chain: SolanaChain
     store_name: str
     bus_name: str
+    chain_name: str
 
 
 @contextlib.asynccontextmanager
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Connect everything, migrate the database if needed, and close it all at the end."""
+    settings.require_services()
     clock = SystemClock()
     tokens, prices = _load_tokens(settings.tokens_file)
     market = PaperMarket(settings.mock_seed, prices)
     faults = PaperFaults(settings.mock_fail_rate, settings.mock_delay_scale)
+    wallet = PaperWallet(settings.mock_seed)
     async with contextlib.AsyncExitStack() as stack:
         ready: ReadyQueue
         bus: EventBus
@@ -92,19 +100,21 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             stack.push_async_callback(redis_bus.close)
             await redis_bus.start()
             ready = bus = redis_bus
-            limiter = RedisRateLimiter(settings.redis, settings.redis_key_prefix, clock)
+            limiter = redis_limiter = RedisRateLimiter(settings.redis, settings.redis_key_prefix, clock)
+            stack.push_async_callback(redis_limiter.close)
         else:
             ready, bus, limiter = MemoryReadyQueue(), MemoryEventBus(), MemoryRateLimiter(clock)
         announce = announcer(ready, bus)
-        store: Store
-        if settings.postgres is not None:
-            target = settings.postgres
-            store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS)
+        if settings.chain_url:
+            transport: Transport = HttpTransport(settings.chain_url)
         else:
-            path = settings.sqlite_path
-            _lock(stack, path)
-            store = await SqliteStore.open(path, clock, announce, ANNOUNCE_GRACE_MS)
-        stack.push_async_callback(store.close)
+            network, node = await _open_paper_chain(
+                stack, settings, settings.sqlite_path.with_name(LEDGER_FILE), market
+            )
+            transport = LocalTransport(node, network)
+        chain = SolanaChain(transport, wallet, clock)
+        stack.push_async_callback(chain.close)
+        store = await _open_store(stack, settings, clock, announce)
         yield Engine(
             settings,
             store,
@@ -114,13 +124,32 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             clock,
             tokens,
             {
-                terms.name: PaperVenue(terms.name, market, clock, faults, settings.mock_seed)
+                terms.name: PaperVenue(terms.name, market, clock, faults, settings.mock_seed, wallet.public_key)
                 for terms in (RAYDIUM, METEORA)
             },
-            market,
-            "PostgreSQL" if settings.postgres else f"SQLite {settings.sqlite_path}",
+            chain,
+            _store_name(settings),
             "Redis" if settings.redis else "in process",
+            "CHAIN_URL" if settings.chain_url else "in process",
         )
+
+
+@contextlib.asynccontextmanager
+async def open_chain_app(settings: Settings) -> AsyncIterator[ASGIApp]:
+    """Return the HTTP application of the paper chain on its ledger in DATA_DIR."""
+    _, prices = _load_tokens(settings.tokens_file)
+    async with contextlib.AsyncExitStack() as stack:
+        path = settings.data_dir / LEDGER_FILE
+        network, node = await _open_paper_chain(stack, settings, path, PaperMarket(settings.mock_seed, prices))
+        stack.push_async_callback(network.close)
+        yield build_chain_app(node)
+
+
+async def migrate(settings: Settings) -> str:
+    """Bring the database's schema up to date; returns what the database is."""
+    async with contextlib.AsyncExitStack() as stack:
+        await _open_store(stack, settings, SystemClock(), lambda _events: None)
+    return _store_name(settings)
 
 
 def build_api(engine: Engine) -> ASGIApp:
@@ -138,6 +167,7 @@ def build_api(engine: Engine) -> ASGIApp:
             engine.tokens,
             engine.venues,
             engine.clock,
+            engine.chain,
             settings.default_slippage_bps,
             settings.quote_timeout_ms / 1000,
             frozenset(origin for origin in origins if origin),
@@ -145,18 +175,10 @@ def build_api(engine: Engine) -> ASGIApp:
     )
 
 
-@contextlib.asynccontextmanager
-async def open_worker(engine: Engine) -> AsyncIterator[Worker]:
-    """Return a worker of this engine, with its own connection to the chain."""
+def build_worker(engine: Engine) -> Worker:
+    """Return a worker of this engine."""
     settings = engine.settings
-    chain = PaperChain(
-        await _open_ledger(settings),
-        _program(engine.market),
-        engine.clock,
-        settings.mock_delay_scale,
-        settings.mock_seed,
-    )
-    settlement = Settlement(chain, engine.clock, settings.chain_poll_ms / 1000, settings.chain_resend_ms / 1000)
+    settlement = Settlement(engine.chain, engine.clock, settings.chain_poll_ms / 1000, settings.chain_resend_ms / 1000)
     retry = RetryPolicy(
         settings.order_max_attempts,
         settings.retry_backoff_ms,
@@ -165,7 +187,7 @@ async def open_worker(engine: Engine) -> AsyncIterator[Worker]:
     )
     executor = Executor(
         engine.venues,
-        chain,
+        engine.chain,
         engine.store,
         engine.store,
         settlement,
@@ -181,11 +203,31 @@ async def open_worker(engine: Engine) -> AsyncIterator[Worker]:
         settings.shutdown_grace_ms / 1000,
     )
     name = f"{socket.gethostname()}:{os.getpid()}:{uuid_utils.uuid4()}"
-    worker = Worker(name, engine.store, engine.ready, engine.limiter, engine.clock, executor.run, policy)
-    try:
-        yield worker
-    finally:
-        await chain.close()
+    return Worker(name, engine.store, engine.ready, engine.limiter, engine.clock, executor.run, policy)
+
+
+async def _open_store(stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock, announce: Announce) -> Store:
+    """Connect to the database and migrate it; of a file, this process is the only owner."""
+    store: Store
+    if settings.postgres is not None:
+        target = settings.postgres
+        try:
+            store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS)
+        except asyncpg.PostgresError as error:
+            # The server answered: it knows an option of the URL no better, or lets this user do too little.
+            raise SettingsError(f"DATABASE_URL cannot be used: PostgreSQL says {error}.") from error
+    else:
+        path = settings.sqlite_path
+        _lock(stack, path)
+        store = sqlite = await SqliteStore.open(path, clock, announce, ANNOUNCE_GRACE_MS)
+        # Nobody else has the file, so whoever holds a lease on it is a former life of this process.
+        observe.leases_taken_back(await sqlite.take_back_leases())
+    stack.push_async_callback(store.close)
+    return store
+
+
+def _store_name(settings: Settings) -> str:
+    return "PostgreSQL" if settings.postgres else f"SQLite {settings.sqlite_path}"
 
 
 def new_order_id() -> OrderId:
@@ -196,37 +238,46 @@ def new_order_id() -> OrderId:
 def _program(market: PaperMarket) -> Callable[[bytes, EpochMs], Execution]:
     """Return the paper pools' programs, as the paper chain runs them."""
 
-    def run(message: bytes, at_ms: EpochMs) -> Execution:
-        done = market.execute(message, at_ms)
+    def run(instruction: bytes, at_ms: EpochMs) -> Execution:
+        done = market.execute(instruction, at_ms)
         swap = done.swap
         return Execution(
-            swap.memo,
-            swap.attempt,
-            swap.venue,
-            swap.token_in.symbol,
-            swap.token_out.symbol,
-            swap.amount_in,
-            swap.min_amount_out,
-            done.amount_out,
-            done.error,
+            memo=swap.memo,
+            attempt=swap.attempt,
+            venue=swap.venue,
+            token_in=swap.token_in.symbol,
+            token_out=swap.token_out.symbol,
+            token_out_mint=swap.token_out.mint,
+            token_out_decimals=swap.token_out.decimals,
+            amount_in=swap.amount_in,
+            min_amount_out=swap.min_amount_out,
+            amount_out=done.amount_out,
+            error=done.error,
         )
 
     return run
 
 
-async def _open_ledger(settings: Settings) -> Ledger:
-    if settings.postgres is None:
-        return SqliteLedger(settings.sqlite_path.with_name(LEDGER_FILE))
-    try:
-        return await PostgresLedger.open(settings.postgres.dsn)
-    except (OSError, asyncpg.PostgresError) as error:
-        raise StoreUnavailable(f"PostgreSQL does not answer: {error}") from error
+async def _open_paper_chain(
+    stack: contextlib.AsyncExitStack, settings: Settings, path: Path, market: PaperMarket
+) -> tuple[PaperNetwork, PaperNode]:
+    """Open the ledger, of which this process is the only owner, and the chain on it."""
+    _lock(stack, path)
+    faults = parse_faults(settings.chain_faults)
+    seed, scale = settings.mock_seed, settings.mock_delay_scale
+    network = PaperNetwork(SqliteLedger(path), _program(market), SystemClock(), scale, seed, faults)
+    await network.start()
+    return network, PaperNode(network, faults, seed)
 
 
 def _lock(stack: contextlib.AsyncExitStack, path: Path) -> None:
     """Keep a second engine off the file: their buses would not know of each other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = stack.enter_context(path.with_name(f"{path.name}.lock").open("w"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = stack.enter_context(path.with_name(f"{path.name}.lock").open("w"))
+    except OSError as error:
+        message = f"The directory {path.parent} cannot be used ({error.strerror}); set DATA_DIR to another directory."
+        raise SettingsError(message) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

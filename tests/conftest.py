@@ -8,6 +8,20 @@ import pytest_asyncio
 from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests found out besides that they pass: the seed that caught each planted bug."""
+    found = [
+        (name, value)
+        for report in terminalreporter.stats.get("passed", ())
+        for name, value in report.user_properties
+        if name.startswith("planted:")
+    ]
+    if found:
+        terminalreporter.section("planted bugs, each caught by the simulation")
+        for name, value in sorted(found):
+            terminalreporter.line(f"{name.removeprefix('planted:'):<48} {value}")
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A PostgreSQL that the tests own, or the one that TEST_DATABASE_URL gives."""

@@ -107,11 +107,20 @@ class Stack:
         self._environment = dict(environment)
         self._directory = directory
         self._processes: list[EngineProcess] = []
+        self.ledger = Path(self._environment["DATA_DIR"]) / "paper-chain.sqlite3"
+        self.chain: EngineProcess | None = None
+
+    @property
+    def chain_pid(self) -> int:
+        assert self.chain is not None, "this stack has its chain in process"
+        return self.chain.pid
 
     def spawn(self, role: str, **settings: str) -> EngineProcess:
         """Start a process and wait until it is ready; settings are environment variables."""
         environment = {**self._environment, **settings}
-        if role != "worker":
+        if role == "chain":
+            environment["PORT"] = environment["CHAIN_URL"].rpartition(":")[2]
+        elif role != "worker":
             environment.setdefault("PORT", str(free_port()))
         process = EngineProcess(role, environment, self._directory)
         self._processes.append(process)
@@ -126,24 +135,28 @@ class Stack:
 def embedded_stack(directory: Path, **settings: str) -> Iterator[Stack]:
     """A stack for `up`: SQLite in the directory, everything in one process."""
     environment = {"DATA_DIR": str(directory / "data"), "API_MAX_ORDERS_PER_MIN": "0", **settings}
-    yield from _closing(Stack(environment, directory))
+    stack = Stack(environment, directory)
+    try:
+        yield stack
+    finally:
+        stack.close()
 
 
 @contextmanager
 def distributed_stack(directory: Path, database_url: str, redis_url: str, **settings: str) -> Iterator[Stack]:
-    """A stack for `api` and `worker`: PostgreSQL and Redis."""
+    """A stack for `api` and `worker`: PostgreSQL, Redis and a chain, which is started."""
     environment = {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "REDIS_KEY_PREFIX": f"test-{uuid.uuid4().hex}",
         "API_MAX_ORDERS_PER_MIN": "0",
+        "CHAIN_URL": f"{_LISTENS_AT}:{free_port()}",
+        "DATA_DIR": str(directory / "data"),
         **settings,
     }
-    yield from _closing(Stack(environment, directory))
-
-
-def _closing(stack: Stack) -> Iterator[Stack]:
+    stack = Stack(environment, directory)
     try:
+        stack.chain = stack.spawn("chain")
         yield stack
     finally:
         stack.close()

@@ -85,6 +85,7 @@ def test_the_compose_file_is_the_production_shape_and_publishes_nothing_but_loop
         "worker": 2,
         "postgres": 1,
         "redis": 1,
+        "chain": 1,
     }
     published = [port for it in services.values() for port in it.get("ports", [])]
     assert published

@@ -1,5 +1,7 @@
 """The ASGI application: the table of routes, and the edge around it."""
 
+import asyncio
+import contextlib
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -19,10 +21,11 @@ from starlette.websockets import WebSocket
 
 from order_engine import __version__, observe
 from order_engine.api import compat, orders, streams
-from order_engine.api.context import ApiContext, require_known_origin
+from order_engine.api.context import ApiContext, require_known_origin, require_short_head
 from order_engine.api.openapi import Operation, Parameter, build_document
 from order_engine.api.problems import EdgeRefusal, problem_response
 from order_engine.api.schemas import (
+    AttemptsInDoubtView,
     EventListView,
     HealthView,
     MarketOrderRequest,
@@ -132,6 +135,18 @@ _V1: Final = (
             Parameter("Last-Event-ID", "header", "Wins over after.", {"type": "integer", "minimum": 0}),
         ),
         answer_kind="text/event-stream",
+    ),
+    Operation(
+        "GET",
+        "/v1/attempts",
+        orders.list_attempts,
+        "orders",
+        "List signed transactions whose outcome is not proven yet, oldest first",
+        {200: ("The attempts in doubt", AttemptsInDoubtView), 422: ("A filter is wrong", None), 503: _BUSY[503]},
+        parameters=(
+            _text("inDoubt", "true"),
+            Parameter("limit", "query", "At most 1,000.", {"type": "integer", "minimum": 1, "maximum": 1_000}),
+        ),
     ),
     Operation(
         "POST",
@@ -268,7 +283,9 @@ class Edge:
         request_id = _request_id(scope)
         scope["request_id"] = request_id
         if scope["type"] == "websocket":
-            await self._app(scope, receive, send)
+            # What cancels is the server, when a stream takes too long to end after a signal.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._app(scope, receive, send)
             return
         has_begun = False
 
@@ -280,14 +297,26 @@ class Edge:
             await send(message)
 
         try:
+            require_short_head(scope)
             require_known_origin(Headers(scope=scope), self._allowed_origins)
             await self._app(scope, receive, send_with_id)
         except EdgeRefusal as error:
             await problem_response(error, request_id)(scope, receive, send_with_id)
+        except ClientDisconnect:
+            return  # Nobody is left to answer.
+        except asyncio.CancelledError:
+            # The server cancels what is still open some time after a signal: a stream ends like any other.
+            stopping = EdgeRefusal(503, "stopping", "This process is stopping")
+            end = _end_of_stream if has_begun else problem_response(stopping, request_id)
+            await end(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 - a bug, which the handler above has answered
             observe.request_crashed(request_id, scope["path"], error)
             if not has_begun:
                 await problem_response(error, request_id)(scope, receive, send_with_id)
+
+
+async def _end_of_stream(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _by_method(handlers: Mapping[str, Any]) -> Any:
@@ -317,7 +346,8 @@ def _request_id(scope: Scope) -> str:
 
 
 async def _on_error(request: Request[Any], error: Exception) -> Response:
-    return problem_response(error, request.scope.get("request_id", ""))
+    is_post = request.scope.get("method") == "POST"
+    return problem_response(error, request.scope.get("request_id", ""), may_be_stored=is_post)
 
 
 async def _on_http_error(request: Request[Any], error: Exception) -> Response:

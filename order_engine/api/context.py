@@ -9,12 +9,13 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
-from order_engine.api.problems import EdgeRefusal
+from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal
 from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.intake import Intake, Submission
-from order_engine.ports import Clock, EventBus, OrderReader, Venue
+from order_engine.ports import Chain, Clock, EventBus, OrderReader, Venue
 
 # Accounts come with API keys; until then every caller is this one.
 ACCOUNT: Final = "default"
@@ -30,6 +31,7 @@ class ApiContext(msgspec.Struct, frozen=True):
     tokens: TokenRegistry
     venues: Mapping[str, Venue]
     clock: Clock
+    chain: Chain
     default_slippage_bps: int
     quote_timeout_s: float
     allowed_origins: frozenset[str]
@@ -69,6 +71,15 @@ def require_json(headers: Headers) -> None:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise EdgeRefusal(415, "not_json", "Send the body with the header `Content-Type: application/json`.")
+
+
+def require_short_head(scope: Scope) -> None:
+    """Refuse a path, a query and headers that are too long together."""
+    head_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+    head_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
+    if head_bytes > MOST_HEAD_BYTES:
+        message = f"Path, query and headers must be at most {MOST_HEAD_BYTES} bytes together."
+        raise EdgeRefusal(431, "head_too_large", message, {"Connection": "close"})
 
 
 def require_known_origin(headers: Headers, allowed: frozenset[str]) -> None:

@@ -23,6 +23,7 @@ from order_engine.api.parsing import (
     parse_time,
 )
 from order_engine.api.schemas import (
+    AttemptsInDoubtView,
     EventListView,
     HealthView,
     OrderListView,
@@ -34,9 +35,10 @@ from order_engine.api.schemas import (
     VenueView,
     time_text,
     view_event,
+    view_in_doubt,
     view_order,
 )
-from order_engine.domain.errors import InvalidRequest, OrderNotFound, StoreUnavailable
+from order_engine.domain.errors import ChainUnavailable, InvalidRequest, OrderNotFound, StoreUnavailable
 from order_engine.domain.money import BaseUnits, format_amount, min_out
 from order_engine.domain.order import EpochMs, Order, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
@@ -46,6 +48,7 @@ from order_engine.ports import Clock, OrderFilter, OrderReader, Venue
 
 _DEFAULT_PAGE: Final = 50
 _MOST_ON_A_PAGE: Final = 100
+_MOST_ATTEMPTS: Final = 1_000
 _MOST_SEQ: Final = 2**31 - 1
 _LIST_PARAMETERS: Final = frozenset(
     {"status", "type", "tokenIn", "tokenOut", "clientOrderId", "createdAfter", "createdBefore", "limit", "cursor"}
@@ -80,6 +83,21 @@ async def get_order(request: Request[Any]) -> Response:
     context = context_of(request)
     order = await find_order(context.reader, request.path_params["orderId"])
     return json_response(view_order(order, await context.reader.attempts(order.order_id)))
+
+
+async def list_attempts(request: Request[Any]) -> Response:
+    """List the attempts whose outcome nobody has proven yet, oldest first."""
+    context = context_of(request)
+    if request.query_params.get("inDoubt", "true") != "true":
+        raise InvalidRequest("inDoubt", "must be true: an order's own attempts are part of the order")
+    limit = parse_integer(request.query_params.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ATTEMPTS)
+    found = await context.reader.in_doubt(ACCOUNT, limit)
+    try:
+        height: int | None = (await context.chain.finalized_point()).block_height
+    except ChainUnavailable:
+        height = None
+    now_ms = context.clock.now_ms()
+    return json_response(AttemptsInDoubtView(height, [view_in_doubt(it, height, now_ms) for it in found]))
 
 
 async def cancel_order(request: Request[Any]) -> Response:

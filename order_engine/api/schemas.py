@@ -11,6 +11,7 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.money import format_amount
 from order_engine.domain.order import Attempt, Order, price_text
 from order_engine.domain.tokens import Token
+from order_engine.ports import InDoubt
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_METADATA_BYTES: Final = 4 * 1024
@@ -71,6 +72,29 @@ class AttemptView(msgspec.Struct, rename="camel"):
     signed_at: str
     outcome: str | None
     evidence: msgspec.Raw | None
+
+
+class AttemptInDoubtView(msgspec.Struct, rename="camel"):
+    """A signed transaction whose outcome nobody has proven yet.
+
+    `blocks_to_expiry`: how many blocks have yet to be finalized before it can be proven dead if it
+    has not landed; null while the chain does not answer.
+    """
+
+    order_id: str
+    attempt: int
+    tx_signature: str
+    last_valid_block_height: int
+    blocks_to_expiry: int | None
+    signed_at: str
+    age_ms: int
+
+
+class AttemptsInDoubtView(msgspec.Struct, rename="camel"):
+    """The attempts in doubt, oldest first; the height is null while the chain does not answer."""
+
+    finalized_block_height: int | None
+    attempts: list[AttemptInDoubtView]
 
 
 class OrderView(msgspec.Struct, rename="camel"):
@@ -225,6 +249,20 @@ def view_order(order: Order, attempts: Sequence[Attempt] | None = None) -> Order
         seq=order.seq,
         links={"self": path, "events": f"{path}/events", "stream": f"{path}/stream"},
         attempts=msgspec.UNSET if attempts is None else [view_attempt(it) for it in attempts],
+    )
+
+
+def view_in_doubt(found: InDoubt, height: int | None, now_ms: int) -> AttemptInDoubtView:
+    """Return an attempt in doubt, as of a finalized block height."""
+    attempt = found.attempt
+    return AttemptInDoubtView(
+        found.order_id,
+        attempt.attempt,
+        attempt.signature,
+        attempt.last_valid_block_height,
+        None if height is None else max(0, attempt.last_valid_block_height + 1 - height),
+        time_text(attempt.signed_at_ms),
+        max(0, now_ms - attempt.signed_at_ms),
     )
 
 

@@ -11,7 +11,8 @@ OrderEngineError
 │   ├── VenueFailed           the venue answered with an error
 │   ├── QuoteTimedOut         the venue did not answer within the deadline
 │   ├── NoRoute               no venue trades this pair in this size
-│   └── SlippageExceeded      the swap would give less than the minimum out; it did not happen
+│   ├── SlippageExceeded      the swap would give less than the minimum out; it did not happen
+│   └── ForeignFeePayer       the route would be paid for, and so could be replaced, by another wallet
 ├── Unavailable               a dependency does not answer now; trying again later is right
 │   ├── StoreUnavailable
 │   └── ChainUnavailable
@@ -120,6 +121,12 @@ class SlippageExceeded(StepFailed):
     """The swap would have given less than the minimum out; it did not happen."""
 
     reason = ReasonCode.SLIPPAGE_EXCEEDED
+
+
+class ForeignFeePayer(StepFailed):
+    """The transaction's fee payer is not our wallet: its signature, and so its fate, would not be ours."""
+
+    is_retryable = False
 
 
 class Unavailable(OrderEngineError):  # noqa: N818 - past participles read best at `except`

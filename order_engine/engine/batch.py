@@ -20,10 +20,17 @@ class Batcher(Generic[Item, Result]):
         self,
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
         most: int,
+        patience_s: float | None = None,
     ) -> None:
-        """`flush` gets up to `most` items and returns one result or error for each, in order."""
+        """`flush` gets up to `most` items and returns one result or error for each, in order.
+
+        With `patience_s`, the next flush does not wait longer than that for the one before it; for
+        items whose order does not matter.
+        """
         self._flush = flush
         self._most = most
+        self._patience_s = patience_s
+        self._overtaken: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._flushing: asyncio.Task[None] | None = None
 
@@ -38,15 +45,22 @@ class Batcher(Generic[Item, Result]):
 
     async def drain(self) -> None:
         """Return when everything submitted so far is done."""
-        if self._flushing is not None:
-            await asyncio.wait([self._flushing])
+        flushing = {*self._overtaken, *([self._flushing] if self._flushing is not None else [])}
+        if flushing:
+            await asyncio.wait(flushing)
 
     async def _run(self) -> None:
         try:
             while self._waiting:
                 size = min(len(self._waiting), self._most)
                 batch = [self._waiting.popleft() for _ in range(size)]
-                await self._flush_one(batch)
+                if self._patience_s is None:
+                    await self._flush_one(batch)
+                else:
+                    flush = asyncio.create_task(self._flush_one(batch))
+                    self._overtaken.add(flush)
+                    flush.add_done_callback(self._overtaken.discard)
+                    await asyncio.wait([flush], timeout=self._patience_s)
         finally:
             self._flushing = None
 

@@ -160,7 +160,11 @@ class Executor:
             return None
         if order.status is OrderStatus.ROUTING:
             journal.note(TransactionBuilt(order.venue, transaction.steps))
-        signed = self._chain.sign(transaction, await self._blockhash())
+        try:
+            signed = self._chain.sign(transaction, await self._blockhash())
+        except StepFailed as error:
+            self._fail(journal, error)
+            return None
         attempt = Attempt(
             order.attempt,
             signed.signature,
@@ -182,12 +186,13 @@ class Executor:
                 await asyncio.sleep(_BLOCKHASH_RETRY_S)
 
     async def _settle(self, journal: Journal, attempt: Attempt) -> None:
-        proof = await self._settlement.prove(journal.order.order_id, attempt)
+        proof = await self._settlement.prove(attempt, journal.order.request.token_out)
         if proof.outcome.outcome is AttemptOutcome.LANDED:
-            assert proof.status is not None  # noqa: S101 - landed means that a status was found
-            assert proof.status.amount_out is not None  # noqa: S101 - and that the swap executed
-            amount_out = BaseUnits(proof.status.amount_out)
-            journal.note(SwapConfirmed(amount_out, proof.status.slot), proven=proof.outcome)
+            assert proof.slot is not None  # noqa: S101 - landed means that a status was found
+            assert proof.result is not None  # noqa: S101 - and that it is known
+            assert proof.result.amount_out is not None  # noqa: S101 - what the swap gave
+            amount_out = BaseUnits(proof.result.amount_out)
+            journal.note(SwapConfirmed(amount_out, proof.slot), proven=proof.outcome)
         else:
             code, message, is_retryable = _explain(attempt, proof)
             self._note_failure(journal, code, message, is_retryable=is_retryable, proven=proof.outcome)
@@ -222,11 +227,11 @@ class Executor:
 
 def _explain(attempt: Attempt, proof: Proof) -> tuple[ReasonCode, str, bool]:
     """Return the reason of a swap that provably did not happen, and whether to sign another."""
-    if proof.status is None:
+    if proof.result is None:
         height = attempt.last_valid_block_height
         message = f"the transaction expired unexecuted at block height {height}"
         return ReasonCode.ATTEMPTS_EXHAUSTED, message, True
-    error = proof.status.error or ""
+    error = proof.result.error or "the chain gives no reason"
     if SLIPPAGE_ERROR in error:
         message = f"the swap would have given less than the minimum out, so the chain refused it ({error})"
         return ReasonCode.SLIPPAGE_EXCEEDED, message, True

@@ -5,10 +5,12 @@ The rules, in this order:
 1. Read the finalized block height and its slot from one answer.
 2. Only then look the signature up, with history search; believe the answer only if it was given
    as of that slot or a later one (a lagging node knows less than the height we hold against it).
-3. Found without an error: landed. Found with an error: reverted. Not found although the finalized
-   height is past the last valid height: expired, and no copy of the bytes can execute any more.
-4. Anything else, every RPC error and timeout included, is unknown: send the same bytes again, wait,
-   look again. Time alone never turns unknown into an outcome.
+3. Found at `confirmed` or better without an error: landed; with an error: reverted. Not found
+   although the finalized height is past the last valid height: expired, and no copy of the bytes
+   can execute any more.
+4. Anything else is unknown: every RPC error and timeout, and a block that is only processed, whose
+   fork may lose. Send the same bytes again, wait, look again. Time alone never turns unknown into
+   an outcome.
 """
 
 import asyncio
@@ -19,12 +21,27 @@ import msgspec
 
 from order_engine import observe
 from order_engine.domain.errors import ChainUnavailable
-from order_engine.domain.order import Attempt, AttemptOutcome, OrderId
+from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs
+from order_engine.domain.tokens import Token
 from order_engine.engine.batch import Batcher
-from order_engine.ports import Chain, Clock, FinalizedPoint, ProvenOutcome, SignatureStatus
+from order_engine.ports import (
+    MOST_SIGNATURES_IN_A_CALL,
+    Chain,
+    Clock,
+    Commitment,
+    FinalizedPoint,
+    ProvenOutcome,
+    SignatureStatus,
+    SwapResult,
+)
 
-# getSignatureStatuses takes no more signatures in one call.
-MOST_SIGNATURES_IN_A_CALL: Final = 256
+# How long one height serves all looks. An older height proves less, never more: it is read before
+# every status that it is held against.
+_HEIGHT_KEPT_MS: Final = 400
+_MOST_LOOKS: Final = 64 * MOST_SIGNATURES_IN_A_CALL
+# A node that hangs holds up those who asked it, not those who come later.
+_LOOK_PATIENCE_S: Final = 0.5
+_TELL_SILENCE_AFTER_MS: Final = 5_000
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -36,10 +53,11 @@ class Sighting(msgspec.Struct, frozen=True):
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """A proven outcome and the status that shows it (None when expired)."""
+    """A proven outcome, and what the transaction did (None when it expired)."""
 
     outcome: ProvenOutcome
-    status: SignatureStatus | None
+    slot: int | None
+    result: SwapResult | None
 
 
 def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome | None:
@@ -47,6 +65,8 @@ def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome |
     if sighting.context_slot < sighting.finalized.slot:
         return None
     if sighting.status is not None:
+        if sighting.status.commitment is Commitment.PROCESSED:
+            return None
         return AttemptOutcome.LANDED if sighting.status.error is None else AttemptOutcome.REVERTED
     if sighting.finalized.block_height > last_valid_block_height:
         return AttemptOutcome.EXPIRED
@@ -62,12 +82,14 @@ class Settlement:
         self._clock = clock
         self._poll_s = poll_s
         self._resend_ms = int(resend_s * 1000)
-        self._looks: Batcher[str, Sighting] = Batcher(self._look_together, MOST_SIGNATURES_IN_A_CALL)
+        self._looks: Batcher[str, Sighting] = Batcher(self._look_together, _MOST_LOOKS, _LOOK_PATIENCE_S)
+        self._height: tuple[EpochMs, FinalizedPoint] | None = None
+        self._silent_since_ms: EpochMs | None = None
+        self._is_lost = False
 
-    async def prove(self, order_id: OrderId, attempt: Attempt) -> Proof:
+    async def prove(self, attempt: Attempt, token_out: Token) -> Proof:
         """Send the committed bytes until the chain proves an outcome. Ends only with a proof."""
         send_at_ms = 0
-        is_told = False
         while True:
             try:
                 if self._clock.now_ms() >= send_at_ms:
@@ -75,25 +97,70 @@ class Settlement:
                     await self._chain.send(attempt.raw)
             except ChainUnavailable as error:
                 # The bytes may have gone out all the same, so the look below is due either way.
-                is_told = is_told or observe.attempt_in_doubt(order_id, attempt.signature, str(error))
+                self._note_silence(error)
             try:
-                sighting = await self._looks.submit(attempt.signature)
+                proof = await self._look(attempt, token_out)
             except ChainUnavailable as error:
-                is_told = is_told or observe.attempt_in_doubt(order_id, attempt.signature, str(error))
+                self._note_silence(error)
             else:
-                outcome = decide(sighting, attempt.last_valid_block_height)
-                if outcome is not None:
-                    evidence = msgspec.Raw(msgspec.json.encode(_evidence(sighting)))
-                    return Proof(ProvenOutcome(attempt.attempt, outcome, evidence), sighting.status)
+                self._note_answer()
+                if proof is not None:
+                    return proof
             await asyncio.sleep(self._poll_s)
 
+    async def _look(self, attempt: Attempt, token_out: Token) -> Proof | None:
+        sighting = await self._looks.submit(attempt.signature)
+        outcome = decide(sighting, attempt.last_valid_block_height)
+        if outcome is None:
+            return None
+        result: SwapResult | None = None
+        if sighting.status is not None:
+            result = await self._chain.swap_result(attempt.signature, token_out)
+            if result is None or (outcome is AttemptOutcome.LANDED and not result.amount_out):
+                # It is known that it landed, but not yet what it gave: that belongs to the proof.
+                return None
+        evidence = msgspec.Raw(msgspec.json.encode(_evidence(sighting, result)))
+        slot = sighting.status.slot if sighting.status is not None else None
+        return Proof(ProvenOutcome(attempt.attempt, outcome, evidence), slot, result)
+
     async def _look_together(self, signatures: Sequence[str]) -> Sequence[Sighting | Exception]:
-        finalized = await self._chain.finalized_point()
-        answer = await self._chain.signature_statuses(signatures)
+        finalized = await self._finalized()
+        parts = [
+            signatures[at : at + MOST_SIGNATURES_IN_A_CALL]
+            for at in range(0, len(signatures), MOST_SIGNATURES_IN_A_CALL)
+        ]
+        looked = await asyncio.gather(*(self._look_at(finalized, part) for part in parts))
+        return [it for part in looked for it in part]
+
+    async def _look_at(self, finalized: FinalizedPoint, signatures: Sequence[str]) -> Sequence[Sighting | Exception]:
+        try:
+            answer = await self._chain.signature_statuses(signatures)
+        except ChainUnavailable as error:
+            return [error] * len(signatures)
         return [Sighting(finalized, answer.context_slot, answer.statuses.get(signature)) for signature in signatures]
 
+    async def _finalized(self) -> FinalizedPoint:
+        now_ms = self._clock.now_ms()
+        if self._height is None or not 0 <= now_ms - self._height[0] < _HEIGHT_KEPT_MS:
+            self._height = (now_ms, await self._chain.finalized_point())
+        return self._height[1]
 
-def _evidence(sighting: Sighting) -> dict[str, object]:
+    def _note_silence(self, error: ChainUnavailable) -> None:
+        """An error now and then is the chain's everyday; what lasts is told, once."""
+        now_ms = self._clock.now_ms()
+        self._silent_since_ms = self._silent_since_ms or now_ms
+        if not self._is_lost and now_ms - self._silent_since_ms > _TELL_SILENCE_AFTER_MS:
+            self._is_lost = True
+            observe.chain_lost(error)
+
+    def _note_answer(self) -> None:
+        self._silent_since_ms = None
+        if self._is_lost:
+            self._is_lost = False
+            observe.chain_recovered()
+
+
+def _evidence(sighting: Sighting, result: SwapResult | None) -> dict[str, object]:
     evidence: dict[str, object] = {
         "finalizedBlockHeight": sighting.finalized.block_height,
         "finalizedSlot": sighting.finalized.slot,
@@ -101,5 +168,9 @@ def _evidence(sighting: Sighting) -> dict[str, object]:
     }
     if sighting.status is not None:
         evidence["slot"] = sighting.status.slot
+        evidence["commitment"] = sighting.status.commitment
         evidence["error"] = sighting.status.error
+    if result is not None:
+        evidence["amountOut"] = None if result.amount_out is None else str(result.amount_out)
+        evidence["programError"] = result.error
     return evidence

@@ -164,7 +164,7 @@ class Worker:
         try:
             await self._execute(claim)
         except Fenced:
-            observe.order_let_go(order_id, "another worker or the client moved it on")
+            observe.write_fenced(order_id)
         except StoreUnavailable as error:
             observe.order_let_go(order_id, str(error))
             self._orphans[order_id] = claim.fence

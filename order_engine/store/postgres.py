@@ -12,7 +12,16 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import Attempt, Order, OrderId, OrderStatus
 from order_engine.engine.batch import Batcher
-from order_engine.ports import Accepted, Announce, Claim, NewOrder, OrderFilter, Write
+from order_engine.ports import (
+    Accepted,
+    Announce,
+    Claim,
+    InDoubt,
+    InDoubtCount,
+    NewOrder,
+    OrderFilter,
+    Write,
+)
 from order_engine.store.rows import (
     accept_columns,
     accepted_from_row,
@@ -28,7 +37,12 @@ from order_engine.store.sql import POSTGRES, load_migrations, load_queries
 
 _MOST_IN_A_BATCH: Final = 512
 _CONNECTIONS: Final = 4
-_COMMAND_TIMEOUT_S: Final = 10.0
+# A server that is frozen answers nothing and refuses nothing: together these bound what a caller
+# waits to about five seconds. A connection's turn, or a new one; the statement; its cancellation.
+_ACQUIRE_TIMEOUT_S: Final = 2.0
+_COMMAND_TIMEOUT_S: Final = 3.0
+_OPEN_TIMEOUT_S: Final = 10.0
+_CLOSE_TIMEOUT_S: Final = 5.0
 _MIGRATION_LOCK: Final = 0x6F72646572  # "order" in ASCII: one migrator at a time
 
 # The plan of a statement that is prepared while the tables are small would join by reading them
@@ -77,6 +91,7 @@ class PostgresStore:
                 dsn,
                 min_size=0,
                 max_size=_CONNECTIONS,
+                timeout=_ACQUIRE_TIMEOUT_S,
                 command_timeout=_COMMAND_TIMEOUT_S,
                 server_settings={**settings, **_PLANNER},
                 reset=_keep_session,
@@ -90,7 +105,7 @@ class PostgresStore:
         await self._accepts.drain()
         await self._writes.drain()
         try:
-            await asyncio.wait_for(self._pool.close(), _COMMAND_TIMEOUT_S)
+            await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT_S)
         except TimeoutError:
             self._pool.terminate()
 
@@ -131,6 +146,15 @@ class PostgresStore:
     async def attempts(self, order_id: OrderId) -> list[Attempt]:
         """See OrderReader."""
         return [attempt_from_row(tuple(row)) for row in await self._fetch("attempts", order_id)]
+
+    async def in_doubt(self, account: str, limit: int) -> list[InDoubt]:
+        """See OrderReader."""
+        rows = await self._fetch("in_doubt", account, limit)
+        return [InDoubt(OrderId(str(row[0])), attempt_from_row(tuple(row)[1:])) for row in rows]
+
+    async def count_in_doubt(self) -> InDoubtCount:
+        """See OrderReader."""
+        return InDoubtCount(*(await self._fetch("count_in_doubt"))[0])
 
     async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
         """See OrderReader."""
@@ -220,7 +244,8 @@ class PostgresStore:
 
     async def _run(self, statement: str, *values: Any) -> list[asyncpg.Record]:
         try:
-            async with self._pool.acquire() as connection:
+            # The limit holds for the release too, which waits until a statement's cancellation is heard.
+            async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection:
                 try:
                     return await connection.fetch(statement, *values)
                 except asyncpg.InternalClientError:
@@ -320,7 +345,7 @@ def _quoted(name: str) -> str:
 
 async def _migrate(dsn: str, settings: dict[str, str]) -> None:
     """Bring the schema up to date; of several processes that start together, one does it."""
-    connection = await asyncpg.connect(dsn, server_settings=settings)
+    connection = await asyncpg.connect(dsn, timeout=_OPEN_TIMEOUT_S, server_settings=settings)
     try:
         await connection.execute("select pg_advisory_lock($1)", _MIGRATION_LOCK)
         if (schema := settings.get("search_path")) is not None:

@@ -1,5 +1,7 @@
 """The SQL files of a dialect: one statement a file, found by its name."""
 
+import functools
+from collections.abc import Mapping
 from importlib import resources
 from typing import NewType
 
@@ -19,7 +21,8 @@ class Migration(msgspec.Struct, frozen=True):
     statements: str
 
 
-def load_queries(dialect: Dialect) -> dict[str, str]:
+@functools.cache
+def load_queries(dialect: Dialect) -> Mapping[str, str]:
     """Return every query of the dialect by its file's name without the suffix."""
     folder = resources.files("order_engine.store") / f"{dialect}_sql" / "queries"
     return {

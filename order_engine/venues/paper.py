@@ -12,6 +12,10 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.message import MessageV0, to_bytes_versioned
+from solders.pubkey import Pubkey
 
 from order_engine.domain.errors import NoRoute, SlippageExceeded, VenueFailed
 from order_engine.domain.money import BPS_ONE, MAX_BASE_UNITS, BaseUnits, Bps
@@ -24,6 +28,7 @@ _PPM: Final = 1_000_000
 _PRICE_SCALE: Final = 10**18
 _POOL_DEPTH_USD: Final = 50_000_000
 _QUOTE_DELAY_S: Final = (0.15, 0.25)
+_PROGRAM: Final = Pubkey(hashlib.sha256(b"order-engine paper pools").digest())
 
 REFERENCE_PRICES_USD: Final[Mapping[str, str]] = {
     "SOL": "150",
@@ -52,7 +57,7 @@ METEORA: Final = PoolTerms("meteora", 20, 970_000, 1_020_000)
 
 
 class PaperSwap(msgspec.Struct, frozen=True):
-    """The message of a paper transaction: what the pool's program needs, and whose order it is.
+    """The instruction of a paper transaction: what the pool's program needs, and whose order it is.
 
     `memo` is the order's id; the chain's ledger keeps it, so that the two can be compared.
     """
@@ -88,9 +93,9 @@ class PaperMarket:
         """Return what the venue's pool gives at that time; raise NoRoute if it cannot."""
         return self._price(self._pools[venue], request.token_in, request.token_out, request.amount_in, at_ms)
 
-    def execute(self, message: bytes, at_ms: EpochMs) -> PaperExecution:
+    def execute(self, instruction: bytes, at_ms: EpochMs) -> PaperExecution:
         """Run the swap as the pool's program would: all of it, or nothing below the minimum out."""
-        swap = msgspec.json.decode(message, type=PaperSwap)
+        swap = msgspec.json.decode(instruction, type=PaperSwap)
         pool = self._pools[swap.venue]
         try:
             quote = self._price(pool, swap.token_in, swap.token_out, BaseUnits(swap.amount_in), at_ms)
@@ -150,9 +155,12 @@ class PaperFaults(msgspec.Struct, frozen=True):
 class PaperVenue:
     """A Venue on one pool of the paper market."""
 
-    def __init__(self, name: str, market: PaperMarket, clock: Clock, faults: PaperFaults, seed: int) -> None:
-        """The same seed gives the same sequence of delays and failures."""
+    def __init__(
+        self, name: str, market: PaperMarket, clock: Clock, faults: PaperFaults, seed: int, payer: Pubkey
+    ) -> None:
+        """The same seed gives the same sequence of delays and failures. `payer`: the wallet that swaps."""
         self.name = name
+        self._payer = payer
         self._market = market
         self._clock = clock
         self._faults = faults
@@ -183,7 +191,10 @@ class PaperVenue:
             request.amount_in,
             order.min_amount_out,
         )
-        return UnsignedTransaction(msgspec.json.encode(swap), _steps(self.name, request))
+        accounts = [AccountMeta(self._payer, is_signer=True, is_writable=True)]
+        instruction = Instruction(_PROGRAM, msgspec.json.encode(swap), accounts)
+        compiled = MessageV0.try_compile(self._payer, [instruction], [], Hash.default())
+        return UnsignedTransaction(to_bytes_versioned(compiled), _steps(self.name, request))
 
 
 def _steps(venue: str, request: SwapRequest) -> tuple[str, ...]:

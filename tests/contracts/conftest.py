@@ -8,7 +8,8 @@ import pytest_asyncio
 
 from order_engine.bus.redis import RedisRateLimiter
 from order_engine.wiring import SystemClock
-from tests.contracts.worlds import MortalPostgres, PostgresWorld, SqliteWorld, StoreWorld
+from tests.contracts.raw import RawDatabase, open_raw
+from tests.contracts.worlds import MortalPostgres, PostgresWorld, SqliteWorld, StoreWorld, elsewhere, migrate
 from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
 
 
@@ -36,6 +37,29 @@ def world(request: pytest.FixtureRequest) -> StoreWorld:
     return found
 
 
+@pytest.fixture(scope="module", params=["postgres", "sqlite"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | Path]:
+    """A migrated database, one for all of a module: each test makes orders of its own."""
+    if request.param == "sqlite":
+        file = SqliteWorld(tmp_path_factory.mktemp("raw") / "orders.sqlite3")
+        elsewhere(lambda: migrate(file))
+        yield file.path
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    database = PostgresWorld(elsewhere(server.create_database))
+    elsewhere(lambda: migrate(database))
+    yield database.url
+    elsewhere(lambda: server.drop_database(database.url))
+
+
+@pytest_asyncio.fixture
+async def database(place: str | Path) -> AsyncIterator[RawDatabase]:
+    """A plain connection to it."""
+    raw = await open_raw(place)
+    yield raw
+    await raw.close()
+
+
 @pytest.fixture(scope="session")
 def postgres_to_kill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A second PostgreSQL: those who kill it do not kill the others' databases."""
@@ -50,7 +74,7 @@ async def mortal_postgres(postgres_to_kill: PostgresServer) -> AsyncIterator[Mor
         pytest.skip("TEST_DATABASE_URL names a server that is not ours to kill")
     postgres_to_kill.start()
     url = await postgres_to_kill.create_database()
-    yield MortalPostgres(url, postgres_to_kill.kill, postgres_to_kill.start)
+    yield MortalPostgres(url, postgres_to_kill)
     postgres_to_kill.start()
     await postgres_to_kill.drop_database(url)
 
@@ -66,7 +90,7 @@ def mortal_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest_asyncio.fixture
 async def new_limiter() -> AsyncIterator[Callable[[str, str], RedisRateLimiter]]:
-    """Makes limiters from a URL and a prefix, and ends their connections, which nothing else does."""
+    """Makes limiters from a URL and a prefix, and closes them."""
     made: list[RedisRateLimiter] = []
 
     def make(url: str, prefix: str) -> RedisRateLimiter:
@@ -75,4 +99,4 @@ async def new_limiter() -> AsyncIterator[Callable[[str, str], RedisRateLimiter]]
 
     yield make
     for limiter in made:
-        await limiter._strategy.storage.bridge.storage.aclose()
+        await limiter.close()

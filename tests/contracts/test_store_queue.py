@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.contracts.orders import (
     pause,
 )
 from tests.contracts.waiting import until
-from tests.contracts.worlds import PostgresWorld, StoreWorld
+from tests.contracts.worlds import PostgresWorld, SqliteWorld, StoreWorld
 
 pytestmark = pytest.mark.asyncio
 
@@ -283,3 +284,20 @@ async def test_leases_are_renewed_and_released_while_their_orders_are_written_in
 
     assert await leasing == (set(fences) if way == "renew" else None)
     assert {type(await outcome_of(it)) for it in writing} <= {type(None), Fenced}
+
+
+async def test_what_a_former_life_of_the_only_process_holds_is_free_at_once(tmp_path: Path) -> None:
+    world = SqliteWorld(tmp_path / "orders.sqlite3")
+    store = await world.open()
+    held, ended, waiting = await claim_new(store), await claim_new(store), new_order()
+    await store.record(ended.write(ROUTED))
+    await store.record(ended.write(FAILED))
+    await store.accept(waiting)
+    assert await store.claim_due("another", 10, LONG_MS) == []
+
+    assert await store.take_back_leases() == 1
+    (claim,) = await store.claim_due("another", 10, LONG_MS)
+    # Counted as before, so that an order that kills its process is parked in the end.
+    assert claim == Claim(held.order, fence=2, claims=2)
+    assert isinstance(await outcome_of(store.record(held.write(ROUTED))), Fenced)
+    await world.close()

@@ -7,20 +7,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from order_engine.domain.order import Order, OrderId, OrderStatus
-from order_engine.ports import OrderFilter
+from order_engine.domain.order import AttemptOutcome, Order, OrderId, OrderStatus
+from order_engine.ports import InDoubtCount, OrderFilter
 from tests.contracts.orders import (
     ACCOUNT,
     BONK,
     BUILT,
+    CONFIRMED,
     CREATED_AT_MS,
     FAILED,
     ROUTED,
     SOL,
     USDC,
     Store,
+    attempt_of,
     claim_new,
     new_order,
+    sign_new,
 )
 from tests.contracts.worlds import StoreWorld
 
@@ -157,3 +160,20 @@ async def test_a_filters_text_is_taken_literally(world: StoreWorld) -> None:
     await store.accept(new_order(client_order_id="100%_sure"))
     for text in ("%", "100%", "100__sure", "' or '1'='1"):
         assert await store.find(msgspec.structs.replace(OrderFilter(ACCOUNT), client_order_id=text), 9) == []
+
+
+async def test_attempts_without_an_outcome_are_told_oldest_first(world: StoreWorld) -> None:
+    store = await world.open()
+    assert await store.in_doubt(ACCOUNT, 10) == []
+    assert await store.count_in_doubt() == InDoubtCount(0, 0)
+    lives = [await sign_new(store) for _ in range(3)]
+    await store.record(lives[1].settle(CONFIRMED, AttemptOutcome.LANDED))
+
+    told = await store.in_doubt(ACCOUNT, 10)
+    assert [it.order_id for it in told] == [lives[0].order.order_id, lives[2].order.order_id]
+    assert told[0].attempt == attempt_of(lives[0].order)
+    assert [it.order_id for it in await store.in_doubt(ACCOUNT, 1)] == [lives[0].order.order_id]
+    assert await store.in_doubt("other", 10) == []
+    counted = await store.count_in_doubt()
+    assert counted.count == 2
+    assert counted.oldest_ms > 0

@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from order_engine.domain.errors import Fenced
+from order_engine.domain.events import Fact
 from order_engine.domain.order import AttemptOutcome, OrderStatus
-from order_engine.ports import Claim, Write
+from order_engine.ports import Claim, ProvenOutcome, Write
 from tests.contracts.orders import (
     ACCOUNT,
     BUILT,
@@ -307,16 +308,48 @@ async def test_a_bad_write_takes_no_earlier_one_of_its_order_along(world: StoreW
     assert (await kept(store, life.order.order_id))[1][1:] == life.events
 
 
-async def test_an_order_has_at_most_one_live_attempt(world: StoreWorld) -> None:
+@pytest.mark.parametrize(
+    ("fact", "outcome"),
+    [(CONFIRMED, LANDED), (FAILED, EXPIRED), (pause(0), EXPIRED)],
+    ids=["landed", "failed", "rests"],
+)
+@pytest.mark.parametrize("proven_attempt", [None, 0, 2, 7])
+async def test_an_order_whose_attempt_is_live_goes_nowhere_without_its_proof(
+    world: StoreWorld, fact: Fact, outcome: AttemptOutcome, proven_attempt: int | None
+) -> None:
+    """A proof of an attempt that does not exist proves nothing, and is not dropped either: the write is refused."""
     store = await world.open()
     life = await sign_new(store)
-    await store.record(life.write(pause(0)))  # by hand: without a proof that the first one is dead
-    (claim,) = await store.claim("worker", [life.order.order_id], LONG_MS)
-    life = Life(claim.order, claim.fence)
+    before, announced = await kept(store, life.order.order_id), [*world.announced]
+    proven = None if proven_attempt is None else ProvenOutcome(proven_attempt, outcome, EVIDENCE)
+    refused = await outcome_of(store.record(copy_of(life, life.fence).write(fact, proven=proven)))
+
+    assert isinstance(refused, Exception)
+    assert not isinstance(refused, Fenced)
+    assert await kept(store, life.order.order_id) == before
+    assert world.announced == announced
+    await store.record(life.settle(fact, outcome))
+
+
+@pytest.mark.parametrize("outcome", AttemptOutcome)
+async def test_an_order_ends_as_its_attempt_did(world: StoreWorld, outcome: AttemptOutcome) -> None:
+    store = await world.open()
+    life = await sign_new(store)
+    wrong = FAILED if outcome is LANDED else CONFIRMED
+    refused = await outcome_of(store.record(copy_of(life, life.fence).settle(wrong, outcome)))
+    assert isinstance(refused, Exception)
+    assert not isinstance(refused, Fenced)
+    await store.record(life.settle(CONFIRMED if outcome is LANDED else FAILED, outcome))
+
+
+async def test_an_order_is_not_submitted_without_its_attempt(world: StoreWorld) -> None:
+    store = await world.open()
+    life = await claim_new(store)
     for fact in (ROUTED, BUILT):
         await store.record(life.write(fact))
-    before = await kept(store, life.order.order_id)
     attempt = attempt_of(life.order)
-
-    assert isinstance(await outcome_of(store.record(life.write(signed(attempt), signed=attempt))), Exception)
-    assert await kept(store, life.order.order_id) == before
+    other = msgspec.structs.replace(attempt, signature="other")
+    for wrong in (None, other, msgspec.structs.replace(attempt, attempt=2)):
+        write = copy_of(life, life.fence).write(signed(attempt), signed=wrong)
+        assert isinstance(await outcome_of(store.record(write)), Exception)
+    await store.record(life.sign())

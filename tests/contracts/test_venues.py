@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 import pytest
+from solders.message import from_bytes_versioned
 
 from order_engine.domain.errors import NoRoute, SlippageExceeded, StepFailed
 from order_engine.domain.events import RouteCompared
@@ -27,6 +28,7 @@ from order_engine.venues.paper import (
 from order_engine.wiring import new_order_id
 from tests.contracts.orders import ACCOUNT, BONK, CREATED_AT_MS, SOL, USDC, asked
 from tests.contracts.worlds import SteppedClock
+from tests.unit.chains import WALLET, instruction_in
 
 
 class OnTheMarket(msgspec.Struct, frozen=True):
@@ -43,10 +45,10 @@ def paper(name: str) -> Callable[[Clock], OnTheMarket]:
         market = PaperMarket(1, REFERENCE_PRICES_USD)
 
         def execute(transaction: UnsignedTransaction) -> int | str:
-            done = market.execute(transaction.message, clock.now_ms())
+            done = market.execute(instruction_in(transaction.message), clock.now_ms())
             return done.error or done.amount_out or 0
 
-        return OnTheMarket(PaperVenue(name, market, clock, PaperFaults(0, 0), 1), execute)
+        return OnTheMarket(PaperVenue(name, market, clock, PaperFaults(0, 0), 1, WALLET.public_key), execute)
 
     return make
 
@@ -190,6 +192,14 @@ async def test_the_steps_wrap_native_sol_and_nothing_else(
     (swap,) = [step for step in steps if step.startswith("swap")]
     assert len(steps) == 1 + is_wrapped + is_unwrapped
     assert all(name in swap for name in (pair[0].symbol, pair[1].symbol, market.venue.name))
+
+
+async def test_our_wallet_pays_for_what_a_venue_builds(market: OnTheMarket) -> None:
+    quote = await market.venue.quote(asked())
+    built = await market.venue.build(order_for(asked(), quote, 1))
+    message = from_bytes_versioned(built.message)
+    assert message.account_keys[0] == WALLET.public_key
+    assert message.header.num_required_signatures == 1
 
 
 async def test_two_orders_for_the_same_swap_are_two_messages(market: OnTheMarket) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
+import psutil
 
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import EpochMs, OrderId
@@ -19,6 +20,7 @@ from order_engine.store.postgres import PostgresStore
 from order_engine.store.sqlite import SqliteStore
 from tests.contracts.orders import LONG_MS, Store
 from tests.contracts.waiting import until
+from tests.servers import PostgresServer
 
 Answer = TypeVar("Answer")
 
@@ -147,13 +149,36 @@ class PostgresWorld(_World):
         return elsewhere(count)
 
 
+async def migrate(world: StoreWorld) -> None:
+    """Make the schema, and leave no store open."""
+    await world.open()
+    await world.close()
+
+
 @dataclass(frozen=True)
 class MortalPostgres:
-    """A database whose server can be killed, and started again with what it had committed."""
+    """A database whose server can be killed, and started again with what it had committed, or frozen."""
 
     url: str
-    kill: Callable[[], None]
-    start: Callable[[], None]
+    server: PostgresServer
+
+    def kill(self) -> None:
+        self.server.kill()
+
+    def start(self) -> None:
+        self.server.start()
+
+    def pause(self) -> None:
+        """Freeze the server and its children (SIGSTOP): it can be connected to, but answers nothing."""
+        server = psutil.Process(self.server.pid)
+        server.suspend()  # First: it forks no more.
+        for child in server.children(recursive=True):
+            child.suspend()
+
+    def resume(self) -> None:
+        server = psutil.Process(self.server.pid)
+        for process in (*server.children(recursive=True), server):
+            process.resume()
 
 
 def elsewhere(work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:

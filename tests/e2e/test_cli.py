@@ -104,8 +104,10 @@ def test_submit_prints_the_order_and_get_prints_it_again(command: CommandLine, h
     shown = command("get", order_id)
 
     assert (order["amountIn"], order["slippageBps"], order["clientOrderId"]) == ("1.5", 75, "mine")
-    assert (shown.returncode, shown.stderr, shown.stdout.count("\n")) == (OK, "", 1)
+    assert (shown.returncode, shown.stderr, shown.stdout.count("\n")) == (OK, "", 2)
     assert all(word in shown.stdout for word in (order_id, "confirmed", "1.5 SOL", order["amountOut"]))
+    assert all(word in shown.stdout for word in (order["txSignature"], "landed", "finalizedBlockHeight", "contextSlot"))
+    assert command.json("attempts", order_id) == order["attempts"]
     assert command.json("get", order_id) == [order]
     assert command.json("get", "mine") == [order]
 
@@ -270,11 +272,11 @@ def test_a_demo_stays_up_and_says_where_to_look_next(bare: CommandLine) -> None:
 
 
 def test_migrate_brings_either_store_up_to_date_and_may_be_repeated(
-    bare: CommandLine, postgres: PostgresServer, redis: RedisServer
+    bare: CommandLine, postgres: PostgresServer
 ) -> None:
     database_url = asyncio.run(postgres.create_database())
     prisma = database_url.replace("postgresql://", "postgres://", 1) + "?schema=public"
-    for environment in ({}, {"DATABASE_URL": prisma, "REDIS_URL": redis.url}):
+    for environment in ({}, {"DATABASE_URL": prisma}):
         run = bare("migrate", **environment)
         assert (run.returncode, run.stdout) == (OK, "")
         assert "up to date" in run.stderr
@@ -290,8 +292,10 @@ def test_migrate_brings_either_store_up_to_date_and_may_be_repeated(
         ("demo", {"PORT": "http"}, ("PORT", "http", "integer")),
         ("worker", {"LOG_FORMAT": "xml"}, ("LOG_FORMAT", "xml", "console", "json")),
         ("migrate", {"DATABASE_URL": "mysql://user:secret@host/db"}, ("DATABASE_URL", "postgres")),
+        ("api", {}, ("DATABASE_URL", "PostgreSQL", "order-engine up")),
+        ("worker", {"DATABASE_URL": "sqlite:///orders.db"}, ("DATABASE_URL", "PostgreSQL", "order-engine up")),
+        ("list", {"ENGINE_URL": "127.0.0.1:3000"}, ("ENGINE_URL", "http://")),
     ],
-    ids=["up", "demo", "worker", "migrate"],
 )
 def test_a_bad_setting_stops_the_start_with_a_sentence_about_it(
     bare: CommandLine, role: str, settings: dict[str, Any], told: tuple[str, ...]

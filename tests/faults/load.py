@@ -73,7 +73,16 @@ def check_ledger(histories: dict[str, History], swaps: Sequence[tuple[str, Any]]
     assert confirmed == set(executed)
 
 
-async def wait_for_postgres(url: str, accepted: Sequence[str], timeout_s: float = HANG_S) -> None:
+def swaps_in(ledger: Path) -> list[tuple[str, Any]]:
+    """Return what the chain's own ledger says: the order of each transaction, and its error if it reverted."""
+    chain = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
+    try:
+        return chain.execute("select memo, error from paper_chain_swaps").fetchall()
+    finally:
+        chain.close()
+
+
+async def wait_for_postgres(url: str, ledger: Path, accepted: Sequence[str], timeout_s: float = HANG_S) -> None:
     """Wait until every order in the database is terminal, then check histories and ledger."""
     connection = await asyncpg.connect(url)
     try:
@@ -85,17 +94,15 @@ async def wait_for_postgres(url: str, accepted: Sequence[str], timeout_s: float 
         histories: dict[str, History] = {}
         for row in await connection.fetch("select order_id, seq, status from order_events order by order_id, seq"):
             histories.setdefault(str(row[0]), []).append((row[1], row[2]))
-        swaps = [(row[0], row[1]) for row in await connection.fetch("select memo, error from paper_chain.swaps")]
     finally:
         await connection.close()
     check_histories(accepted, histories)
-    check_ledger(histories, swaps)
+    check_ledger(histories, swaps_in(ledger))
 
 
 async def wait_for_sqlite(data: Path, accepted: Sequence[str], timeout_s: float = HANG_S) -> None:
     """The same for the embedded engine's two files."""
     orders = sqlite3.connect(f"file:{data}/order-engine.sqlite3?mode=ro", uri=True)
-    chain = sqlite3.connect(f"file:{data}/paper-chain.sqlite3?mode=ro", uri=True)
     try:
         async with asyncio.timeout(timeout_s):
             while orders.execute(
@@ -105,9 +112,7 @@ async def wait_for_sqlite(data: Path, accepted: Sequence[str], timeout_s: float 
         histories: dict[str, History] = {}
         for order_id, seq, status in orders.execute("select order_id, seq, status from order_events order by 1, 2"):
             histories.setdefault(order_id, []).append((seq, status))
-        swaps = chain.execute("select memo, error from paper_chain_swaps").fetchall()
     finally:
         orders.close()
-        chain.close()
     check_histories(accepted, histories)
-    check_ledger(histories, swaps)
+    check_ledger(histories, swaps_in(data / "paper-chain.sqlite3"))

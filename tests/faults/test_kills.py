@@ -34,7 +34,7 @@ async def test_the_orders_of_a_killed_worker_go_on_in_another_without_a_second_s
         for victim in (first, second, first):
             await load.post(200, lambda answered, it=victim: it.kill() if answered % 200 == 120 else None)
             victim.start()
-        await wait_for_postgres(database_url, load.accepted)
+        await wait_for_postgres(database_url, stack.ledger, load.accepted)
         assert len(load.accepted) == 600
 
 
@@ -54,7 +54,7 @@ async def test_a_worker_told_to_end_gives_back_what_it_cannot_finish(
         assert "orders released" in worker.log_text()
         stack.spawn("worker")
         # The leases of 60 s are longer than this wait: what was not given back would not be there.
-        await wait_for_postgres(database_url, load.accepted, timeout_s=40)
+        await wait_for_postgres(database_url, stack.ledger, load.accepted, timeout_s=40)
 
 
 @pytest.mark.asyncio
@@ -81,10 +81,10 @@ async def test_a_paused_worker_that_lost_its_lease_changes_nothing(
         paused.pause()
         other = stack.spawn("worker")
         await load.post(100)
-        await wait_for_postgres(database_url, load.accepted)
+        await wait_for_postgres(database_url, stack.ledger, load.accepted)
         paused.resume()
         await load.post(50)
-        await wait_for_postgres(database_url, load.accepted)
+        await wait_for_postgres(database_url, stack.ledger, load.accepted)
         assert other.process is not None
         assert paused.process is not None
         assert (other.process.poll(), paused.process.poll()) == (None, None)
@@ -104,5 +104,5 @@ async def test_many_orders_at_once_end_with_lawful_histories_and_no_order_runs_t
         api, _, _ = stack.spawn("api"), stack.spawn("worker"), stack.spawn("worker")
         load = Load(api.url)
         await load.post(1000)
-        await wait_for_postgres(database_url, load.accepted)
+        await wait_for_postgres(database_url, stack.ledger, load.accepted)
         assert len(load.accepted) == 1000

@@ -31,5 +31,5 @@ async def test_every_order_accepted_around_a_kill_of_postgres_ends(tmp_path: Pat
             while httpx2.get(f"{api.url}/ready", trust_env=False, timeout=HANG_S).status_code != 200:
                 assert time.monotonic() < deadline
             await load.post(100)
-            await wait_for_postgres(url, load.accepted)
+            await wait_for_postgres(url, stack.ledger, load.accepted)
             assert len(load.accepted) > 350

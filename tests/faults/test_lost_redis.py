@@ -36,7 +36,7 @@ async def test_every_order_accepted_while_redis_is_killed_ends(tmp_path: Path, d
 
         await load.post(2000, interfere)
         assert not load.refusals
-        await wait_for_postgres(database_url, load.accepted)
+        await wait_for_postgres(database_url, stack.ledger, load.accepted)
         assert httpx2.get(f"{api.url}/ready", trust_env=False).json()["status"] == "ready"
 
 

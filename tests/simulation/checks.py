@@ -39,7 +39,7 @@ def _kept(world: Any, orders: Any) -> list[str]:
 
 
 def _executed_once(world: Any, orders: Any) -> list[str]:
-    swaps = Counter(landing.order_id for landing in world.chain.ledger.values() if landing.error is None)
+    swaps = Counter(it.memo for it in world.cluster.ledger.entries.values() if it.error is None)
     found = [f"I2: {order_id} executed {times} times" for order_id, times in swaps.items() if times > 1]
     for order_id, order in orders.items():
         outcomes = Counter(
@@ -54,7 +54,7 @@ def _executed_once(world: Any, orders: Any) -> list[str]:
 
 
 def _signed_before_sent(world: Any) -> list[str]:
-    return [f"I4: {signature} was sent before it was committed" for signature in world.chain.unsaved]
+    return [f"I4: {signature} was sent before it was committed" for signature in world.cluster.unsaved]
 
 
 def _lawful(orders: Any, events: dict[str, list[Any]]) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from order_engine.chain import client, network, node
+from order_engine.chain.client import SolanaChain
 from order_engine.domain.errors import ChainUnavailable, ReasonCode
 from order_engine.domain.events import OrderFailed, SwapConfirmed
 from order_engine.domain.money import BaseUnits
@@ -15,9 +17,8 @@ from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.engine import settlement
 from order_engine.engine.executor import Executor, Journal
 from order_engine.engine.settlement import Proof, Settlement, Sighting
-from order_engine.ports import Claim, ProvenOutcome, SignatureStatuses
+from order_engine.ports import Claim, Commitment, ProvenOutcome, SignatureStatuses, SwapResult
 from tests.simulation.planted import EVIDENCE, PLANTED, planted
-from tests.simulation.ports import SimChain
 
 __all__ = ["PLANTED"]
 
@@ -62,13 +63,14 @@ def status_first_and_expiry_second(patch: pytest.MonkeyPatch) -> None:
 @planted
 def expiry_by_the_newest_block(patch: pytest.MonkeyPatch) -> None:
     """Not finalized: a node that lags has not seen what landed in the last valid blocks."""
-    real = SimChain.finalized_point
+    real = SolanaChain.finalized_point
 
     async def newest(self: Any) -> Any:
         point = await real(self)
-        return msgspec.structs.replace(point, block_height=self.height(self.slot()))
+        info = await self._ask("getEpochInfo", [{"commitment": "processed"}], client._EpochInfo)
+        return msgspec.structs.replace(point, block_height=info.block_height)
 
-    patch.setattr(SimChain, "finalized_point", newest)
+    patch.setattr(SolanaChain, "finalized_point", newest)
 
 
 @planted
@@ -78,7 +80,7 @@ def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
     def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome | None:
         if sighting.status is not None:
             return AttemptOutcome.LANDED if sighting.status.error is None else AttemptOutcome.REVERTED
-        newest = sighting.finalized.block_height + SimChain.FINAL_AFTER
+        newest = sighting.finalized.block_height + network._FINALIZED_AFTER_SLOTS
         return AttemptOutcome.EXPIRED if newest > last_valid_block_height else None
 
     patch.setattr(settlement, "decide", decide)
@@ -97,14 +99,34 @@ def no_look_at_the_context_slot(patch: pytest.MonkeyPatch) -> None:
 @planted
 def no_history_search(patch: pytest.MonkeyPatch) -> None:
     """The status cache forgets; a worker that comes late finds nothing and believes it."""
-    real = SimChain.signature_statuses
 
     async def recent(self: Any, signatures: Sequence[str]) -> SignatureStatuses:
-        answer = await real(self, signatures)
-        kept = {it: at for it, at in answer.statuses.items() if at.slot > answer.context_slot - 60}
-        return SignatureStatuses(answer.context_slot, kept)
+        answer = await self._ask("getSignatureStatuses", [[*signatures]], client._StatusesAnswer)
+        found = {
+            it: client._status(value) for it, value in zip(signatures, answer.value, strict=True) if value is not None
+        }
+        return SignatureStatuses(answer.context.slot, found)
 
-    patch.setattr(SimChain, "signature_statuses", recent)
+    patch.setattr(node, "_CACHED_SLOTS", 60)
+    patch.setattr(SolanaChain, "signature_statuses", recent)
+
+
+@planted
+def a_processed_block_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """Its fork may lose, and then the swap never happened."""
+    real_decide, real_result = settlement.decide, SolanaChain.swap_result
+
+    def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome | None:
+        if sighting.status is not None:
+            sure = msgspec.structs.replace(sighting.status, commitment=Commitment.CONFIRMED)
+            sighting = msgspec.structs.replace(sighting, status=sure)
+        return real_decide(sighting, last_valid_block_height)
+
+    async def swap_result(self: Any, signature: str, token_out: Any) -> Any:
+        return await real_result(self, signature, token_out) or SwapResult(1, None)
+
+    patch.setattr(settlement, "decide", decide)
+    patch.setattr(SolanaChain, "swap_result", swap_result)
 
 
 @planted
@@ -128,12 +150,12 @@ def an_error_on_send_is_a_failure(patch: pytest.MonkeyPatch) -> None:
     """thirdweb engine: "already processed" and a lost reply end the order."""
     real = Settlement.prove
 
-    async def prove(self: Any, order_id: Any, attempt: Attempt) -> Proof:
+    async def prove(self: Any, attempt: Attempt, token_out: Any) -> Proof:
         try:
             await self._chain.send(attempt.raw)
         except ChainUnavailable:
-            return Proof(ProvenOutcome(attempt.attempt, AttemptOutcome.EXPIRED, EVIDENCE), None)
-        return await real(self, order_id, attempt)
+            return Proof(ProvenOutcome(attempt.attempt, AttemptOutcome.EXPIRED, EVIDENCE), None, None)
+        return await real(self, attempt, token_out)
 
     patch.setattr(Settlement, "prove", prove)
 
@@ -156,12 +178,12 @@ def found_is_executed(patch: pytest.MonkeyPatch) -> None:
     """A transaction that landed with an error is counted as a swap."""
     real = Settlement.prove
 
-    async def prove(self: Any, order_id: Any, attempt: Attempt) -> Proof:
-        proof = await real(self, order_id, attempt)
-        if proof.outcome.outcome is not AttemptOutcome.REVERTED or proof.status is None:
+    async def prove(self: Any, attempt: Attempt, token_out: Any) -> Proof:
+        proof = await real(self, attempt, token_out)
+        if proof.outcome.outcome is not AttemptOutcome.REVERTED:
             return proof
-        status = msgspec.structs.replace(proof.status, error=None, amount_out=1)
-        return Proof(ProvenOutcome(attempt.attempt, AttemptOutcome.LANDED, EVIDENCE), status)
+        landed = ProvenOutcome(attempt.attempt, AttemptOutcome.LANDED, EVIDENCE)
+        return Proof(landed, proof.slot, SwapResult(1, None))
 
     patch.setattr(Settlement, "prove", prove)
 

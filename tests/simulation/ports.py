@@ -1,6 +1,7 @@
-"""The world's roles, simulated: a database that fails around commits, a lossy bus, a lying chain."""
+"""The world's roles, simulated: a database that fails around commits, a lossy bus, a chain that lies."""
 
 import asyncio
+import base64
 import random
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -8,8 +9,17 @@ from contextvars import Context
 from typing import Any
 
 import msgspec
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.message import MessageV0, to_bytes_versioned
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
 
 from order_engine.bus.fanout import Fanout
+from order_engine.chain.client import PaperWallet
+from order_engine.chain.faults import ChainFaults
+from order_engine.chain.network import Execution, LedgerEntry, PaperNetwork
+from order_engine.chain.node import NoReply, PaperNode, TooManyRequests
 from order_engine.domain.errors import (
     ChainUnavailable,
     NoRoute,
@@ -21,20 +31,14 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.money import BaseUnits, Bps
 from order_engine.domain.order import EpochMs, Order, OrderId, SwapRequest
 from order_engine.domain.routing import Quote
-from order_engine.ports import (
-    SLIPPAGE_ERROR,
-    Blockhash,
-    FinalizedPoint,
-    SignatureStatus,
-    SignatureStatuses,
-    SignedTransaction,
-    Subscription,
-    UnsignedTransaction,
-)
+from order_engine.domain.tokens import TokenRegistry
+from order_engine.ports import SLIPPAGE_ERROR, Subscription, UnsignedTransaction
 from order_engine.store.sql import SQLITE, load_migrations
-from order_engine.store.sqlite import run_job
+from order_engine.store.sqlite_thread import run_job
 from tests.simulation.loop import VirtualLoop
 
+WALLET = PaperWallet(0)
+USDC = TokenRegistry().resolve("USDC", "")
 EPOCH_MS = 1_800_000_000_000
 MIGRATIONS = "\n".join(migration.statements for migration in load_migrations(SQLITE))
 
@@ -42,13 +46,30 @@ MIGRATIONS = "\n".join(migration.statements for migration in load_migrations(SQL
 class Faults(msgspec.Struct):
     """How likely what goes wrong is, drawn from the seed for each history; all zero heals the world."""
 
-    database: float = 0.0
-    chain: float = 0.0
-    bus: float = 0.0
-    venue: float = 0.0
+    database: float
+    chain: float
+    bus: float
+    venue: float
+    cluster: ChainFaults = msgspec.field(default_factory=ChainFaults)
+
+    def __post_init__(self) -> None:
+        half, quarter = self.chain / 2, self.chain / 4
+        self.cluster = ChainFaults(
+            drop=half,
+            late=half,
+            duplicate=self.chain,
+            fork=half,
+            lag=self.chain,
+            lost_reply=quarter,
+            timeout=quarter,
+            error=quarter,
+            rate_limit=quarter,
+        )
 
     def heal(self) -> None:
         self.database = self.chain = self.bus = self.venue = 0.0
+        for name in self.cluster.__struct_fields__:
+            setattr(self.cluster, name, 0.0)
 
 
 class SimClock:
@@ -176,109 +197,91 @@ class SimVenue:
             raise VenueFailed("simulated")
         if self.price(order.request.amount_in) < (order.min_amount_out or 0):
             raise SlippageExceeded("simulated")
-        message = f"{order.order_id} {order.attempt} {order.min_amount_out} {self._random.random()}"
-        return UnsignedTransaction(message.encode(), ("swap",))
+        instruction = f"{order.order_id} {order.attempt} {order.min_amount_out} {self._random.random()}".encode()
+        accounts = [AccountMeta(WALLET.public_key, is_signer=True, is_writable=True)]
+        swap = Instruction(Pubkey.default(), instruction, accounts)
+        message = MessageV0.try_compile(WALLET.public_key, [swap], [], Hash.default())
+        return UnsignedTransaction(to_bytes_versioned(message), ("swap",))
 
 
-class Landing(msgspec.Struct):
-    """What the chain's ledger keeps of a transaction that landed."""
+class SimLedger:
+    """The chain's ledger in memory: the witness."""
 
-    order_id: str
-    slot: int
-    error: str | None
-    amount_out: int
-
-
-class SimChain:
-    """A chain with expiry, finality and several views, some of which lag; its ledger is the witness."""
-
-    SLOT_S = 0.4
-    VALID_BLOCKS = 150
-    FINAL_AFTER = 32
-    CACHE_SLOTS = 300
-
-    def __init__(self, loop: VirtualLoop, rng: random.Random, faults: Faults, committed: Callable[[str], bool]) -> None:
-        self._loop = loop
+    def __init__(self, rng: random.Random) -> None:
         self._random = rng
+        self.entries: dict[str, LedgerEntry] = {}
+
+    async def genesis_ms(self, now_ms: int) -> int:
+        return now_ms
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> None:
+        await asyncio.sleep(self._random.expovariate(200.0))
+        for entry in entries:
+            self.entries.setdefault(entry.signature, entry)
+
+    async def find(self, signatures: Sequence[str]) -> list[LedgerEntry]:
+        await asyncio.sleep(self._random.expovariate(500.0))
+        return [self.entries[it] for it in signatures if it in self.entries]
+
+    async def close(self) -> None:
+        """It outlives everybody."""
+
+
+class SimCluster:
+    """The production paper chain, reached over a slow wire; hosts are told what it answers, or nothing."""
+
+    TIMEOUT_S = 2.0
+
+    def __init__(self, loop: VirtualLoop, seed: int, faults: Faults, committed: Callable[[str], bool]) -> None:
+        self._loop = loop
+        self._random = random.Random(f"{seed}:wire")
         self._faults = faults
         self._committed = committed
-        self._number = 0
-        self.ledger: dict[str, Landing] = {}
-        self._doomed: set[str] = set()
-        self._not_before: dict[str, float] = {}
-        self._views: dict[str, tuple[float, int]] = {}
+        self.ledger = SimLedger(random.Random(f"{seed}:ledger"))
+        self.network = PaperNetwork(self.ledger, self._execute, SimClock(loop), 1.0, seed, faults.cluster)
+        self.node = PaperNode(self.network, faults.cluster, seed)
         self.unsaved: list[str] = []
 
-    def slot(self) -> int:
-        return 1000 + int(self._loop.time() / self.SLOT_S)
-
-    @staticmethod
-    def height(slot: int) -> int:
-        return slot - slot // 20
-
-    async def latest_blockhash(self) -> Blockhash:
-        await self._travel()
-        return Blockhash("hash", self.height(self.slot()) + self.VALID_BLOCKS)
-
-    def sign(self, transaction: UnsignedTransaction, blockhash: Blockhash) -> SignedTransaction:
-        self._number += 1
-        signature = f"sig{self._number}"
-        # Most land soon; some never do, and some wait in the leaders' queues until they nearly expire.
-        draw = self._random.random()
-        if draw < self._faults.chain / 2:
-            self._doomed.add(signature)
-        elif draw < self._faults.chain:
-            self._not_before[signature] = self._loop.time() + self._random.uniform(45.0, 70.0)
-        raw = f"{signature} {blockhash.last_valid_block_height} {transaction.message.decode()}".encode()
-        return SignedTransaction(signature, raw, blockhash.last_valid_block_height)
-
-    async def send(self, raw: bytes) -> None:
-        signature, last_valid, order_id, *_ = raw.decode().split()
-        if not self._committed(signature):
-            self.unsaved.append(signature)
+    async def post(self, body: bytes) -> bytes:
+        """A Transport: what a host asks is answered in the world, whatever becomes of the host."""
+        self._check_sent(body)
         await asyncio.sleep(self._random.expovariate(50.0))
-        if signature not in self._doomed and self._random.random() >= self._faults.chain:
-            delay = max(self._random.uniform(0.4, 3.0), self._not_before.get(signature, 0.0) - self._loop.time())
-            minimum = int(raw.decode().split()[4])
-            self._loop.call_later(delay, self._land, signature, order_id, int(last_valid), minimum, context=Context())
-        if self._random.random() < self._faults.chain:
-            raise ChainUnavailable("simulated: the reply was lost")
+        answering = self._loop.create_task(self.node.answer(body), context=Context())
+        answering.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            return await asyncio.shield(answering)
+        except TooManyRequests as error:
+            raise ChainUnavailable("simulated: 429") from error
+        except NoReply as error:
+            await asyncio.sleep(self.TIMEOUT_S)
+            raise ChainUnavailable("simulated: timeout") from error
 
-    def _land(self, signature: str, order_id: str, last_valid: int, minimum: int) -> None:
-        slot = self.slot()
-        if signature in self.ledger or self.height(slot) > last_valid:
-            return
+    async def close(self) -> None:
+        """The chain goes on without us."""
+
+    def _check_sent(self, body: bytes) -> None:
+        requests = msgspec.json.decode(body)
+        for request in requests if isinstance(requests, list) else [requests]:
+            if request["method"] == "sendTransaction":
+                raw = base64.b64decode(request["params"][0])
+                signature = str(VersionedTransaction.from_bytes(raw).signatures[0])
+                if not self._committed(signature):
+                    self.unsaved.append(signature)
+
+    def _execute(self, instruction: bytes, _at_ms: EpochMs) -> Execution:
+        order_id, attempt, minimum, _ = instruction.decode().split()
         reverts = self._random.random() < self._faults.venue / 4
-        error = (SLIPPAGE_ERROR if self._random.random() < 0.7 else "custom program error") if reverts else None
-        self.ledger[signature] = Landing(order_id, slot, error, minimum)
-
-    async def finalized_point(self) -> FinalizedPoint:
-        await self._travel()
-        slot = self._seen_slot("height") - self.FINAL_AFTER
-        return FinalizedPoint(self.height(slot), slot)
-
-    async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
-        await self._travel()
-        seen = self._seen_slot("status")
-        found = {it: self.ledger[it] for it in signatures if it in self.ledger and self.ledger[it].slot <= seen}
-        return SignatureStatuses(
-            seen,
-            {it: SignatureStatus(at.slot, at.error, None if at.error else at.amount_out) for it, at in found.items()},
+        error = (SLIPPAGE_ERROR if self._random.random() < 0.7 else "PoolIsEmpty") if reverts else None
+        return Execution(
+            memo=order_id,
+            attempt=int(attempt),
+            venue="simulated",
+            token_in="SOL",
+            token_out="USDC",
+            token_out_mint=USDC.mint,
+            token_out_decimals=USDC.decimals,
+            amount_in=1,
+            min_amount_out=int(minimum),
+            amount_out=None if reverts else int(minimum),
+            error=error,
         )
-
-    def _seen_slot(self, question: str) -> int:
-        """The answering node may be behind, and the balancer keeps each kind of question at one node for a while."""
-        until, lag = self._views.get(question, (-1.0, 0))
-        if self._loop.time() >= until:
-            lag = self._random.randrange(250) if self._random.random() < self._faults.chain else 0
-            self._views[question] = (self._loop.time() + self._random.expovariate(1 / 20.0), lag)
-        return self.slot() - (lag if self._faults.chain else 0)
-
-    async def _travel(self) -> None:
-        await asyncio.sleep(self._random.expovariate(50.0))
-        draw = self._random.random()
-        if draw < self._faults.chain / 2:
-            raise ChainUnavailable("simulated: 429")
-        if draw < self._faults.chain:
-            await asyncio.sleep(2.0)
-            raise ChainUnavailable("simulated: timeout")

@@ -3,12 +3,13 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any
 
 import msgspec
 import structlog
 
+from order_engine.chain.client import SolanaChain
 from order_engine.domain.errors import CancelTooLate, OrderEngineError, RateLimited
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
@@ -25,7 +26,7 @@ from order_engine.ports import RateVerdict
 from order_engine.store.sqlite import SqliteStore
 from tests.simulation.checks import violations_of
 from tests.simulation.loop import Stuck, VirtualLoop, host_of
-from tests.simulation.ports import Faults, SimBus, SimChain, SimClock, SimDatabase, SimVenue
+from tests.simulation.ports import WALLET, Faults, SimBus, SimClock, SimCluster, SimDatabase, SimVenue
 
 LEASE_MS = 6_000
 STORMS_S = ((10.0, 60.0), (10.0, 60.0), (100.0, 200.0))
@@ -69,7 +70,7 @@ class World:
         self.random = random.Random(f"{seed}:world")
         self.faults = Faults(*(self.random.choice((0.0, 0.05, 0.2, 0.4)) for _ in range(4)))
         self.database = SimDatabase(self.loop, random.Random(f"{seed}:database"), self.faults)
-        self.chain = SimChain(self.loop, random.Random(f"{seed}:chain"), self.faults, self._is_committed)
+        self.cluster = SimCluster(self.loop, seed, self.faults, self._is_committed)
         self.trace: list[str] = []
         self.clients: list[Client] = []
         self._number = 0
@@ -103,14 +104,15 @@ class World:
         self.loop.kill(host.name)
 
     def _worker(self, host: Host) -> Worker:
-        settlement = Settlement(self.chain, host.clock, poll_s=1.0, resend_s=4.0)
+        chain = SolanaChain(self.cluster, WALLET, host.clock)
+        settlement = Settlement(chain, host.clock, poll_s=1.0, resend_s=4.0)
         venues = {
             name: SimVenue(name, random.Random(f"{self.seed}:{name}:{host.name}"), self.faults, self.loop)
             for name in ("raydium", "meteora")
         }
         policy = ExecutionPolicy(RetryPolicy(backoff_ms=500), quote_timeout_s=1.0, max_claims=5)
         jitter = random.Random(f"{self.seed}:jitter:{host.name}").random
-        executor = Executor(venues, self.chain, host.store, host.store, settlement, host.clock, jitter, policy)
+        executor = Executor(venues, chain, host.store, host.store, settlement, host.clock, jitter, policy)
         limits = WorkerPolicy(concurrency=3, lease_ms=LEASE_MS, sweep_ms=2_000, max_per_min=0, grace_s=5.0)
         return Worker(host.name, host.store, self.bus, NoLimit(), host.clock, executor.run, limits)
 
@@ -133,6 +135,7 @@ class World:
 
     async def _live(self) -> list[str]:
         self.bus = SimBus(self.loop, random.Random(f"{self.seed}:bus"), self.faults)
+        await self.loop.create_task(self.cluster.network.start(), context=Context())
         self.api = self.start_host("api")
         self.workers = [self.start_host(f"worker{number}") for number in (1, 2)]
         registry = TokenRegistry()

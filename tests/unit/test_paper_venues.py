@@ -24,6 +24,7 @@ from order_engine.venues.paper import (
     PaperVenue,
     PoolTerms,
 )
+from tests.unit.chains import WALLET, instruction_in
 from tests.unit.samples import BONK, QUICK, SOL, START_MS, USDC, WSOL, ManualClock, S, order_in
 
 MARKET = PaperMarket(1, REFERENCE_PRICES_USD)
@@ -64,7 +65,7 @@ def order_for(request: SwapRequest, min_amount_out: int) -> Order:
 def venue_on(
     clock: ManualClock, *, name: str = "raydium", fail_rate: float = 0, seed: int = 1, market: PaperMarket = MARKET
 ) -> PaperVenue:
-    return PaperVenue(name, market, clock, PaperFaults(fail_rate, 0), seed)
+    return PaperVenue(name, market, clock, PaperFaults(fail_rate, 0), seed, WALLET.public_key)
 
 
 # --- prices --------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ async def test_what_was_built_swaps_what_was_quoted() -> None:
     quote = await venue_on(clock).quote(request)
     order = order_for(request, quote.amount_out)
     transaction = await venue_on(clock).build(order)
-    done = MARKET.execute(transaction.message, clock.now_ms())
+    done = MARKET.execute(instruction_in(transaction.message), clock.now_ms())
     assert (done.amount_out, done.error) == (quote.amount_out, None)
     assert (done.swap.memo, done.swap.attempt, done.swap.venue) == (order.order_id, order.attempt, "raydium")
     assert (done.swap.amount_in, done.swap.min_amount_out) == (10**9, quote.amount_out)
@@ -236,7 +237,7 @@ async def test_less_than_the_minimum_out_is_refused_by_the_program_too() -> None
     clock = ManualClock(now)
     minimum = (await venue_on(clock).quote(request)).amount_out
     transaction = await venue_on(clock).build(order_for(request, minimum))
-    done = MARKET.execute(transaction.message, later)
+    done = MARKET.execute(instruction_in(transaction.message), later)
     assert (done.amount_out, done.error) == (None, SLIPPAGE_ERROR)
 
 

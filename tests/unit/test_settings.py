@@ -4,9 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from order_engine.settings import PostgresTarget, Settings, SettingsError, load_settings
+from order_engine.settings import (
+    SLOWEST_PAPER_QUOTE_MS,
+    PostgresTarget,
+    Settings,
+    SettingsError,
+    load_client_settings,
+    load_settings,
+)
+from order_engine.venues import paper
 
 REDIS = {"REDIS_URL": "redis://cache:6379/0"}
+CHAIN = {"CHAIN_URL": "http://chain:8899"}
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +40,7 @@ def load(monkeypatch: pytest.MonkeyPatch):
 def refusal(load):
     def refusal_of(**environment: str) -> str:
         with pytest.raises(SettingsError) as caught:
-            load(**environment)
+            load(**environment).require_services()
         return str(caught.value)
 
     return refusal_of
@@ -108,6 +117,8 @@ def test_a_bad_value_gives_a_sentence_with_name_value_and_what_is_allowed(
         ("DATABASE_URL", "/var/lib/orders.db", "sqlite:///"),
         ("REDIS_URL", "cache:6379", "redis://"),
         ("REDIS_URL", "http://cache", "redis://"),
+        ("CHAIN_URL", "chain:8899", "http://"),
+        ("CHAIN_URL", "http://", "http://"),
     ],
 )
 def test_a_bad_url_gives_a_sentence_with_its_name_and_what_is_allowed(
@@ -124,6 +135,9 @@ def test_a_bad_url_gives_a_sentence_with_its_name_and_what_is_allowed(
         ("DATABASE_URL", "mysql://engine:s3cret@host/orders"),
         ("DATABASE_URL", "postgres://engine:s3cret@host/orders"),
         ("DATABASE_URL", "postgres://engine:s3cret@[host/orders"),
+        ("DATABASE_URL", "postgres://engine:5432/s3cret@host:5432/orders"),
+        ("DATABASE_URL", "postgres://engine:/s3cret@host:port/orders"),
+        ("ENGINE_URL", "https://engine:s3cret@host:port"),
         ("DATABASE_URL", "postgres://engine:s3cret\u2100@host/orders"),
         ("REDIS_URL", "http://:s3cret@host"),
         ("REDIS_URL", "s3cret"),
@@ -134,6 +148,37 @@ def test_no_sentence_tells_a_password(refusal, name: str, value: str) -> None:
     sentence = refusal(**{name: value})
     assert name in sentence
     assert "s3cret" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgres://host:port/orders"),
+        ("DATABASE_URL", "postgres://host:65536/orders"),
+        ("DATABASE_URL", "postgres://one:5432,two:port/orders"),
+        ("DATABASE_URL", "postgres://[::1]:port/orders"),
+        ("REDIS_URL", "redis://host:port/0"),
+        ("ENGINE_URL", "http://host:port"),
+    ],
+)
+def test_a_port_in_a_url_is_a_number(refusal, name: str, value: str) -> None:
+    assert refusal(**{name: value, **({} if name == "REDIS_URL" else REDIS)}).startswith(
+        f"{name} cannot be used: its port must be a number from 0 to 65535."
+    )
+
+
+def test_a_url_may_name_several_hosts_and_a_host_may_be_an_address(load) -> None:
+    for url in ("postgres://one:5432,two/orders", "postgres://u:p@[::1]:5433/orders"):
+        assert load(DATABASE_URL=url, **REDIS).postgres == PostgresTarget(url, None)
+
+
+def test_paper_quotes_that_come_too_late_are_refused(load, refusal) -> None:
+    assert paper._QUOTE_DELAY_S[1] * 1000 == SLOWEST_PAPER_QUOTE_MS
+    most = 2_000 // SLOWEST_PAPER_QUOTE_MS
+    assert load(MOCK_DELAY_SCALE=str(most - 1)).mock_delay_scale == most - 1
+    sentence = refusal(MOCK_DELAY_SCALE=str(most + 1))
+    assert all(name in sentence for name in (f"MOCK_DELAY_SCALE={most + 1}", "QUOTE_TIMEOUT_MS=2000"))
+    assert load(MOCK_DELAY_SCALE="100", QUOTE_TIMEOUT_MS="60000").mock_delay_scale == 100
 
 
 def test_everything_that_is_wrong_is_told_at_once(refusal) -> None:
@@ -158,7 +203,7 @@ def test_an_empty_variable_is_no_variable(load) -> None:
 def test_postgres_needs_redis(load, refusal, scheme: str) -> None:
     url = f"{scheme}://engine:s3cret@host/orders"
     assert refusal(DATABASE_URL=url) == "DATABASE_URL names PostgreSQL, so REDIS_URL (or REDIS_HOST) must be set too."
-    assert load(DATABASE_URL=url, **REDIS).postgres == PostgresTarget(url, None)
+    assert load(DATABASE_URL=url, **REDIS, **CHAIN).postgres == PostgresTarget(url, None)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +219,7 @@ def test_postgres_needs_redis(load, refusal, scheme: str) -> None:
 )
 def test_what_is_prisma_s_is_taken_out_of_the_url(load, query: str, kept: str, schema: str | None) -> None:
     url = "postgres://engine:p%40ss@host:5433/orders"
-    assert load(DATABASE_URL=url + query, **REDIS).postgres == PostgresTarget(url + kept, schema)
+    assert load(DATABASE_URL=url + query, **REDIS, **CHAIN).postgres == PostgresTarget(url + kept, schema)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +243,18 @@ def test_without_a_url_the_files_are_in_the_data_directory(load) -> None:
     assert load(DATA_DIR="/srv/engine").sqlite_path == Path("/srv/engine/order-engine.sqlite3")
 
 
+def test_postgres_needs_a_chain_of_its_own(load, refusal) -> None:
+    url = "postgres://host/orders"
+    assert "CHAIN_URL must be set too" in refusal(DATABASE_URL=url, **REDIS)
+    assert "order-engine chain" in refusal(DATABASE_URL=url, **REDIS)
+    assert load(DATABASE_URL=url, **REDIS, **CHAIN).chain_url == "http://chain:8899"
+
+
+@pytest.mark.parametrize("faults", ["drop=2", "flood=0.1", "drop"])
+def test_faults_that_the_chain_does_not_have_are_refused(refusal, faults: str) -> None:
+    assert f"CHAIN_FAULTS='{faults}' cannot be used: " in refusal(CHAIN_FAULTS=faults)
+
+
 # --- redis ---------------------------------------------------------------------------------------
 
 
@@ -217,7 +274,7 @@ def test_redis_is_named_by_url_or_by_host_and_port(load, environment: dict[str, 
 
 
 def test_a_redis_host_is_enough_for_postgres(load) -> None:
-    assert load(DATABASE_URL="postgres://host/orders", REDIS_HOST="cache").redis == "redis://cache:6379/0"
+    assert load(DATABASE_URL="postgres://host/orders", REDIS_HOST="cache", **CHAIN).redis == "redis://cache:6379/0"
 
 
 # --- .env ----------------------------------------------------------------------------------------
@@ -245,3 +302,38 @@ def test_a_bad_value_in_the_file_is_refused_like_any(refusal, tmp_path: Path) ->
 
 def test_an_unknown_variable_of_the_environment_is_somebody_else_s(load) -> None:
     assert load(PROT="4000").port == 3000
+
+
+def test_what_is_for_docker_compose_or_for_the_command_line_may_stand_in_the_file(load, tmp_path: Path) -> None:
+    lines = ("COMPOSE_PROJECT_NAME=orders", "COMPOSE_FILE=a.yml", "ENGINE_URL=http://engine:3000", "ENGINE_API_KEY=k3y")
+    (tmp_path / ".env").write_text("\n".join(lines))
+    assert load().port == 3000
+    client = load_client_settings()
+    assert (client.engine_url, client.engine_api_key.get_secret_value()) == ("http://engine:3000", "k3y")
+
+
+def test_the_command_line_minds_no_setting_but_its_own(load, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=abc\n")
+    assert load_client_settings().engine_url == "http://127.0.0.1:3000"
+
+
+@pytest.mark.parametrize("url", ["engine:3000", "ftp://engine", "http://", "nonsense"])
+def test_an_engine_url_is_http(refusal, url: str) -> None:
+    assert refusal(ENGINE_URL=url).startswith("ENGINE_URL cannot be used: must be http:// or https:// and a host")
+
+
+@pytest.mark.parametrize("line", ["HOST='127.0.0.1", 'HOST="127.0.0.1', "=3000"])
+def test_a_line_of_the_file_that_cannot_be_read_is_refused(refusal, tmp_path: Path, line: str) -> None:
+    (tmp_path / ".env").write_text(f"PORT=4000\n{line}\n")
+    assert refusal() == ".env cannot be used: line 2 is not NAME=value; a quote that is opened must be closed."
+
+
+def test_a_file_that_cannot_be_read_is_refused(refusal, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"HOST=h\xf6st\n")
+    assert refusal() == ".env cannot be used: it is not UTF-8 text."
+    (tmp_path / ".env").write_text("HOST=host\n")
+    (tmp_path / ".env").chmod(0)
+    try:
+        (tmp_path / ".env").read_text()
+    except PermissionError:
+        assert refusal() == ".env cannot be used: Permission denied."

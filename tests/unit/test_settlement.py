@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,9 +12,17 @@ from hypothesis import strategies as st
 
 from order_engine.domain.errors import ChainUnavailable
 from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs
-from order_engine.engine.settlement import MOST_SIGNATURES_IN_A_CALL, Proof, Settlement, Sighting, decide
-from order_engine.ports import FinalizedPoint, SignatureStatus, SignatureStatuses
-from tests.unit.samples import QUICK, START_MS, ManualClock, order_id_of
+from order_engine.domain.tokens import Token
+from order_engine.engine.settlement import Proof, Settlement, Sighting, decide
+from order_engine.ports import (
+    MOST_SIGNATURES_IN_A_CALL,
+    Commitment,
+    FinalizedPoint,
+    SignatureStatus,
+    SignatureStatuses,
+    SwapResult,
+)
+from tests.unit.samples import QUICK, START_MS, USDC, ManualClock
 
 SLOT_MS = 400
 FINALIZED_BEHIND = 32
@@ -85,35 +94,49 @@ class ScriptedChain:
         seen_slot = self.slot - (FINALIZED_BEHIND + 150 if self._trouble == "lagging node" else 0)
         statuses = {}
         if self.landed_slot is not None and self.landed_slot <= seen_slot:
-            amount_out = 7 if self._error is None else None
-            statuses = dict.fromkeys(signatures, SignatureStatus(self.landed_slot, self._error, amount_out))
+            age = seen_slot - self.landed_slot
+            commitment = Commitment.PROCESSED if age < 2 else Commitment.CONFIRMED
+            statuses = dict.fromkeys(signatures, SignatureStatus(self.landed_slot, commitment, self._error))
         return SignatureStatuses(seen_slot, statuses)
+
+    async def swap_result(self, _signature: str, _token_out: Token) -> SwapResult | None:
+        self.calls.append("result")
+        self._trouble = next(self._troubles, "none")
+        if self._trouble in ("no status", "no height"):
+            raise ChainUnavailable("429")
+        if self._trouble == "lagging node":
+            return None
+        return SwapResult(7 if self._error is None else None, self._error)
 
 
 async def prove(chain: ScriptedChain, clock: ManualClock, resend_s: float = 2.0) -> Proof:
     async with asyncio.timeout(5):
-        return await Settlement(chain, clock, 0, resend_s).prove(order_id_of(1), attempt_of())
+        return await Settlement(chain, clock, 0, resend_s).prove(attempt_of(), USDC)
 
 
 # --- the decision --------------------------------------------------------------------------------
 
-STATUSES = {None: None, "executed": SignatureStatus(900, None, 7), "error": SignatureStatus(900, "custom 6001", None)}
+STATUSES = {
+    None: None,
+    **{
+        (error, commitment): SignatureStatus(900, commitment, error)
+        for error in (None, "custom 6001")
+        for commitment in Commitment
+    },
+}
 # With an answer as of the finalized slot or later. Everything else proves nothing.
+SURE = (Commitment.CONFIRMED, Commitment.FINALIZED)
 PROVES = {
-    ("executed", -1): LANDED,
-    ("executed", 0): LANDED,
-    ("executed", 1): LANDED,
-    ("error", -1): REVERTED,
-    ("error", 0): REVERTED,
-    ("error", 1): REVERTED,
     (None, 1): EXPIRED,
+    **{((None, sure), height): LANDED for sure in SURE for height in (-1, 0, 1)},
+    **{(("custom 6001", sure), height): REVERTED for sure in SURE for height in (-1, 0, 1)},
 }
 
 
 @pytest.mark.parametrize(
     ("context", "found", "height"), [*itertools.product((-1_000, -1, 0, 1, 1_000), STATUSES, (-1, 0, 1))]
 )
-def test_a_sighting_proves_what_the_table_says(context: int, found: str | None, height: int) -> None:
+def test_a_sighting_proves_what_the_table_says(context: int, found: Any, height: int) -> None:
     sighting = Sighting(FinalizedPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found])
     expected = PROVES.get((found, height)) if context >= 0 else None
     assert decide(sighting, LAST_VALID) is expected
@@ -140,17 +163,19 @@ def test_whatever_the_rpc_does_the_outcome_is_the_truth(
     proof = asyncio.run(prove(chain, clock))
     outcome = proof.outcome.outcome
     if chain.landed_slot is None:
-        assert (outcome, proof.status) == (EXPIRED, None)
+        assert (outcome, proof.slot, proof.result) == (EXPIRED, None, None)
         chain.heal()
         asyncio.run(chain.send(RAW))  # A proof of expiry is one for good.
         assert chain.landed_slot is None
     else:
         assert outcome is (LANDED if error is None else REVERTED)
-        assert proof.status == SignatureStatus(chain.landed_slot, error, 7 if error is None else None)
+        assert proof.slot == chain.landed_slot
+        assert proof.result == SwapResult(7 if error is None else None, error)
     assert {raw for _, raw in chain.sent} == {RAW}
     evidence = msgspec.json.decode(proof.outcome.evidence)
     assert evidence["contextSlot"] >= evidence["finalizedSlot"]
-    assert ("slot" in evidence) == (proof.status is not None)
+    assert ("slot" in evidence) == (proof.result is not None)
+    assert evidence.get("commitment") != "processed"
 
 
 @pytest.mark.asyncio
@@ -158,7 +183,7 @@ def test_whatever_the_rpc_does_the_outcome_is_the_truth(
 async def test_an_outage_of_any_length_is_no_outcome(trouble: str) -> None:
     clock = ManualClock()
     chain = ScriptedChain(clock, itertools.repeat(trouble), None, None)
-    proving = asyncio.create_task(Settlement(chain, clock, 0, 2).prove(order_id_of(1), attempt_of()))
+    proving = asyncio.create_task(Settlement(chain, clock, 0, 2).prove(attempt_of(), USDC))
     async with asyncio.timeout(5):
         while chain.calls.count("finalized") < 300:
             await asyncio.sleep(0)
@@ -204,7 +229,7 @@ async def test_the_height_is_read_before_the_status() -> None:
     clock = ManualClock()
     chain = ScriptedChain(clock, [], 10, None)
     await prove(chain, clock)
-    looks = [call for call in chain.calls if call != "send"]
+    looks = [call for call in chain.calls if call not in ("send", "result")]
     assert looks == ["finalized", "statuses"] * (len(looks) // 2)
 
 
@@ -216,19 +241,21 @@ async def test_all_that_are_in_flight_share_their_looks() -> None:
     count = MOST_SIGNATURES_IN_A_CALL + 44
     async with asyncio.timeout(5):
         proofs = await asyncio.gather(
-            *(settlement.prove(order_id_of(it), attempt_of(f"signature {it}", b"%d" % it)) for it in range(count))
+            *(settlement.prove(attempt_of(f"signature {it}", b"%d" % it), USDC) for it in range(count))
         )
     assert {proof.outcome.outcome for proof in proofs} == {LANDED}
     assert sorted(raw for _, raw in chain.sent) == sorted(b"%d" % it for it in range(count))
     assert max(len(looked) for looked in chain.looked_up) == MOST_SIGNATURES_IN_A_CALL
-    assert len(chain.looked_up) <= 8
+    assert len(chain.looked_up) <= 12
+    # One height serves them all.
+    assert chain.calls.count("finalized") <= len(chain.looked_up) // 2
 
 
 @pytest.mark.asyncio
 async def test_whoever_stops_waiting_leaves_the_others_their_proof() -> None:
     clock = ManualClock()
     settlement = Settlement(ScriptedChain(clock, ["none"] * 5, 10, None), clock, 0, 2)
-    proving = [asyncio.create_task(settlement.prove(order_id_of(it), attempt_of(f"signature {it}"))) for it in range(3)]
+    proving = [asyncio.create_task(settlement.prove(attempt_of(f"signature {it}"), USDC)) for it in range(3)]
     await asyncio.sleep(0)
     proving[0].cancel()
     async with asyncio.timeout(5):

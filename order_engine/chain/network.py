@@ -1,0 +1,309 @@
+"""The paper network: slots, blocks, forks, expiry, and what became of every transaction.
+
+The chain as it is, before anybody is asked about it; `node.py` is how it is seen. Times follow
+Solana's: a slot takes 400 ms, some slots have no block (so a block height is not a slot), a
+blockhash is good for 150 blocks, and a block is finalized 32 slots later.
+"""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+from solders.hash import Hash
+from solders.transaction import VersionedTransaction
+
+from order_engine.chain.faults import ChainFaults
+from order_engine.domain.order import EpochMs
+from order_engine.engine.batch import Batcher
+from order_engine.ports import Clock, Commitment
+
+SLOT_MS: Final = 400
+FIRST_SLOT: Final = 1_000
+VALID_BLOCKS: Final = 150
+_SLOTS_A_ROUND: Final = 20  # One slot of each round has no block: the height falls behind the slot.
+_CONFIRMED_AFTER_SLOTS: Final = 2
+_FINALIZED_AFTER_SLOTS: Final = 32
+# At a delay scale of 1: until a leader takes a transaction, and from there until it is confirmed.
+_LANDS_AFTER_S: Final = (1.2, 2.2)
+_CONFIRMED_AFTER_S: Final = 0.8
+_FORK_LASTS_SLOTS: Final = (1, 8)
+_LATE_SLOTS: Final = 12  # How close to its last valid block a late transaction lands.
+_MOST_FORKS_KEPT: Final = 10_000
+_MOST_IN_A_BATCH: Final = 512
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """What the program did with a swap: `amount_out` base units, or the error of its refusal.
+
+    `memo` is the id of the order that the swap was signed for.
+    """
+
+    memo: str
+    attempt: int
+    venue: str
+    token_in: str
+    token_out: str
+    token_out_mint: str
+    token_out_decimals: int
+    amount_in: int
+    min_amount_out: int
+    amount_out: int | None
+    error: str | None
+
+
+class LedgerEntry(Execution, frozen=True, kw_only=True):
+    """One transaction that landed or will: the chain's own record, which the engine never touches."""
+
+    signature: str
+    slot: int
+    block_height: int
+    lands_at_ms: int
+    raw: bytes
+
+
+class Ledger(Protocol):
+    """Where the paper chain keeps what happened. Methods raise ChainUnavailable."""
+
+    async def genesis_ms(self, now_ms: int) -> int:
+        """Return when the chain began; the first caller's time is kept for ever."""
+        ...
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> None:
+        """Keep the entries; a signature that is there stays as it is."""
+        ...
+
+    async def find(self, signatures: Sequence[str]) -> list[LedgerEntry]:
+        """Return the entries of those signatures that are known."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+class Sight(msgspec.Struct, frozen=True):
+    """What is to be seen of one transaction at one moment."""
+
+    slot: int
+    commitment: Commitment
+    error: str | None
+
+
+class _Fork(msgspec.Struct, frozen=True):
+    """A block with the transaction that was processed, and taken back when its fork lost."""
+
+    slot: int
+    until_ms: int
+    error: str | None
+
+
+class PaperNetwork:
+    """The truth about every transaction. One network owns its ledger: there is one for each file."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        program: Callable[[bytes, EpochMs], Execution],
+        clock: Clock,
+        delay_scale: float,
+        seed: int,
+        faults: ChainFaults,
+    ) -> None:
+        """`program` runs a swap's instruction at a time; delays and faults are drawn from the seed."""
+        self._ledger = ledger
+        self._program = program
+        self._clock = clock
+        self._delay_scale = delay_scale
+        self._faults = faults
+        self._random = random.Random(f"{seed}:network")  # noqa: S311 - a simulation, to be repeated
+        self._genesis_ms = 0
+        self._latest_ms = 0
+        self._blockhashes: dict[Hash, int] = {}
+        self._hashed_height = 0
+        self._pending: dict[str, asyncio.Future[None]] = {}
+        self._forks: dict[str, _Fork] = {}
+        self._appends: Batcher[LedgerEntry, None] = Batcher(self._append_together, _MOST_IN_A_BATCH)
+        self._finds: Batcher[str, LedgerEntry | None] = Batcher(self._find_together, _MOST_IN_A_BATCH)
+
+    async def start(self) -> None:
+        """Read when the chain began; before this, nothing can be asked."""
+        self._genesis_ms = await self._ledger.genesis_ms(self._clock.now_ms())
+
+    async def close(self) -> None:
+        """Finish what was being written."""
+        await self._appends.drain()
+        await self._ledger.close()
+
+    # --- time ---
+
+    def now_ms(self) -> EpochMs:
+        """Return the network's time. It never goes back, whatever the machine's clock does."""
+        self._latest_ms = max(self._latest_ms, self._clock.now_ms(), self._genesis_ms)
+        return EpochMs(self._latest_ms)
+
+    def slot_at(self, at_ms: int, commitment: Commitment) -> int:
+        """Return the newest slot that has this commitment at a time."""
+        slot = FIRST_SLOT + (at_ms - self._genesis_ms) // SLOT_MS
+        if commitment is Commitment.FINALIZED:
+            return slot - _FINALIZED_AFTER_SLOTS
+        if commitment is Commitment.CONFIRMED:
+            return slot - _CONFIRMED_AFTER_SLOTS
+        return slot
+
+    def blockhash_of(self, height: int) -> Hash:
+        """Return the hash of the block at a height."""
+        return Hash(hashlib.sha256(f"{self._genesis_ms}:{height}".encode()).digest())
+
+    @property
+    def genesis_hash(self) -> Hash:
+        """Return what tells this chain from any other."""
+        return self.blockhash_of(0)
+
+    # --- transactions ---
+
+    async def receive(self, raw: bytes) -> str:
+        """Take a transaction in and return its signature; raises ValueError for bytes that are none.
+
+        It lands once, however often it comes: at a time that is drawn now, unless the network
+        drops it or its blockhash would be too old by then. What was decided is on disk when this
+        returns.
+        """
+        transaction = VersionedTransaction.from_bytes(raw)
+        signature = str(transaction.signatures[0])
+        if not all(transaction.verify_with_results()):
+            raise ValueError("Transaction signature verification failure")
+        for _ in range(2 if self._is_drawn(self._faults.duplicate) else 1):
+            if signature in self._pending or await self._finds.submit(signature) is not None:
+                continue
+            entry = self._schedule(signature, transaction, raw)
+            if entry is not None:
+                await self._keep(entry)
+        return signature
+
+    async def sights(self, signatures: Sequence[str], at_ms: int, *, since_slot: int = 0) -> dict[str, Sight]:
+        """Return what was to be seen at a time of those transactions that were known then.
+
+        `since_slot`: the oldest slot that is looked at, as for a node's cache of recent statuses.
+        """
+        sights: dict[str, Sight] = {}
+        for entry in await self._known(signatures):
+            if entry.lands_at_ms <= at_ms and entry.slot >= since_slot:
+                sights[entry.signature] = Sight(entry.slot, self._commitment(entry, at_ms), entry.error)
+        for signature in signatures:
+            fork = self._forks.get(signature)
+            is_seen = fork is not None and self._time_of(fork.slot) <= at_ms < fork.until_ms
+            if fork is not None and is_seen and signature not in sights:
+                sights[signature] = Sight(fork.slot, Commitment.PROCESSED, fork.error)
+        return sights
+
+    async def transaction(self, signature: str, at_ms: int, least: Commitment) -> LedgerEntry | None:
+        """Return a transaction that had this commitment or was finalized at a time."""
+        entry = await self._finds.submit(signature)
+        if entry is None or entry.lands_at_ms > at_ms:
+            return None
+        return entry if self._commitment(entry, at_ms) in (least, Commitment.FINALIZED) else None
+
+    async def _known(self, signatures: Sequence[str]) -> list[LedgerEntry]:
+        """Look into the ledger, but not past what is just being written: that would be another history."""
+        writing = {self._pending[it] for it in signatures if it in self._pending}
+        if writing:
+            await asyncio.wait(writing)
+        return await self._ledger.find(signatures)
+
+    def _schedule(self, signature: str, transaction: VersionedTransaction, raw: bytes) -> LedgerEntry | None:
+        """Decide when and where the transaction lands; None: it does not, this time."""
+        if self._is_drawn(self._faults.drop):
+            return None
+        now_ms = self.now_ms()
+        last_valid = self._last_valid_height(transaction.message.recent_blockhash, now_ms)
+        instructions = transaction.message.instructions
+        if last_valid is None or not instructions:
+            return None
+        program_data = bytes(instructions[0].data)
+        lands_at_ms = now_ms + int(self._random.uniform(*_LANDS_AFTER_S) * 1000 * self._delay_scale)
+        if self._is_drawn(self._faults.fork):
+            slot = self.slot_at(lands_at_ms, Commitment.PROCESSED)
+            taken_back_ms = self._time_of(slot + self._random.randint(*_FORK_LASTS_SLOTS))
+            self._remember_fork(signature, _Fork(slot, taken_back_ms, self._program(program_data, now_ms).error))
+            if self._random.random() < 0.5:  # noqa: PLR2004 - half of them have to be sent again
+                return None
+            lands_at_ms = taken_back_ms + SLOT_MS
+        elif self._is_drawn(self._faults.late):
+            # The last slot of the last valid block, or a little earlier.
+            last_slot = slot_of(last_valid) - self._random.randrange(_LATE_SLOTS)
+            lands_at_ms = max(lands_at_ms, self._time_of(last_slot))
+        slot = self.slot_at(lands_at_ms, Commitment.PROCESSED)
+        if block_height(slot) > last_valid:
+            return None
+        execution = self._program(program_data, EpochMs(lands_at_ms))
+        return LedgerEntry(
+            **msgspec.structs.asdict(execution),
+            signature=signature,
+            slot=slot,
+            block_height=block_height(slot),
+            lands_at_ms=lands_at_ms,
+            raw=raw,
+        )
+
+    async def _keep(self, entry: LedgerEntry) -> None:
+        written = self._pending[entry.signature] = self._appends.submit(entry)
+        try:
+            await asyncio.wait([written])
+        finally:
+            # Whoever sent it may have gone away; those who ask still have to wait for the disk.
+            written.add_done_callback(lambda _: self._pending.pop(entry.signature, None))
+        written.result()
+
+    async def _append_together(self, entries: Sequence[LedgerEntry]) -> Sequence[None]:
+        await self._ledger.append(entries)
+        return [None] * len(entries)
+
+    async def _find_together(self, signatures: Sequence[str]) -> Sequence[LedgerEntry | None]:
+        found = {entry.signature: entry for entry in await self._ledger.find(signatures)}
+        return [found.get(signature) for signature in signatures]
+
+    def _commitment(self, entry: LedgerEntry, at_ms: int) -> Commitment:
+        if entry.slot <= self.slot_at(at_ms, Commitment.FINALIZED):
+            return Commitment.FINALIZED
+        is_confirmed = at_ms >= entry.lands_at_ms + int(_CONFIRMED_AFTER_S * 1000 * self._delay_scale)
+        return Commitment.CONFIRMED if is_confirmed else Commitment.PROCESSED
+
+    def _last_valid_height(self, blockhash: Hash, now_ms: int) -> int | None:
+        """Return up to which height this blockhash is good; None for one that is too old or foreign."""
+        tip = block_height(self.slot_at(now_ms, Commitment.PROCESSED))
+        for height in range(max(self._hashed_height + 1, tip - 2 * VALID_BLOCKS), tip + 1):
+            self._blockhashes[self.blockhash_of(height)] = height
+        self._hashed_height = max(self._hashed_height, tip)
+        while len(self._blockhashes) > 2 * VALID_BLOCKS:
+            del self._blockhashes[next(iter(self._blockhashes))]
+        height_of_hash = self._blockhashes.get(blockhash)
+        return None if height_of_hash is None else height_of_hash + VALID_BLOCKS
+
+    def _remember_fork(self, signature: str, fork: _Fork) -> None:
+        self._forks[signature] = fork
+        if len(self._forks) > _MOST_FORKS_KEPT:
+            del self._forks[next(iter(self._forks))]
+
+    def _time_of(self, slot: int) -> int:
+        return self._genesis_ms + (slot - FIRST_SLOT) * SLOT_MS
+
+    def _is_drawn(self, rate: float) -> bool:
+        return rate > 0 and self._random.random() < rate
+
+
+def block_height(slot: int) -> int:
+    """Return how many blocks there are up to a slot."""
+    return slot - slot // _SLOTS_A_ROUND
+
+
+def slot_of(height: int) -> int:
+    """Return the last slot at which the chain has this height."""
+    slot = height + height // (_SLOTS_A_ROUND - 1)
+    while block_height(slot + 1) <= height:
+        slot += 1
+    while block_height(slot) > height:
+        slot -= 1
+    return slot

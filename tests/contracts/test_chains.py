@@ -1,0 +1,307 @@
+"""Chain: the client of Solana's JSON-RPC, against the paper chain in process and over HTTP."""
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_asyncio
+from solders.keypair import Keypair
+from solders.signature import Signature
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from order_engine.chain.client import HttpTransport, SolanaChain
+from order_engine.chain.faults import ChainFaults
+from order_engine.chain.network import SLOT_MS
+from order_engine.chain.server import build_chain_app
+from order_engine.domain.errors import ChainUnavailable, ForeignFeePayer, VenueFailed
+from order_engine.ports import (
+    MOST_SIGNATURES_IN_A_CALL,
+    SLIPPAGE_ERROR,
+    Commitment,
+    SwapResult,
+    UnsignedTransaction,
+)
+from order_engine.serve import address_of, listen, serving
+from tests.unit.chains import LONG_AFTER_MS, WALLET, ChainWorld, message_of, open_chain_world
+from tests.unit.samples import SOL, USDC
+
+pytestmark = pytest.mark.asyncio
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """Serve an application on a free port and return its address."""
+    with listen("127.0.0.1", 0) as listener:
+        async with serving(app, listener):
+            yield address_of(listener)
+
+
+@pytest.fixture
+def faults() -> ChainFaults:
+    return ChainFaults()
+
+
+@pytest_asyncio.fixture(params=["in process", "http"])
+async def world(request: pytest.FixtureRequest, faults: ChainFaults) -> AsyncIterator[ChainWorld]:
+    """A chain and its client, which is told nothing but what the node answers."""
+    async with open_chain_world(faults=faults) as opened:
+        if request.param == "in process":
+            yield opened
+            return
+        async with served(build_chain_app(opened.node)) as url:
+            opened.chain = SolanaChain(HttpTransport(url), WALLET, opened.clock)
+            yield opened
+            await opened.chain.close()
+
+
+# --- signing -------------------------------------------------------------------------------------
+
+
+async def test_a_signature_is_known_before_anything_is_sent(world: ChainWorld) -> None:
+    signed = await world.signed()
+    assert str(Signature.from_string(signed.signature)) == signed.signature
+    assert await world.status(signed.signature) is None
+    await world.chain.send(signed.raw)
+    assert await world.status(signed.signature) is not None
+
+
+async def test_a_signature_is_of_the_message_and_the_blockhash(world: ChainWorld) -> None:
+    one, again, other = await world.signed(), await world.signed(), await world.signed("order 2")
+    assert one == again
+    assert one.signature != other.signature
+    world.clock.ms += LONG_AFTER_MS
+    assert (await world.signed()).signature != one.signature
+
+
+async def test_a_blockhash_is_good_for_150_blocks_and_is_used_for_a_second(world: ChainWorld) -> None:
+    world.clock.ms += 10 * SLOT_MS
+    first = await world.chain.latest_blockhash()
+    point = await world.chain.finalized_point()
+    assert first.last_valid_block_height > point.block_height + 150
+    world.clock.ms += 999
+    assert await world.chain.latest_blockhash() == first
+    world.clock.ms += 1
+    assert (await world.chain.latest_blockhash()).last_valid_block_height > first.last_valid_block_height
+
+
+async def test_a_route_that_another_wallet_pays_for_is_refused(world: ChainWorld) -> None:
+    blockhash = await world.chain.latest_blockhash()
+    with pytest.raises(ForeignFeePayer):
+        world.chain.sign(UnsignedTransaction(message_of("order 1", Keypair()), ()), blockhash)
+
+
+async def test_both_kinds_of_message_are_signed_and_land(world: ChainWorld) -> None:
+    blockhash = await world.chain.latest_blockhash()
+    for is_legacy in (False, True):
+        message = message_of(f"order {is_legacy}", is_legacy=is_legacy)
+        signed = world.chain.sign(UnsignedTransaction(message, ()), blockhash)
+        await world.chain.send(signed.raw)
+        assert await world.status(signed.signature) is not None
+    with pytest.raises((VenueFailed, ValueError)):
+        world.chain.sign(UnsignedTransaction(b"\xff" * 10, ()), blockhash)
+
+
+# --- what became of it ---------------------------------------------------------------------------
+
+
+async def test_a_swap_that_landed_tells_what_it_gave(world: ChainWorld) -> None:
+    for memo, token in (("order 1", USDC), ("native order", SOL)):
+        signed = await world.signed(memo)
+        await world.chain.send(signed.raw)
+        status = await world.status(signed.signature)
+        assert status is not None
+        assert status.error is None
+        assert status.commitment is Commitment.CONFIRMED
+        [entry] = await world.ledger.find([signed.signature])
+        assert await world.chain.swap_result(signed.signature, token) == SwapResult(entry.amount_out, None)
+
+
+async def test_a_swap_that_reverted_tells_why(world: ChainWorld) -> None:
+    signed = await world.signed("refused order")
+    await world.chain.send(signed.raw)
+    status = await world.status(signed.signature)
+    assert status is not None
+    assert json.loads(status.error or "") == {"InstructionError": [0, {"Custom": 6001}]}
+    result = await world.chain.swap_result(signed.signature, USDC)
+    assert result is not None
+    assert result.amount_out is None
+    assert SLIPPAGE_ERROR in (result.error or "")
+
+
+async def test_what_did_not_land_has_no_result(world: ChainWorld) -> None:
+    assert await world.chain.swap_result((await world.signed()).signature, USDC) is None
+
+
+async def test_many_travel_together_and_each_gets_its_own_answer(world: ChainWorld) -> None:
+    signed = [await world.signed(f"order {number}") for number in range(MOST_SIGNATURES_IN_A_CALL)]
+    sent = signed[:200]
+    bad = asyncio.ensure_future(world.chain.send(b"nonsense"))
+    await asyncio.gather(*(world.chain.send(it.raw) for it in sent))
+    with pytest.raises(ChainUnavailable):
+        await bad
+    answer = await world.chain.signature_statuses([it.signature for it in signed])
+    assert {*answer.statuses} == {it.signature for it in sent}
+    results = await asyncio.gather(*(world.chain.swap_result(it.signature, USDC) for it in signed))
+    assert [it is not None for it in results] == [True] * 200 + [False] * 56
+
+
+async def test_more_than_a_call_may_ask_for_is_refused(world: ChainWorld) -> None:
+    with pytest.raises(ChainUnavailable, match="Too many inputs"):
+        await world.chain.signature_statuses(["signature"] * (MOST_SIGNATURES_IN_A_CALL + 1))
+
+
+async def test_the_history_knows_what_the_cache_has_forgotten(world: ChainWorld) -> None:
+    signed = await world.signed()
+    await world.chain.send(signed.raw)
+    world.clock.ms += LONG_AFTER_MS
+    status = await world.status(signed.signature)
+    assert status is not None
+    assert status.commitment is Commitment.FINALIZED
+    request = {"jsonrpc": "2.0", "id": 1, "method": "getSignatureStatuses", "params": [[signed.signature]]}
+    assert json.loads(await world.node.answer(json.dumps(request).encode()))["result"]["value"] == [None]
+
+
+# --- nodes that fail -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["error", "rate_limit"])
+async def test_a_node_that_fails_tells_nothing(world: ChainWorld, faults: ChainFaults, fault: str) -> None:
+    signed = await world.signed()
+    setattr(faults, fault, 1.0)
+    for asked in (
+        world.chain.send(signed.raw),
+        world.chain.finalized_point(),
+        world.chain.signature_statuses([signed.signature]),
+        world.chain.swap_result(signed.signature, USDC),
+    ):
+        with pytest.raises(ChainUnavailable):
+            await asked
+    setattr(faults, fault, 0.0)
+    await world.chain.send(signed.raw)
+    assert await world.status(signed.signature) is not None
+
+
+async def test_a_lost_reply_says_nothing_about_what_was_done(
+    world: ChainWorld, faults: ChainFaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("client", "local"):
+        monkeypatch.setattr(f"order_engine.chain.{module}._TIMEOUT_S", 0.2)
+    signed, other = await world.signed(), await world.signed("order 2")
+    faults.lost_reply = 1.0
+    with pytest.raises(ChainUnavailable):
+        await world.chain.send(signed.raw)
+    faults.lost_reply, faults.timeout = 0.0, 1.0
+    with pytest.raises(ChainUnavailable):
+        await world.chain.send(other.raw)
+    faults.timeout = 0.0
+    assert await world.status(signed.signature) is not None
+    assert await world.status(other.signature) is None
+
+
+async def test_a_node_that_lags_says_so_in_its_context_slot(world: ChainWorld, faults: ChainFaults) -> None:
+    world.clock.ms += LONG_AFTER_MS
+    faults.lag = 1.0
+    answer = await world.chain.signature_statuses([])
+    assert world.slot_now() - 250 < answer.context_slot < world.slot_now()
+    signed = await world.signed()
+    await world.chain.send(signed.raw)
+    assert await world.status(signed.signature) is None
+
+
+ANSWERS = {
+    "an error page": (502, b"<html>bad gateway</html>"),
+    "no JSON": (200, b"<html>welcome</html>"),
+    "nothing": (200, b""),
+    "null": (200, b"null"),
+    "an empty object": (200, b"{}"),
+    "an error": (200, b'{"jsonrpc":"2.0","id":0,"error":{"code":-32603,"message":"Internal error"}}'),
+    "no result": (200, b'{"jsonrpc":"2.0","id":0,"result":null}'),
+    "another shape": (200, b'{"jsonrpc":"2.0","id":0,"result":{"value":[7],"context":{"slot":"9"}}}'),
+    "too few": (200, b'{"jsonrpc":"2.0","id":0,"result":{"value":[],"context":{"slot":9}}}'),
+    "an unknown commitment": (
+        200,
+        b'{"id":0,"result":{"context":{"slot":9},"value":[{"slot":1,"err":null,"confirmationStatus":"sure"}]}}',
+    ),
+    "a redirect": (302, b""),
+    "an array": (200, b"[1, 2]"),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_an_answer_that_is_not_solanas_is_no_answer(answer: str) -> None:
+    status, body = ANSWERS[answer]
+
+    async def reply(_request: Request) -> Response:
+        return Response(body, status, {"location": "http://127.0.0.1:1/"} if status == 302 else None)
+
+    async with open_chain_world() as world, served(Starlette(routes=[Route("/", reply, methods=["POST"])])) as url:
+        chain = SolanaChain(HttpTransport(url), WALLET, world.clock)
+        asked: list[Any] = [chain.finalized_point(), chain.latest_blockhash(), chain.signature_statuses(["a"])]
+        if answer != "no result":
+            asked.append(chain.swap_result("a", USDC))
+        for it in asked:
+            with pytest.raises(ChainUnavailable):
+                await it
+        both = await asyncio.gather(chain.send(b"1"), chain.send(b"2"), return_exceptions=True)
+        assert [type(it) for it in both] == [ChainUnavailable, ChainUnavailable]
+        await chain.close()
+
+
+async def test_a_chain_that_is_not_there_is_unavailable() -> None:
+    async with open_chain_world() as world:
+        chain = SolanaChain(HttpTransport("http://127.0.0.1:9"), WALLET, world.clock)
+        with pytest.raises(ChainUnavailable):
+            await chain.latest_blockhash()
+        await chain.close()
+
+
+# --- the shapes, as any other client of Solana sees them -----------------------------------------
+
+
+async def test_the_node_answers_as_solanas_do() -> None:
+    async with open_chain_world() as world, served(build_chain_app(world.node)) as url:
+        world.clock.ms += 400 * SLOT_MS
+        signed = await world.signed()
+        raw = base64.b64encode(signed.raw).decode()
+        async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+
+            async def ask(method: str, *params: Any) -> Any:
+                request = {"jsonrpc": "2.0", "id": "x", "method": method, "params": [*params]}
+                answer = (await client.post("/", json=request)).json()
+                assert (answer["jsonrpc"], answer["id"]) == ("2.0", "x")
+                return answer.get("result", answer.get("error"))
+
+            assert await ask("sendTransaction", raw, {"encoding": "base64"}) == signed.signature
+            again = await ask("sendTransaction", raw, {"encoding": "base64"})
+            assert (again["code"], again["data"]["err"]) == (-32002, "AlreadyProcessed")
+            quiet = {"encoding": "base64", "skipPreflight": True}
+            assert await ask("sendTransaction", raw, quiet) == signed.signature
+            info = await ask("getEpochInfo", {"commitment": "finalized"})
+            assert info["blockHeight"] == await ask("getBlockHeight") < info["absoluteSlot"] == await ask("getSlot")
+            latest = await ask("getLatestBlockhash", {"commitment": "processed"})
+            assert latest["value"]["lastValidBlockHeight"] > info["blockHeight"] + 150
+            assert (await ask("isBlockhashValid", latest["value"]["blockhash"]))["value"] is True
+            assert (await ask("isBlockhashValid", str(world.network.blockhash_of(1))))["value"] is False
+            transaction = await ask(
+                "getTransaction", signed.signature, {"commitment": "confirmed", "encoding": "base64"}
+            )
+            assert transaction["transaction"] == [raw, "base64"]
+            assert transaction["meta"]["err"] is None
+            assert await ask("getHealth") == "ok"
+            assert (await ask("getNothing"))["code"] == -32601
+            for bad in (["x"], [[1]], [["s"], 7]):
+                assert (await ask("getSignatureStatuses", *bad))["code"] == -32602
+            assert (await ask("getEpochInfo", {"commitment": "certain"}))["code"] == -32602
+            assert (await client.post("/", content=b"{")).json()["error"]["code"] == -32700
+            assert (await client.post("/", content=b"[]")).json()["error"]["code"] == -32600
+            batch = [{"jsonrpc": "2.0", "id": it, "method": "getSlot"} for it in range(3)]
+            assert [it["id"] for it in (await client.post("/", json=batch)).json()] == [0, 1, 2]
+            assert (await client.get("/health")).json() == {"status": "ok"}

@@ -1,0 +1,103 @@
+"""A paper chain with a clock that is moved by hand, and swaps to send to it."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.keypair import Keypair
+from solders.message import Message, MessageV0, from_bytes_versioned, to_bytes_versioned
+from solders.pubkey import Pubkey
+
+from order_engine.chain.client import PaperWallet, SolanaChain
+from order_engine.chain.faults import ChainFaults
+from order_engine.chain.ledger import SqliteLedger
+from order_engine.chain.local import LocalTransport
+from order_engine.chain.network import SLOT_MS, Execution, Ledger, PaperNetwork, block_height
+from order_engine.chain.node import PaperNode
+from order_engine.domain.order import AttemptOutcome, EpochMs
+from order_engine.engine.settlement import Sighting, decide
+from order_engine.ports import SLIPPAGE_ERROR, Commitment, SignatureStatus, SignedTransaction, UnsignedTransaction
+from tests.unit.samples import SOL, START_MS, USDC, ManualClock
+
+MEMORY = Path(":memory:")
+LONG_AFTER_MS = 400 * SLOT_MS
+WALLET = PaperWallet(1)
+
+
+def run_swap(instruction: bytes, at_ms: EpochMs) -> Execution:
+    """A program that gives an amount which shows when it ran; a memo that says so is refused."""
+    memo = instruction.decode()
+    token = SOL if "native" in memo else USDC
+    is_refused = "refused" in memo
+    return Execution(
+        memo=memo,
+        attempt=1,
+        venue="raydium",
+        token_in="USDC" if token is SOL else "SOL",
+        token_out=token.symbol,
+        token_out_mint=token.mint,
+        token_out_decimals=token.decimals,
+        amount_in=10,
+        min_amount_out=5,
+        amount_out=None if is_refused else at_ms - START_MS + 7,
+        error=SLIPPAGE_ERROR if is_refused else None,
+    )
+
+
+def message_of(memo: str, payer: Keypair = WALLET.keypair, *, is_legacy: bool = False) -> bytes:
+    instruction = Instruction(
+        Pubkey.default(), memo.encode(), [AccountMeta(payer.pubkey(), is_signer=True, is_writable=True)]
+    )
+    if is_legacy:
+        return to_bytes_versioned(Message.new_with_blockhash([instruction], payer.pubkey(), Hash.default()))
+    return to_bytes_versioned(MessageV0.try_compile(payer.pubkey(), [instruction], [], Hash.default()))
+
+
+def instruction_in(message: bytes) -> bytes:
+    """Return the data of a message's first instruction: what its program gets."""
+    return bytes(from_bytes_versioned(message).instructions[0].data)
+
+
+class ChainWorld:
+    """A network, the node before it, a client, the clock that all go by and the ledger."""
+
+    def __init__(self, ledger: Ledger, delay_scale: float, faults: ChainFaults, seed: int = 1) -> None:
+        self.clock = ManualClock()
+        self.ledger = ledger
+        self.network = PaperNetwork(ledger, run_swap, self.clock, delay_scale, seed, faults)
+        self.node = PaperNode(self.network, faults, seed)
+        self.chain = SolanaChain(LocalTransport(self.node, self.network), WALLET, self.clock)
+
+    async def signed(self, memo: str = "order 1") -> SignedTransaction:
+        return self.chain.sign(UnsignedTransaction(message_of(memo), ()), await self.chain.latest_blockhash())
+
+    async def status(self, signature: str) -> SignatureStatus | None:
+        return (await self.chain.signature_statuses([signature])).statuses.get(signature)
+
+    async def proof(self, signed: SignedTransaction) -> AttemptOutcome | None:
+        finalized = await self.chain.finalized_point()
+        answer = await self.chain.signature_statuses([signed.signature])
+        sighting = Sighting(finalized, answer.context_slot, answer.statuses.get(signed.signature))
+        return decide(sighting, signed.last_valid_block_height)
+
+    def slot_now(self) -> int:
+        return self.network.slot_at(self.network.now_ms(), Commitment.PROCESSED)
+
+    def move_to_height(self, height: int) -> None:
+        while block_height(self.slot_now()) < height:
+            self.clock.ms += SLOT_MS
+
+
+@contextlib.asynccontextmanager
+async def open_chain_world(
+    ledger: Path | Ledger = MEMORY, delay_scale: float = 0, faults: ChainFaults | None = None, seed: int = 1
+) -> AsyncIterator[ChainWorld]:
+    kept = SqliteLedger(ledger) if isinstance(ledger, Path) else ledger
+    world = ChainWorld(kept, delay_scale, faults or ChainFaults(), seed)
+    await world.network.start()
+    try:
+        yield world
+    finally:
+        await world.network.close()

@@ -1,0 +1,326 @@
+"""The paper network: blocks, forks, expiry, faults, and a ledger in which nothing happens twice."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from order_engine.chain.faults import ChainFaults, parse_faults
+from order_engine.chain.ledger import SqliteLedger
+from order_engine.chain.network import SLOT_MS, LedgerEntry, block_height, slot_of
+from order_engine.domain.errors import ChainUnavailable
+from order_engine.domain.order import AttemptOutcome
+from order_engine.ports import SLIPPAGE_ERROR, Commitment
+from tests.unit.chains import LONG_AFTER_MS, MEMORY, open_chain_world
+from tests.unit.samples import QUICK, START_MS
+
+LANDED, EXPIRED = AttemptOutcome.LANDED, AttemptOutcome.EXPIRED
+
+
+# --- heights -------------------------------------------------------------------------------------
+
+
+@QUICK
+@given(st.integers(1_000, 10**12))
+def test_a_height_is_less_than_its_slot_and_falls_behind_it(slot: int) -> None:
+    assert block_height(slot + 1) - block_height(slot) in {0, 1}
+    assert block_height(slot) < slot
+    assert slot + 1_000 - block_height(slot + 1_000) > slot - block_height(slot)
+
+
+@QUICK
+@given(st.integers(900, 10**12))
+def test_the_slot_of_a_height_is_the_last_that_has_it(height: int) -> None:
+    assert block_height(slot_of(height)) == height
+    assert block_height(slot_of(height) + 1) == height + 1
+
+
+@pytest.mark.asyncio
+async def test_the_finalized_slot_is_behind_and_time_never_goes_back() -> None:
+    async with open_chain_world() as world:
+        before = world.network.slot_at(world.network.now_ms(), Commitment.FINALIZED)
+        for step_ms in (377, 4_000, -60_000, 400, 60_000):
+            world.clock.ms += step_ms
+            now_ms = world.network.now_ms()
+            after = world.network.slot_at(now_ms, Commitment.FINALIZED)
+            assert before <= after < world.network.slot_at(now_ms, Commitment.CONFIRMED) < world.slot_now()
+            before = after
+
+
+# --- landing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_what_was_sent_is_processed_then_confirmed_then_finalized() -> None:
+    async with open_chain_world(delay_scale=1) as world:
+        signed = await world.signed()
+        await world.network.receive(signed.raw)
+        [entry] = await world.ledger.find([signed.signature])
+        assert START_MS + 1_200 <= entry.lands_at_ms <= START_MS + 2_200
+        seen: list[Commitment | None] = []
+        for _ in range(500):
+            status = await world.status(signed.signature)
+            if status is None:
+                assert world.clock.ms < entry.lands_at_ms
+            commitment = status.commitment if status else None
+            if [commitment] != seen[-1:]:
+                seen.append(commitment)
+            world.clock.ms += 50
+        assert seen == [None, Commitment.PROCESSED, Commitment.CONFIRMED, Commitment.FINALIZED]
+
+
+@pytest.mark.asyncio
+async def test_sending_again_changes_nothing() -> None:
+    async with open_chain_world() as world:
+        signed = await world.signed()
+        await world.network.receive(signed.raw)
+        first = await world.ledger.find([signed.signature])
+        for _ in range(5):
+            world.clock.ms += 2_000
+            await world.network.receive(signed.raw)
+        await asyncio.gather(*(world.network.receive(signed.raw) for _ in range(5)))
+        assert await world.ledger.find([signed.signature]) == first
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("late", "lands"), [(-1, True), (0, True), (1, False), (50, False)])
+async def test_a_transaction_lands_up_to_its_last_valid_height_and_never_later(
+    late: int,
+    lands: bool,  # noqa: FBT001
+) -> None:
+    async with open_chain_world() as world:
+        signed = await world.signed()
+        world.move_to_height(signed.last_valid_block_height + late)
+        await world.network.receive(signed.raw)
+        world.clock.ms += LONG_AFTER_MS
+        await world.network.receive(signed.raw)
+        assert (await world.status(signed.signature) is not None) is lands
+        assert await world.proof(signed) is (LANDED if lands else EXPIRED)
+
+
+@pytest.mark.asyncio
+async def test_expiry_goes_by_height_and_not_by_slot() -> None:
+    async with open_chain_world() as world:
+        signed = await world.signed()
+        world.move_to_height(signed.last_valid_block_height)
+        assert world.slot_now() > signed.last_valid_block_height
+        assert await world.proof(signed) is None
+        await world.network.receive(signed.raw)
+        assert await world.proof(signed) is LANDED
+
+
+@pytest.mark.asyncio
+async def test_what_would_land_after_its_last_valid_height_never_does() -> None:
+    async with open_chain_world(delay_scale=10) as world:
+        signed = await world.signed()
+        world.move_to_height(signed.last_valid_block_height)
+        await world.network.receive(signed.raw)
+        for _ in range(300):
+            world.clock.ms += SLOT_MS
+            assert await world.status(signed.signature) is None
+        assert await world.proof(signed) is EXPIRED
+
+
+@pytest.mark.asyncio
+async def test_bytes_that_are_no_transaction_and_signatures_that_are_not_ours_are_refused() -> None:
+    async with open_chain_world() as world:
+        signed = await world.signed()
+        forged = signed.raw[:-1] + bytes([signed.raw[-1] ^ 1])
+        for raw in (b"", b"nonsense", forged):
+            with pytest.raises(ValueError):
+                await world.network.receive(raw)
+        assert await world.ledger.find([signed.signature]) == []
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_what_is_dropped_never_lands_unless_it_is_sent_again() -> None:
+    faults = ChainFaults(drop=1)
+    async with open_chain_world(faults=faults) as world:
+        signed = await world.signed()
+        await world.network.receive(signed.raw)
+        assert await world.status(signed.signature) is None
+        faults.drop = 0
+        await world.network.receive(signed.raw)
+        assert await world.proof(signed) is LANDED
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", range(20))
+async def test_what_lands_late_lands_in_one_of_the_last_valid_blocks(seed: int) -> None:
+    async with open_chain_world(faults=ChainFaults(late=1), seed=seed) as world:
+        signed = await world.signed()
+        await world.network.receive(signed.raw)
+        [entry] = await world.ledger.find([signed.signature])
+        assert signed.last_valid_block_height - 12 <= entry.block_height <= signed.last_valid_block_height
+        world.clock.ms = entry.lands_at_ms - 1
+        assert await world.status(signed.signature) is None
+        world.clock.ms += 1
+        assert await world.status(signed.signature) is not None
+        world.clock.ms += LONG_AFTER_MS
+        assert await world.proof(signed) is LANDED
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_fork_takes_back_what_was_only_processed(seed: int) -> None:
+    async with open_chain_world(faults=ChainFaults(fork=1), seed=seed) as world:
+        signed = await world.signed()
+        await world.network.receive(signed.raw)
+        status = await world.status(signed.signature)
+        assert status is not None
+        assert status.commitment is Commitment.PROCESSED
+        assert await world.proof(signed) is None
+        gone = 0
+        for _ in range(10):
+            world.clock.ms += SLOT_MS
+            status = await world.status(signed.signature)
+            gone += status is None
+        lands_again = bool(await world.ledger.find([signed.signature]))
+        assert gone if not lands_again else status is not None
+        world.clock.ms += LONG_AFTER_MS
+        assert await world.proof(signed) is (LANDED if lands_again else EXPIRED)
+
+
+@pytest.mark.asyncio
+async def test_what_is_delivered_twice_executes_once() -> None:
+    async with open_chain_world(faults=ChainFaults(duplicate=1)) as world:
+        signed = await world.signed()
+        await asyncio.gather(*(world.network.receive(signed.raw) for _ in range(3)))
+        assert len(await world.ledger.find([signed.signature])) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("", ChainFaults()),
+        ("drop=0.25", ChainFaults(drop=0.25)),
+        (" drop=1, lag=0.5 ,", ChainFaults(drop=1, lag=0.5)),
+        ("all=0.1,fork=0", msgspec.structs.replace(ChainFaults(*[0.1] * 9), fork=0)),
+    ],
+)
+def test_faults_are_read(text: str, faults: ChainFaults) -> None:
+    assert parse_faults(text) == faults
+
+
+@pytest.mark.parametrize("text", ["drop", "drop=", "drop=2", "drop=-1", "drop=nan", "doop=0.1", "drop:0.1"])
+def test_faults_that_cannot_be_are_refused_with_what_can(text: str) -> None:
+    with pytest.raises(ValueError, match="drop, late, duplicate"):
+        parse_faults(text)
+
+
+# --- the ledger ----------------------------------------------------------------------------------
+
+
+class SlowLedger:
+    """A Ledger whose entries stay on their way until they are let through, or lost."""
+
+    def __init__(self, ledger: SqliteLedger) -> None:
+        self._ledger = ledger
+        self.asked = asyncio.Event()
+        self.let_through = asyncio.Event()
+        self.is_broken = False
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> None:
+        self.asked.set()
+        await self.let_through.wait()
+        if self.is_broken:
+            raise ChainUnavailable("the disk is full")
+        await self._ledger.append(entries)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._ledger, name)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_broken", [False, True])
+async def test_nobody_is_told_what_is_not_on_the_disk_yet(is_broken: bool) -> None:  # noqa: FBT001
+    ledger = SlowLedger(SqliteLedger(MEMORY))
+    async with open_chain_world(ledger) as world, asyncio.timeout(5):
+        signed = await world.signed()
+        sending = asyncio.create_task(world.chain.send(signed.raw))
+        await ledger.asked.wait()
+        # However long the disk takes: "not found" now and "landed" later would be two histories.
+        world.clock.ms += LONG_AFTER_MS
+        proving = asyncio.create_task(world.proof(signed))
+        done, _ = await asyncio.wait([proving], timeout=0.05)
+        assert not done
+        ledger.is_broken = is_broken
+        ledger.let_through.set()
+        assert await proving is (EXPIRED if is_broken else LANDED)
+        if is_broken:
+            with pytest.raises(ChainUnavailable):
+                await sending
+        else:
+            await sending
+
+
+@pytest.mark.asyncio
+async def test_the_ledger_tells_what_each_transaction_did() -> None:
+    async with open_chain_world() as world:
+        world.clock.ms += 10 * SLOT_MS
+        done, refused = await world.signed("order 1"), await world.signed("refused order")
+        await asyncio.gather(*(world.network.receive(it.raw) for it in (done, refused)))
+        entries = {it.signature: it for it in await world.ledger.find([done.signature, refused.signature])}
+        slot = world.slot_now()
+        told = [
+            (it.memo, it.amount_out, it.error, it.raw) for it in (entries[done.signature], entries[refused.signature])
+        ]
+        assert told == [
+            ("order 1", 10 * SLOT_MS + 7, None, done.raw),
+            ("refused order", None, SLIPPAGE_ERROR, refused.raw),
+        ]
+        assert {(it.slot, it.block_height, it.lands_at_ms) for it in entries.values()} == {
+            (slot, block_height(slot), world.clock.ms)
+        }
+
+
+@pytest.mark.asyncio
+async def test_an_entry_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "chain.sqlite3"
+    async with open_chain_world(path) as world:
+        signed = await world.signed()
+        await world.network.receive(signed.raw)
+        [entry] = await world.ledger.find([signed.signature])
+        other = msgspec.structs.replace(entry, amount_out=8, memo="order 2")
+        await world.ledger.append([other, msgspec.structs.replace(other, signature="another")])
+        assert await world.ledger.find([signed.signature, "unknown"]) == [entry]
+    async with open_chain_world(path) as world:
+        assert await world.ledger.find([signed.signature]) == [entry]
+        assert len(await world.ledger.find([signed.signature, "another"])) == 2
+
+
+@pytest.mark.asyncio
+async def test_an_append_that_fails_keeps_nothing_and_breaks_nothing() -> None:
+    async with open_chain_world() as world:
+        signed = await world.signed()
+        await world.network.receive(signed.raw)
+        [entry] = await world.ledger.find([signed.signature])
+        good = msgspec.structs.replace(entry, signature="good")
+        bad = msgspec.structs.replace(entry, signature="bad", memo=None)  # type: ignore[arg-type]
+        with pytest.raises(ChainUnavailable):
+            await world.ledger.append([good, bad])
+        assert await world.ledger.find(["good", "bad"]) == []
+        await world.ledger.append([good])
+        assert await world.ledger.find(["good", "bad"]) == [good]
+
+
+@pytest.mark.asyncio
+async def test_the_chain_goes_on_where_it_was_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "chain.sqlite3"
+    async with open_chain_world(path) as world:
+        signed = await world.signed()
+        await world.network.receive(signed.raw)
+        status = await world.status(signed.signature)
+    async with open_chain_world(path) as world:
+        world.clock.ms += LONG_AFTER_MS
+        again = await world.status(signed.signature)
+        assert status is not None
+        assert again == msgspec.structs.replace(status, commitment=Commitment.FINALIZED)
+        assert world.slot_now() == 1_000 + LONG_AFTER_MS // SLOT_MS
