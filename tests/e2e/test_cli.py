@@ -157,15 +157,16 @@ def test_watch_of_an_order_whose_end_was_seen_ends_well_at_once(command: Command
     assert (run.returncode, run.stdout) == (OK, "")
 
 
-def test_cancel_takes_an_order_back_or_says_that_it_is_too_late(
-    tmp_path: Path, slow: tuple[Engine, httpx2.Client]
-) -> None:
-    engine, http = slow
+def test_cancel_takes_an_order_back_or_says_that_it_is_too_late(tmp_path: Path, engines: Engines) -> None:
+    # One order at a time, submitted for twenty seconds: the next one is pending until then.
+    engine = engines.get(EMBEDDED, MOCK_DELAY_SCALE="10", QUOTE_TIMEOUT_MS="10000", WORKER_CONCURRENCY="1")
     command = CommandLine(tmp_path, ENGINE_URL=engine.url)
-    signed = place(http)["orderId"]
-    reached(http, signed, "submitted")
+    with engine.client() as http:
+        signed = place(http)["orderId"]
+        reached(http, signed, "submitted")
+        waits = place(http)["orderId"]
     refused(command("cancel", signed), REJECTED, "signed")
-    [cancelled] = command.json("cancel", place(http, slippageBps=1)["orderId"])
+    [cancelled] = command.json("cancel", waits)
     assert (cancelled["status"], cancelled["reason"]["code"]) == ("cancelled", "cancelled_by_client")
     assert command("watch", cancelled["orderId"]).returncode == FAILED
 
