@@ -26,6 +26,8 @@ class Numbers(msgspec.Struct):
     """Orders whose work ended in an error that nobody expected."""
     chain_outages: int = 0
     """Times that the chain did not answer for seconds on end."""
+    failed_sends: int = 0
+    """Sends that the chain refused or did not answer; each transaction is sent again until its outcome is proven."""
 
 
 numbers = Numbers()
@@ -68,6 +70,11 @@ def leases_taken_back(count: int) -> None:
 def process_stopping(role: str) -> None:
     """A signal asked for the end."""
     _log.info("stopping", role=role)
+
+
+def process_cut_off(role: str) -> None:
+    """A signal asked for the end, and something that hangs kept it from coming in time."""
+    _log.error("cut off", role=role)
 
 
 def order_ended(order_id: str, status: str, attempts: int, elapsed_ms: int, reason: str | None) -> None:
@@ -124,6 +131,21 @@ def chain_lost(error: Exception) -> None:
 def chain_recovered() -> None:
     """The chain answers again."""
     _log.info("chain recovered")
+
+
+def send_failed() -> None:
+    """The chain refused a transaction or did not answer; it may have gone out all the same."""
+    numbers.failed_sends += 1
+
+
+def sends_refused(error: Exception) -> None:
+    """For seconds on end the chain takes no transaction: what is signed will expire unexecuted."""
+    _log.warning("sends refused", error=str(error))
+
+
+def sends_accepted() -> None:
+    """The chain takes transactions again."""
+    _log.info("sends accepted")
 
 
 def store_unavailable(where: str, error: Exception) -> None:

@@ -1,6 +1,6 @@
 """What the engine needs from the world: roles that adapters play. Only wiring.py knows who plays them."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -89,10 +89,14 @@ class SignatureStatus(msgspec.Struct, frozen=True):
 
 
 class SignatureStatuses(msgspec.Struct, frozen=True):
-    """Answers as of `context_slot`; a signature that is missing was not found with history search."""
+    """Answers as of `context_slot`, with history search.
+
+    A signature that is in neither was not found; of one that is `unclear` nothing can be said.
+    """
 
     context_slot: int
     statuses: Mapping[str, SignatureStatus]
+    unclear: Collection[str] = ()
 
 
 class SwapResult(msgspec.Struct, frozen=True):
@@ -209,6 +213,10 @@ class Write(msgspec.Struct, frozen=True):
     proven: ProvenOutcome | None = None
 
 
+# Claims without an event after which an order is suspected of killing its workers.
+SUSPECT_CLAIMS: Final = 3
+
+
 class OrderStore(Protocol):
     """Keeps every fact. May raise StoreUnavailable; then what was being written may or may not be kept."""
 
@@ -221,7 +229,11 @@ class OrderStore(Protocol):
         ...
 
     async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
-        """Take up to `limit` orders whose lease lapsed or that have been due for a while."""
+        """Take up to `limit` orders whose lease lapsed or that have been due for a while.
+
+        Of those that were claimed SUSPECT_CLAIMS times in vain a worker gets one at a time: what
+        kills its worker each time takes others along only until then, and they are not parked for it.
+        """
         ...
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
@@ -234,6 +246,10 @@ class OrderStore(Protocol):
 
     def record(self, write: Write) -> Awaitable[None]:
         """Queue the write at once, in order; the awaitable returns when it is committed."""
+        ...
+
+    async def keep_genesis(self, genesis_hash: str) -> str:
+        """Keep the genesis hash of the cluster if it is the first, for ever; return the one that is kept."""
         ...
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import socket
@@ -24,6 +25,7 @@ from order_engine.wiring import Engine, build_api, build_worker, open_chain_app,
 _BACKLOG: Final = 2048
 _FILES: Final = 65_536
 _CLOSE_STREAMS_S: Final = 1
+_MOST_STOPPING_S: Final = 9.5
 _MOST_FRAME_BYTES: Final = 64 * 1024
 
 
@@ -202,9 +204,15 @@ def _stop_on_signal(role: str, also: Callable[[], None] | None = None) -> asynci
 
     def stop() -> None:
         observe.process_stopping(role)
+        # Nothing is lost by an end without goodbyes; a server that hangs must not hold up the end.
+        loop.call_later(_MOST_STOPPING_S, give_up)
         stopped.set()
         if also is not None:
             also()
+
+    def give_up() -> None:
+        observe.process_cut_off(role)
+        os._exit(1)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -166,7 +166,7 @@ class Settings(ClientSettings):
     sweep_interval_ms: int = Field(
         500, ge=50, le=60_000, description="How often a worker looks for due and abandoned orders, in ms."
     )
-    max_claims: int = Field(5, ge=1, le=100, description="Claims without an event after which an order is parked.")
+    max_claims: int = Field(5, ge=4, le=100, description="Claims without an event after which an order is parked.")
     chain_poll_ms: int = Field(200, ge=10, le=60_000, description="Pause between two looks at a signature, in ms.")
     chain_resend_ms: int = Field(
         2_000, ge=100, le=60_000, description="Pause between two sends of the same bytes, in ms."

@@ -35,11 +35,11 @@ def show_in_doubt(answer: dict[str, Any], *, as_json: bool) -> None:
             print_line(json.dumps(attempt))
             continue
         blocks = attempt["blocksToExpiry"]
-        left = "chain does not answer" if blocks is None else f"{blocks} blocks to expiry"
+        left = "chain did not answer just now" if blocks is None else f"{blocks} blocks to expiry"
         age = f"signed {attempt['ageMs'] / 1000:.1f} s ago"
         print_line(f"{attempt['orderId']}  attempt {attempt['attempt']}  {age}  {left}  {attempt['txSignature']}")
     height = answer["finalizedBlockHeight"]
-    at = "the chain does not answer" if height is None else f"finalized block height {height}"
+    at = "the chain did not answer just now" if height is None else f"finalized block height {height}"
     talk(f"{len(answer['attempts'])} attempts in doubt; {at}.")
 
 

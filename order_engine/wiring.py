@@ -1,5 +1,6 @@
 """The composition root: the only file that names concrete adapters."""
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -21,13 +22,15 @@ from order_engine.api.app import build_app
 from order_engine.api.context import ApiContext
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus, RedisRateLimiter
-from order_engine.chain.client import HttpTransport, PaperWallet, SolanaChain, Transport
+from order_engine.chain.client import PaperWallet, SolanaChain
 from order_engine.chain.faults import parse_faults
 from order_engine.chain.ledger import SqliteLedger
 from order_engine.chain.local import LocalTransport
 from order_engine.chain.network import Execution, PaperNetwork
 from order_engine.chain.node import PaperNode
+from order_engine.chain.rpc import HttpTransport, Transport
 from order_engine.chain.server import build_chain_app
+from order_engine.domain.errors import AnotherCluster, ChainUnavailable
 from order_engine.domain.order import EpochMs, OrderId
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenRegistry
@@ -37,12 +40,13 @@ from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports import Announce, Clock, EventBus, OrderReader, OrderStore, RateLimiter, ReadyQueue, Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
-from order_engine.store.postgres import PostgresStore
+from order_engine.store.postgres import WORKER_SESSION, PostgresStore
 from order_engine.store.sqlite import SqliteStore
 from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperFaults, PaperMarket, PaperVenue
 
 # How long a fresh order is left to the ready queue before a sweep takes it.
 ANNOUNCE_GRACE_MS: Final = 1_000
+_TRY_CHAIN_S: Final = 2.0
 
 _SYMBOL: Final = re.compile(r"[A-Za-z0-9$._-]{1,32}", re.ASCII)
 _MINT: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}", re.ASCII)
@@ -66,9 +70,10 @@ class Store(OrderStore, OrderReader, Protocol):
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """One process's engine, before it is told what to be."""
+    """One process's engine, before it is told what to be. `session` is its name in this life."""
 
     settings: Settings
+    session: str
     store: Store
     ready: ReadyQueue
     bus: EventBus
@@ -112,11 +117,14 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
                 stack, settings, settings.sqlite_path.with_name(LEDGER_FILE), market
             )
             transport = LocalTransport(node, network)
-        chain = SolanaChain(transport, wallet, clock)
+        session = _new_session()
+        store = await _open_store(stack, settings, clock, announce, session)
+        chain = SolanaChain(transport, wallet, clock, store.keep_genesis)
         stack.push_async_callback(chain.close)
-        store = await _open_store(stack, settings, clock, announce)
+        await _try_chain(chain)
         yield Engine(
             settings,
+            session,
             store,
             ready,
             bus,
@@ -148,7 +156,7 @@ async def open_chain_app(settings: Settings) -> AsyncIterator[ASGIApp]:
 async def migrate(settings: Settings) -> str:
     """Bring the database's schema up to date; returns what the database is."""
     async with contextlib.AsyncExitStack() as stack:
-        await _open_store(stack, settings, SystemClock(), lambda _events: None)
+        await _open_store(stack, settings, SystemClock(), lambda _events: None, "order-engine migrate")
     return _store_name(settings)
 
 
@@ -178,7 +186,9 @@ def build_api(engine: Engine) -> ASGIApp:
 def build_worker(engine: Engine) -> Worker:
     """Return a worker of this engine."""
     settings = engine.settings
-    settlement = Settlement(engine.chain, engine.clock, settings.chain_poll_ms / 1000, settings.chain_resend_ms / 1000)
+    settlement = Settlement(
+        engine.chain, time.monotonic, settings.chain_poll_ms / 1000, settings.chain_resend_ms / 1000
+    )
     retry = RetryPolicy(
         settings.order_max_attempts,
         settings.retry_backoff_ms,
@@ -202,17 +212,24 @@ def build_worker(engine: Engine) -> Worker:
         settings.queue_max_per_min,
         settings.shutdown_grace_ms / 1000,
     )
-    name = f"{socket.gethostname()}:{os.getpid()}:{uuid_utils.uuid4()}"
-    return Worker(name, engine.store, engine.ready, engine.limiter, engine.clock, executor.run, policy)
+    return Worker(engine.session, engine.store, engine.ready, engine.limiter, executor.run, policy)
 
 
-async def _open_store(stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock, announce: Announce) -> Store:
+def _new_session() -> str:
+    """Return a name that no other process has, short enough for PostgreSQL and readable in its list of sessions."""
+    host = socket.gethostname().encode("ascii", "replace").decode()[:16]
+    return f"{WORKER_SESSION}{host}:{os.getpid()}:{uuid_utils.uuid4().hex[:16]}"
+
+
+async def _open_store(
+    stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock, announce: Announce, session: str
+) -> Store:
     """Connect to the database and migrate it; of a file, this process is the only owner."""
     store: Store
     if settings.postgres is not None:
         target = settings.postgres
         try:
-            store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS)
+            store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS, session)
         except asyncpg.PostgresError as error:
             # The server answered: it knows an option of the URL no better, or lets this user do too little.
             raise SettingsError(f"DATABASE_URL cannot be used: PostgreSQL says {error}.") from error
@@ -224,6 +241,18 @@ async def _open_store(stack: contextlib.AsyncExitStack, settings: Settings, cloc
         observe.leases_taken_back(await sqlite.take_back_leases())
     stack.push_async_callback(store.close)
     return store
+
+
+async def _try_chain(chain: SolanaChain) -> None:
+    """Say at once what is wrong with the chain; without one the engine starts all the same, and waits for it."""
+    try:
+        async with asyncio.timeout(_TRY_CHAIN_S):
+            await chain.finalized_point()
+    except AnotherCluster as error:
+        message = f"CHAIN_URL cannot be used: {error}. Name the cluster that they were signed for, or another database."
+        raise SettingsError(message) from error
+    except (ChainUnavailable, TimeoutError) as error:
+        observe.chain_lost(error)
 
 
 def _store_name(settings: Settings) -> str:

@@ -1,26 +1,25 @@
 """The chain as the engine knows it: Solana's JSON-RPC, with as few requests as the work allows.
 
-Sends and results that are wanted at the same time travel as one JSON-RPC batch over connections
-that stay open; one getSignatureStatuses covers up to 256 signatures. Whatever is not a clear answer
-(no connection, a timeout, an HTTP error, a JSON-RPC error, a shape that is not Solana's) is
-ChainUnavailable: nothing is known.
+Sends and results that are wanted at the same time travel together; one getSignatureStatuses covers
+up to 256 signatures. Every height and blockhash comes with the genesis hash of the node that gave
+it: a height of another cluster would prove what is not so. What cannot be so is not believed.
 """
 
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
-from typing import Any, Final, Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Final
 
-import aiohttp
 import msgspec
-from msgspec import UNSET, UnsetType
-from solders.hash import Hash
+from solders.hash import Hash, ParseHashError
 from solders.keypair import Keypair
 from solders.message import Message, MessageV0, from_bytes_versioned
 from solders.transaction import VersionedTransaction
 
-from order_engine.domain.errors import ChainUnavailable, ForeignFeePayer, VenueFailed
+from order_engine.chain.rpc import JsonRpc, Request, Transport, decode
+from order_engine.domain.errors import AnotherCluster, ChainUnavailable, ForeignFeePayer, VenueFailed
+from order_engine.domain.money import MAX_BASE_UNITS
 from order_engine.domain.tokens import Token
 from order_engine.engine.batch import Batcher
 from order_engine.ports import (
@@ -35,70 +34,18 @@ from order_engine.ports import (
     UnsignedTransaction,
 )
 
-_MOST_REQUESTS_IN_A_BATCH: Final = 100
+_MOST_TOGETHER: Final = 500
 _BLOCKHASH_KEPT_MS: Final = 1_000
-_TIMEOUT_S: Final = 5.0
 _PATIENCE_S: Final = 0.5  # A request that hangs holds up itself, not the next one.
-_CONNECTIONS: Final = 32
 _ANCHOR_ERROR: Final = re.compile(r"Error Code: (\w+)\.")
-_HTTP_OK: Final = 200
-_MOST_ANSWER_BYTES: Final = 32 * 1024 * 1024
 _CONFIRMED: Final = {"commitment": Commitment.CONFIRMED.value}
 _FINALIZED: Final = {"commitment": Commitment.FINALIZED.value}
+# A new blockhash is good for 150 blocks from a confirmed one, which is some 30 blocks ahead of the
+# finalized one. A node that says anything far from that would have us call an attempt expired that
+# can still land, or wait for ever.
+_VALID_BLOCKS: Final = range(100, 400)
 
-
-class Transport(Protocol):
-    """Carries the body of one JSON-RPC request or batch to a node and brings the answer's back."""
-
-    async def post(self, body: bytes) -> bytes:
-        """Return the answer's body; raises ChainUnavailable."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of the connections."""
-        ...
-
-
-class HttpTransport:
-    """A Transport to the address that CHAIN_URL names."""
-
-    def __init__(self, url: str) -> None:
-        """Connects when it is first used."""
-        self._url = url
-        self._session: aiohttp.ClientSession | None = None
-
-    async def post(self, body: bytes) -> bytes:
-        """See Transport."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
-                timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
-                headers={"Content-Type": "application/json"},
-            )
-        try:
-            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
-                if response.status != _HTTP_OK:
-                    raise ChainUnavailable(f"the chain answers HTTP {response.status}")
-                return await self._read(response)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ChainUnavailable(f"the chain does not answer: {str(error) or type(error).__name__}") from error
-
-    async def close(self) -> None:
-        """See Transport."""
-        if self._session is not None:
-            await self._session.close()
-
-    @staticmethod
-    async def _read(response: aiohttp.ClientResponse) -> bytes:
-        """Return the body, if it is of a size that an answer can have."""
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > _MOST_ANSWER_BYTES:
-                raise ChainUnavailable(f"the chain's answer is longer than {_MOST_ANSWER_BYTES} bytes")
-            chunks.append(chunk)
-        return b"".join(chunks)
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class PaperWallet:
@@ -111,24 +58,13 @@ class PaperWallet:
         self.public_key = self.keypair.pubkey()
 
 
-Wanted = TypeVar("Wanted")
-
-
-class _Answer(msgspec.Struct, Generic[Wanted]):
-    """A JSON-RPC response: `result` is unset when it is an error."""
-
-    id: int | str | None = None
-    result: Wanted | UnsetType = UNSET
-    error: msgspec.Raw = msgspec.Raw(b"null")
-
-
 class _Context(msgspec.Struct):
-    slot: int
+    slot: Natural
 
 
 class _LatestBlockhash(msgspec.Struct, rename="camel"):
     blockhash: str
-    last_valid_block_height: int
+    last_valid_block_height: Natural
 
 
 class _BlockhashAnswer(msgspec.Struct):
@@ -136,19 +72,19 @@ class _BlockhashAnswer(msgspec.Struct):
 
 
 class _EpochInfo(msgspec.Struct, rename="camel"):
-    absolute_slot: int
-    block_height: int
+    absolute_slot: Natural
+    block_height: Natural
 
 
 class _Status(msgspec.Struct, rename="camel"):
-    slot: int
-    err: Any
+    slot: Natural
+    err: str | dict[str, Any] | None
     confirmation_status: Commitment
 
 
 class _StatusesAnswer(msgspec.Struct):
     context: _Context
-    value: list[_Status | None]
+    value: list[msgspec.Raw]
 
 
 class _TokenAmount(msgspec.Struct):
@@ -162,10 +98,10 @@ class _TokenBalance(msgspec.Struct, rename="camel"):
 
 
 class _Meta(msgspec.Struct, rename="camel"):
-    err: Any
-    fee: int
-    pre_balances: list[int]
-    post_balances: list[int]
+    err: str | dict[str, Any] | None
+    fee: Natural
+    pre_balances: list[Natural]
+    post_balances: list[Natural]
     pre_token_balances: list[_TokenBalance] | None = None
     post_token_balances: list[_TokenBalance] | None = None
     log_messages: list[str] | None = None
@@ -175,28 +111,42 @@ class _Transaction(msgspec.Struct):
     meta: _Meta
 
 
+_GENESIS: Final = Request("getGenesisHash", [], str)
+_POINT: Final = Request("getEpochInfo", [_FINALIZED], _EpochInfo)
+_BLOCKHASH: Final = Request("getLatestBlockhash", [_CONFIRMED], _BlockhashAnswer)
+
+
 class SolanaChain:
     """A Chain behind a Transport."""
 
-    def __init__(self, transport: Transport, wallet: PaperWallet, clock: Clock) -> None:
-        """`clock` only tells how long a blockhash is used again."""
-        self._transport = transport
+    def __init__(
+        self,
+        transport: Transport,
+        wallet: PaperWallet,
+        clock: Clock,
+        keep_genesis: Callable[[str], Awaitable[str]],
+    ) -> None:
+        """`keep_genesis` keeps the first genesis hash that it is given, for ever, and returns the kept one.
+
+        `clock` only tells how long a blockhash is used again.
+        """
+        self._rpc = JsonRpc(transport)
         self._wallet = wallet
         self._owner = str(wallet.public_key)
         self._clock = clock
+        self._keep_genesis = keep_genesis
+        self._genesis: str | None = None
         self._blockhash: tuple[int, Blockhash] | None = None
-        self._sends: Batcher[bytes, None] = Batcher(self._send_together, _MOST_REQUESTS_IN_A_BATCH, _PATIENCE_S)
+        # All who wait for a blockhash wait for the same one.
+        self._blockhashes: Batcher[None, Blockhash] = Batcher(self._read_blockhash, _MOST_TOGETHER)
+        self._sends: Batcher[bytes, None] = Batcher(self._send_together, _MOST_TOGETHER, _PATIENCE_S)
         self._results: Batcher[str, _Transaction | None] = Batcher(
-            self._ask_for_transactions, _MOST_REQUESTS_IN_A_BATCH, _PATIENCE_S
+            self._ask_for_transactions, _MOST_TOGETHER, _PATIENCE_S
         )
 
     async def latest_blockhash(self) -> Blockhash:
         """See Chain."""
-        now_ms = self._clock.now_ms()
-        if self._blockhash is None or not 0 <= now_ms - self._blockhash[0] < _BLOCKHASH_KEPT_MS:
-            value = (await self._ask("getLatestBlockhash", [_CONFIRMED], _BlockhashAnswer)).value
-            self._blockhash = (now_ms, Blockhash(value.blockhash, value.last_valid_block_height))
-        return self._blockhash[1]
+        return self._fresh_blockhash() or await self._blockhashes.submit(None)
 
     def sign(self, transaction: UnsignedTransaction, blockhash: Blockhash) -> SignedTransaction:
         """See Chain."""
@@ -214,17 +164,26 @@ class SolanaChain:
 
     async def finalized_point(self) -> FinalizedPoint:
         """See Chain."""
-        info = await self._ask("getEpochInfo", [_FINALIZED], _EpochInfo)
-        return FinalizedPoint(info.block_height, info.absolute_slot)
+        genesis, info = await self._rpc.ask_together([_GENESIS, _POINT])
+        await self._check_cluster(genesis)
+        return _point(info)
 
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
         """See Chain."""
         params = [[*signatures], {"searchTransactionHistory": True}]
-        answer = await self._ask("getSignatureStatuses", params, _StatusesAnswer)
+        answer = await self._rpc.ask(Request("getSignatureStatuses", params, _StatusesAnswer))
         if len(answer.value) != len(signatures):
             raise ChainUnavailable("the chain answers with another number of statuses than was asked for")
-        found = {it: _status(value) for it, value in zip(signatures, answer.value, strict=True) if value is not None}
-        return SignatureStatuses(answer.context.slot, found)
+        found, unclear = {}, set()
+        for signature, value in zip(signatures, answer.value, strict=True):
+            try:
+                status = _status(value, answer.context.slot)
+            except ChainUnavailable:
+                unclear.add(signature)
+            else:
+                if status is not None:
+                    found[signature] = status
+        return SignatureStatuses(answer.context.slot, found, unclear)
 
     async def swap_result(self, signature: str, token_out: Token) -> SwapResult | None:
         """See Chain."""
@@ -233,46 +192,62 @@ class SolanaChain:
             return None
         if transaction.meta.err is not None:
             return SwapResult(None, _program_error(transaction.meta))
-        return SwapResult(self._given(transaction.meta, token_out), None)
+        given = self._given(transaction.meta, token_out)
+        if not 0 < given <= MAX_BASE_UNITS:
+            raise ChainUnavailable("the chain's answer has balances that no swap leaves")
+        return SwapResult(given, None)
 
     async def close(self) -> None:
-        """Finish what is on its way."""
-        await self._sends.drain()
-        await self._results.drain()
-        await self._transport.close()
+        """Give up what is on its way: a send that was cut off is as good as one that was lost."""
+        await self._rpc.close()
+        for batcher in (self._blockhashes, self._sends, self._results):
+            await batcher.drain()
 
     # --- requests ---
 
-    async def _ask(self, method: str, params: list[Any], wanted: type[Wanted]) -> Wanted:
-        body = msgspec.json.encode({"jsonrpc": "2.0", "id": 0, "method": method, "params": params})
-        result: Wanted = _result(await self._transport.post(body), wanted)
-        return result
+    def _fresh_blockhash(self) -> Blockhash | None:
+        if self._blockhash is None or not 0 <= self._clock.now_ms() - self._blockhash[0] < _BLOCKHASH_KEPT_MS:
+            return None
+        return self._blockhash[1]
 
-    async def _ask_many(self, method: str, params: Sequence[list[Any]], wanted: Any) -> list[Any]:
-        """Return a result or ChainUnavailable for each of several requests that travel together."""
-        if len(params) == 1:
-            return [await self._ask(method, params[0], wanted)]
-        requests = [{"jsonrpc": "2.0", "id": at, "method": method, "params": it} for at, it in enumerate(params)]
-        body = await self._transport.post(msgspec.json.encode(requests))
+    async def _read_blockhash(self, waiting: Sequence[None]) -> Sequence[Blockhash]:
+        now_ms = self._clock.now_ms()
+        genesis, info, answer = await self._rpc.ask_together([_GENESIS, _POINT, _BLOCKHASH])
+        await self._check_cluster(genesis)
+        value = answer.value
+        if value.last_valid_block_height - _point(info).block_height not in _VALID_BLOCKS:
+            raise ChainUnavailable("the chain's blockhash is good for too few blocks or too many")
         try:
-            answers = msgspec.json.decode(body, type=list[msgspec.Raw])
-            # A batch's answers may come in any order.
-            by_id = {msgspec.json.decode(it, type=_Answer[msgspec.Raw]).id: it for it in answers}
-        except msgspec.DecodeError as error:
-            raise ChainUnavailable(f"the chain does not answer a batch: {body[:200]!r}") from error
-        return [_attempt(by_id.get(at, msgspec.Raw(b"null")), wanted) for at in range(len(params))]
+            Hash.from_string(value.blockhash)
+        except ParseHashError as error:
+            raise ChainUnavailable("the chain's blockhash cannot be read") from error
+        blockhash = Blockhash(value.blockhash, value.last_valid_block_height)
+        self._blockhash = (now_ms, blockhash)
+        return [blockhash] * len(waiting)
+
+    async def _check_cluster(self, genesis: str) -> None:
+        """Refuse to hear of another cluster than the one that this engine's attempts were signed for."""
+        if self._genesis is None:
+            self._genesis = await self._keep_genesis(genesis)
+        if genesis != self._genesis:
+            raise AnotherCluster(
+                f"the chain is another one than this engine's orders were signed for: its genesis hash is {genesis}"
+                f" and theirs is {self._genesis}"
+            )
 
     async def _send_together(self, raws: Sequence[bytes]) -> Sequence[Any]:
         # Preflight asks a node that may lag; maxRetries 0: the engine itself sends again until it knows.
         options = {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}
-        params = [[base64.b64encode(raw).decode(), options] for raw in raws]
-        sent = await self._ask_many("sendTransaction", params, str)
+        sent = await self._rpc.ask_many(
+            [Request("sendTransaction", [base64.b64encode(raw).decode(), options], str) for raw in raws]
+        )
         return [it if isinstance(it, Exception) else None for it in sent]
 
     async def _ask_for_transactions(self, signatures: Sequence[str]) -> Sequence[Any]:
         options = {**_CONFIRMED, "encoding": "base64", "maxSupportedTransactionVersion": 0}
-        params = [[signature, options] for signature in signatures]
-        return await self._ask_many("getTransaction", params, _Transaction | None)
+        return await self._rpc.ask_many(
+            [Request("getTransaction", [signature, options], _Transaction | None) for signature in signatures]
+        )
 
     def _given(self, meta: _Meta, token_out: Token) -> int:
         """Return by how much our balance of the token grew, in base units; native SOL apart from the fee."""
@@ -305,24 +280,20 @@ def _dated(message: Message | MessageV0, blockhash: Hash) -> Message | MessageV0
     )
 
 
-def _result(body: bytes, wanted: Any) -> Any:
-    try:
-        answer = msgspec.json.decode(body, type=_Answer[wanted])
-    except msgspec.DecodeError as error:
-        raise ChainUnavailable(f"the chain's answer cannot be read: {error}") from error
-    if answer.result is UNSET:
-        raise ChainUnavailable(f"the chain answers with an error: {bytes(answer.error)[:200].decode()}")
-    return answer.result
+def _point(info: _EpochInfo) -> FinalizedPoint:
+    """Return the point, if it can be so: there is at most one block in a slot."""
+    if not 0 < info.block_height <= info.absolute_slot:
+        raise ChainUnavailable("the chain's block height is higher than its slot")
+    return FinalizedPoint(info.block_height, info.absolute_slot)
 
 
-def _attempt(body: bytes, wanted: Any) -> Any:
-    try:
-        return _result(body, wanted)
-    except ChainUnavailable as error:
-        return error
-
-
-def _status(value: _Status) -> SignatureStatus:
+def _status(body: bytes, context_slot: int) -> SignatureStatus | None:
+    """Return one signature's status, None when it was not found; raises ChainUnavailable when that is unclear."""
+    value = decode(body, _Status | None)
+    if value is None:
+        return None
+    if value.slot > context_slot:
+        raise ChainUnavailable("the chain's status is of a slot that the node has not seen")
     error = None if value.err is None else msgspec.json.encode(value.err).decode()
     return SignatureStatus(value.slot, value.confirmation_status, error)
 

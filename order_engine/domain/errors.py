@@ -141,5 +141,9 @@ class ChainUnavailable(Unavailable):
     """The chain's RPC does not answer; nothing is known about what was asked."""
 
 
+class AnotherCluster(ChainUnavailable):
+    """The RPC serves another cluster than the one that this engine's attempts were signed for."""
+
+
 class Fenced(OrderEngineError):  # noqa: N818 - past participles read best at `except`
     """Another worker holds the order's fence, or the order moved on; nothing was written."""

@@ -181,9 +181,13 @@ class Executor:
         """Wait for a blockhash as long as it takes: nothing is signed, so nothing is at stake."""
         while True:
             try:
-                return await self._chain.latest_blockhash()
-            except ChainUnavailable:
+                blockhash = await self._chain.latest_blockhash()
+            except ChainUnavailable as error:
+                self._settlement.silence.note_failure(error)
                 await asyncio.sleep(_BLOCKHASH_RETRY_S)
+            else:
+                self._settlement.silence.note_success()
+                return blockhash
 
     async def _settle(self, journal: Journal, attempt: Attempt) -> None:
         proof = await self._settlement.prove(attempt, journal.order.request.token_out)

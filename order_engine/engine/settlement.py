@@ -5,7 +5,8 @@ The rules, in this order:
 1. Read the finalized block height and its slot from one answer.
 2. Only then look the signature up, with history search; believe the answer only if it was given
    as of that slot or a later one (a lagging node knows less than the height we hold against it).
-3. Found at `confirmed` or better without an error: landed; with an error: reverted. Not found
+3. Found at `confirmed` or better without an error: landed; with an error: reverted; and what the
+   transaction did must say the same. Not found
    although the finalized height is past the last valid height: expired, and no copy of the bytes
    can execute any more.
 4. Anything else is unknown: every RPC error and timeout, and a block that is only processed, whose
@@ -14,20 +15,19 @@ The rules, in this order:
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from order_engine import observe
 from order_engine.domain.errors import ChainUnavailable
-from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs
+from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.domain.tokens import Token
 from order_engine.engine.batch import Batcher
 from order_engine.ports import (
     MOST_SIGNATURES_IN_A_CALL,
     Chain,
-    Clock,
     Commitment,
     FinalizedPoint,
     ProvenOutcome,
@@ -37,11 +37,11 @@ from order_engine.ports import (
 
 # How long one height serves all looks. An older height proves less, never more: it is read before
 # every status that it is held against.
-_HEIGHT_KEPT_MS: Final = 400
+_HEIGHT_KEPT_S: Final = 0.4
 _MOST_LOOKS: Final = 64 * MOST_SIGNATURES_IN_A_CALL
 # A node that hangs holds up those who asked it, not those who come later.
 _LOOK_PATIENCE_S: Final = 0.5
-_TELL_SILENCE_AFTER_MS: Final = 5_000
+_TELL_AFTER_S: Final = 5.0
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -73,42 +73,80 @@ def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome |
     return None
 
 
+class Outage:
+    """An error now and then is the chain's everyday; what lasts is told, once, and once when it is over."""
+
+    def __init__(
+        self, now_s: Callable[[], float], tell_lost: Callable[[Exception], None], tell_recovered: Callable[[], None]
+    ) -> None:
+        """What to call when it has lasted for seconds, and when it ends."""
+        self._now_s = now_s
+        self._tell_lost = tell_lost
+        self._tell_recovered = tell_recovered
+        self._since_s: float | None = None
+        self._is_told = False
+
+    def note_failure(self, error: Exception) -> None:
+        """The chain did not answer."""
+        now_s = self._now_s()
+        if self._since_s is None:
+            self._since_s = now_s
+        if not self._is_told and now_s - self._since_s > _TELL_AFTER_S:
+            self._is_told = True
+            self._tell_lost(error)
+
+    def note_success(self) -> None:
+        """The chain answered."""
+        self._since_s = None
+        if self._is_told:
+            self._is_told = False
+            self._tell_recovered()
+
+
 class Settlement:
     """Carries signed transactions to a proven outcome; all that are in flight share their requests."""
 
-    def __init__(self, chain: Chain, clock: Clock, poll_s: float, resend_s: float) -> None:
-        """`poll_s`: pause between two looks at one signature; `resend_s`: between two sends."""
+    def __init__(self, chain: Chain, now_s: Callable[[], float], poll_s: float, resend_s: float) -> None:
+        """`now_s`: a clock that nobody sets back. `poll_s`: pause between two looks; `resend_s`: between two sends."""
         self._chain = chain
-        self._clock = clock
+        self._now_s = now_s
         self._poll_s = poll_s
-        self._resend_ms = int(resend_s * 1000)
+        self._resend_s = resend_s
         self._looks: Batcher[str, Sighting] = Batcher(self._look_together, _MOST_LOOKS, _LOOK_PATIENCE_S)
-        self._height: tuple[EpochMs, FinalizedPoint] | None = None
-        self._silent_since_ms: EpochMs | None = None
-        self._is_lost = False
+        self._height: tuple[float, FinalizedPoint] | None = None
+        self.silence = Outage(now_s, observe.chain_lost, observe.chain_recovered)
+        self._refusals = Outage(now_s, observe.sends_refused, observe.sends_accepted)
 
     async def prove(self, attempt: Attempt, token_out: Token) -> Proof:
         """Send the committed bytes until the chain proves an outcome. Ends only with a proof."""
-        send_at_ms = 0
+        send_at_s = self._now_s()
+        refusal: str | None = None
         while True:
+            if self._now_s() >= send_at_s:
+                send_at_s = self._now_s() + self._resend_s
+                refusal = await self._send(attempt)
             try:
-                if self._clock.now_ms() >= send_at_ms:
-                    send_at_ms = self._clock.now_ms() + self._resend_ms
-                    await self._chain.send(attempt.raw)
+                proof = await self._look(attempt, token_out, refusal)
             except ChainUnavailable as error:
-                # The bytes may have gone out all the same, so the look below is due either way.
-                self._note_silence(error)
-            try:
-                proof = await self._look(attempt, token_out)
-            except ChainUnavailable as error:
-                self._note_silence(error)
+                self.silence.note_failure(error)
             else:
-                self._note_answer()
+                self.silence.note_success()
                 if proof is not None:
                     return proof
             await asyncio.sleep(self._poll_s)
 
-    async def _look(self, attempt: Attempt, token_out: Token) -> Proof | None:
+    async def _send(self, attempt: Attempt) -> str | None:
+        """Offer the bytes; returns what went wrong. They may have gone out all the same."""
+        try:
+            await self._chain.send(attempt.raw)
+        except ChainUnavailable as error:
+            observe.send_failed()
+            self._refusals.note_failure(error)
+            return str(error)
+        self._refusals.note_success()
+        return None
+
+    async def _look(self, attempt: Attempt, token_out: Token, refusal: str | None) -> Proof | None:
         sighting = await self._looks.submit(attempt.signature)
         outcome = decide(sighting, attempt.last_valid_block_height)
         if outcome is None:
@@ -116,10 +154,10 @@ class Settlement:
         result: SwapResult | None = None
         if sighting.status is not None:
             result = await self._chain.swap_result(attempt.signature, token_out)
-            if result is None or (outcome is AttemptOutcome.LANDED and not result.amount_out):
-                # It is known that it landed, but not yet what it gave: that belongs to the proof.
+            if result is None or (result.error is None) is not (outcome is AttemptOutcome.LANDED):
+                # What it did belongs to the proof; and two answers that contradict each other prove nothing.
                 return None
-        evidence = msgspec.Raw(msgspec.json.encode(_evidence(sighting, result)))
+        evidence = msgspec.Raw(msgspec.json.encode(_evidence(sighting, result, refusal)))
         slot = sighting.status.slot if sighting.status is not None else None
         return Proof(ProvenOutcome(attempt.attempt, outcome, evidence), slot, result)
 
@@ -137,36 +175,30 @@ class Settlement:
             answer = await self._chain.signature_statuses(signatures)
         except ChainUnavailable as error:
             return [error] * len(signatures)
-        return [Sighting(finalized, answer.context_slot, answer.statuses.get(signature)) for signature in signatures]
+        return [
+            ChainUnavailable("the chain's status cannot be read")
+            if signature in answer.unclear
+            else Sighting(finalized, answer.context_slot, answer.statuses.get(signature))
+            for signature in signatures
+        ]
 
     async def _finalized(self) -> FinalizedPoint:
-        now_ms = self._clock.now_ms()
-        if self._height is None or not 0 <= now_ms - self._height[0] < _HEIGHT_KEPT_MS:
-            self._height = (now_ms, await self._chain.finalized_point())
+        now_s = self._now_s()
+        if self._height is None or now_s - self._height[0] >= _HEIGHT_KEPT_S:
+            self._height = (now_s, await self._chain.finalized_point())
         return self._height[1]
 
-    def _note_silence(self, error: ChainUnavailable) -> None:
-        """An error now and then is the chain's everyday; what lasts is told, once."""
-        now_ms = self._clock.now_ms()
-        self._silent_since_ms = self._silent_since_ms or now_ms
-        if not self._is_lost and now_ms - self._silent_since_ms > _TELL_SILENCE_AFTER_MS:
-            self._is_lost = True
-            observe.chain_lost(error)
 
-    def _note_answer(self) -> None:
-        self._silent_since_ms = None
-        if self._is_lost:
-            self._is_lost = False
-            observe.chain_recovered()
-
-
-def _evidence(sighting: Sighting, result: SwapResult | None) -> dict[str, object]:
+def _evidence(sighting: Sighting, result: SwapResult | None, refusal: str | None) -> dict[str, object]:
     evidence: dict[str, object] = {
         "finalizedBlockHeight": sighting.finalized.block_height,
         "finalizedSlot": sighting.finalized.slot,
         "contextSlot": sighting.context_slot,
     }
-    if sighting.status is not None:
+    if sighting.status is None:
+        evidence["status"] = "not found, with history search"
+        evidence["lastSendError"] = refusal
+    else:
         evidence["slot"] = sighting.status.slot
         evidence["commitment"] = sighting.status.commitment
         evidence["error"] = sighting.status.error

@@ -26,6 +26,8 @@ async def watch_in_doubt(reader: OrderReader, role: str) -> None:
             observe.in_doubt_counted(found.count, found.oldest_ms)
         except StoreUnavailable as error:
             observe.store_unavailable("watch", error)
+        except Exception as error:  # noqa: BLE001 - whoever is to be alarmed depends on these numbers
+            observe.loop_crashed("watch", error)
         turn += 1
         if turn % _TELL_EVERY == 0:
             observe.tell_numbers(role)

@@ -9,7 +9,7 @@ import msgspec
 from order_engine import observe
 from order_engine.domain.errors import Fenced, StoreUnavailable
 from order_engine.domain.order import OrderId
-from order_engine.ports import Claim, Clock, OrderStore, RateLimiter, ReadyQueue
+from order_engine.ports import Claim, OrderStore, RateLimiter, ReadyQueue
 
 _STORE_RETRY_S: Final = 0.5
 _RATE_KEY: Final = "queue"
@@ -30,13 +30,12 @@ class WorkerPolicy(msgspec.Struct, frozen=True):
 class Worker:
     """Runs up to `concurrency` orders at once until it is told to stop."""
 
-    def __init__(  # noqa: PLR0913 - the ports it speaks through
+    def __init__(
         self,
         name: str,
         store: OrderStore,
         ready: ReadyQueue,
         limiter: RateLimiter,
-        clock: Clock,
         execute: Callable[[Claim], Awaitable[None]],
         policy: WorkerPolicy,
     ) -> None:
@@ -45,14 +44,13 @@ class Worker:
         self._store = store
         self._ready = ready
         self._limiter = limiter
-        self._clock = clock
         self._execute = execute
         self._policy = policy
         self._running: dict[OrderId, tuple[Claim, asyncio.Task[None]]] = {}
         self._orphans: dict[OrderId, int] = {}
         self._slot_freed = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._next_sweep_ms = 0
+        self._next_sweep_s = 0.0
         self._is_more_due = False
 
     def stop(self) -> None:
@@ -125,19 +123,20 @@ class Worker:
 
     async def _claim_some(self, free: int) -> Sequence[Claim]:
         """Take what was announced, and sweep when it is time or when more is due than was announced."""
-        now_ms = self._clock.now_ms()
-        is_time = now_ms >= self._next_sweep_ms
+        # The loop's clock, which nobody sets back.
+        now_s = asyncio.get_running_loop().time()
+        is_time = now_s >= self._next_sweep_s
         claims: list[Claim] = []
         order_ids: list[OrderId] = []
         if free and not is_time:
-            timeout_s = 0 if self._is_more_due else (self._next_sweep_ms - now_ms) / 1000
+            timeout_s = 0 if self._is_more_due else self._next_sweep_s - now_s
             order_ids = await self._ready.pop(free, timeout_s)
         if free == 0 or self._stopping.is_set():
             return []
         if order_ids:
             claims = await self._store.claim(self._name, order_ids, self._policy.lease_ms)
         elif is_time or self._is_more_due:
-            self._next_sweep_ms = now_ms + self._policy.sweep_ms
+            self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
             claims = await self._store.claim_due(self._name, free, self._policy.lease_ms)
             self._is_more_due = len(claims) == free
         if claims and self._policy.max_per_min:

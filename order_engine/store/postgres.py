@@ -13,6 +13,7 @@ from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import Attempt, Order, OrderId, OrderStatus
 from order_engine.engine.batch import Batcher
 from order_engine.ports import (
+    SUSPECT_CLAIMS,
     Accepted,
     Announce,
     Claim,
@@ -42,7 +43,9 @@ _CONNECTIONS: Final = 4
 _ACQUIRE_TIMEOUT_S: Final = 2.0
 _COMMAND_TIMEOUT_S: Final = 3.0
 _OPEN_TIMEOUT_S: Final = 10.0
-_CLOSE_TIMEOUT_S: Final = 5.0
+_CLOSE_TIMEOUT_S: Final = 1.5
+# What a worker's name begins with when its process's sessions bear it too; PostgreSQL cuts it at 63 bytes.
+WORKER_SESSION: Final = "order-engine worker "
 _MIGRATION_LOCK: Final = 0x6F72646572  # "order" in ASCII: one migrator at a time
 
 # The plan of a statement that is prepared while the tables are small would join by reading them
@@ -75,14 +78,21 @@ class PostgresStore:
         self._announce = announce
         self._grace_ms = grace_ms
         self._queries = load_queries(POSTGRES)
+        self._missing: set[str] = set()
         self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MOST_IN_A_BATCH)
         self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MOST_IN_A_BATCH)
         self._readers: Batcher[tuple[OrderId, int], list[OrderEvent]] = Batcher(self._read_histories, _MOST_IN_A_BATCH)
 
     @classmethod
-    async def open(cls, dsn: str, schema: str | None, announce: Announce, grace_ms: int) -> Self:
-        """Connect, migrate if needed and return the store; raises StoreUnavailable."""
-        settings = {"application_name": "order-engine"}
+    async def open(
+        cls, dsn: str, schema: str | None, announce: Announce, grace_ms: int, session: str = "order-engine"
+    ) -> Self:
+        """Connect, migrate if needed and return the store; raises StoreUnavailable.
+
+        `session` names this process's sessions. A worker that is called the same, with
+        WORKER_SESSION at the start, is taken to be gone when they are.
+        """
+        settings = {"application_name": session}
         if schema is not None:
             settings["search_path"] = _quoted(schema)
         try:
@@ -121,7 +131,11 @@ class PostgresStore:
 
     async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
-        return _claims(await self._fetch("claim_due", worker, limit, lease_ms))
+        await self._end_leases_of_the_gone()
+        claims = _claims(await self._fetch("claim_suspect", worker, lease_ms, SUSPECT_CLAIMS))
+        if left := limit - len(claims):
+            claims += _claims(await self._fetch("claim_due", worker, left, lease_ms, SUSPECT_CLAIMS))
+        return claims
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """See OrderStore."""
@@ -135,6 +149,13 @@ class PostgresStore:
     def record(self, write: Write) -> Awaitable[None]:
         """See OrderStore."""
         return self._writes.submit(write)
+
+    async def keep_genesis(self, genesis_hash: str) -> str:
+        """See OrderStore."""
+        while not (rows := await self._fetch("keep_genesis", genesis_hash)):
+            pass  # Somebody else's came first, after this statement began: the next one sees it.
+        kept: str = rows[0][0]
+        return kept
 
     # --- OrderReader ---
 
@@ -172,6 +193,17 @@ class PostgresStore:
     async def ping(self) -> None:
         """See OrderReader."""
         await self._run("select 1")
+
+    async def _end_leases_of_the_gone(self) -> None:
+        """Let orders of processes that ended be claimed at once instead of when their leases lapse.
+
+        Safe whatever the server says, since it is the fence that keeps two workers apart. Missing
+        twice in a row, so that a worker has time to come back when the server was the one that ended.
+        """
+        missing = {row[0] for row in await self._fetch("gone_workers", WORKER_SESSION)}
+        if gone := missing & self._missing:
+            await self._fetch("end_leases", sorted(gone))
+        self._missing = missing
 
     # --- batches ---
 

@@ -13,6 +13,7 @@ from order_engine.domain.errors import Fenced
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.ports import (
+    SUSPECT_CLAIMS,
     Accepted,
     Announce,
     Claim,
@@ -98,15 +99,17 @@ class SqliteStore:
         """See OrderStore."""
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
-            values = {"now_ms": self._clock.now_ms(), "most": limit}
-            found = [row[0] for row in connection.execute(self._sql["claimable_due"], values)]
-            return self._take(connection, worker, found, lease_ms)
+            return self._take(connection, worker, find(connection), lease_ms)
+
+        def find(connection: sqlite3.Connection) -> list[OrderId]:
+            values = {"now_ms": self._clock.now_ms(), "suspect_claims": SUSPECT_CLAIMS}
+            suspect, due = {**values, "worker": worker}, {**values, "most": limit}
+            found = [row[0] for row in connection.execute(self._sql["claimable_suspect"], suspect)]
+            found += [row[0] for row in connection.execute(self._sql["claimable_due"], due)]
+            return found[:limit]
 
         # Most sweeps find nothing; looking first spares them the write transaction and its fsync.
-        values = {"now_ms": self._clock.now_ms(), "most": 1}
-        if await self._read(lambda connection: _one(connection, self._sql["claimable_due"], values)):
-            return await self._write(job)
-        return []
+        return await self._write(job) if await self._read(find) else []
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """See OrderStore."""
@@ -145,6 +148,12 @@ class SqliteStore:
     def record(self, write: Write) -> Awaitable[None]:
         """See OrderStore."""
         return self._write(self._record_job(write), write.events)
+
+    async def keep_genesis(self, genesis_hash: str) -> str:
+        """See OrderStore."""
+        values = (genesis_hash,)
+        kept: str = (await self._write(lambda connection: _one(connection, self._sql["keep_genesis"], values)))[0]
+        return kept
 
     # --- OrderReader ---
 

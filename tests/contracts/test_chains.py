@@ -12,14 +12,11 @@ import pytest
 import pytest_asyncio
 from solders.keypair import Keypair
 from solders.signature import Signature
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from order_engine.chain.client import HttpTransport, SolanaChain
+from order_engine.chain.client import SolanaChain
 from order_engine.chain.faults import ChainFaults
 from order_engine.chain.network import SLOT_MS
+from order_engine.chain.rpc import HttpTransport
 from order_engine.chain.server import build_chain_app
 from order_engine.domain.errors import ChainUnavailable, ForeignFeePayer, VenueFailed
 from order_engine.ports import (
@@ -30,7 +27,7 @@ from order_engine.ports import (
     UnsignedTransaction,
 )
 from order_engine.serve import address_of, listen, serving
-from tests.unit.chains import LONG_AFTER_MS, WALLET, ChainWorld, message_of, open_chain_world
+from tests.unit.chains import LONG_AFTER_MS, WALLET, ChainWorld, Genesis, message_of, open_chain_world
 from tests.unit.samples import SOL, USDC
 
 pytestmark = pytest.mark.asyncio
@@ -57,7 +54,7 @@ async def world(request: pytest.FixtureRequest, faults: ChainFaults) -> AsyncIte
             yield opened
             return
         async with served(build_chain_app(opened.node)) as url:
-            opened.chain = SolanaChain(HttpTransport(url), WALLET, opened.clock)
+            opened.chain = SolanaChain(HttpTransport(url), WALLET, opened.clock, Genesis().keep)
             yield opened
             await opened.chain.close()
 
@@ -192,7 +189,7 @@ async def test_a_node_that_fails_tells_nothing(world: ChainWorld, faults: ChainF
 async def test_a_lost_reply_says_nothing_about_what_was_done(
     world: ChainWorld, faults: ChainFaults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("client", "local"):
+    for module in ("rpc", "local"):
         monkeypatch.setattr(f"order_engine.chain.{module}._TIMEOUT_S", 0.2)
     signed, other = await world.signed(), await world.signed("order 2")
     faults.lost_reply = 1.0
@@ -208,59 +205,12 @@ async def test_a_lost_reply_says_nothing_about_what_was_done(
 
 async def test_a_node_that_lags_says_so_in_its_context_slot(world: ChainWorld, faults: ChainFaults) -> None:
     world.clock.ms += LONG_AFTER_MS
+    signed = await world.signed()
     faults.lag = 1.0
     answer = await world.chain.signature_statuses([])
     assert world.slot_now() - 250 < answer.context_slot < world.slot_now()
-    signed = await world.signed()
     await world.chain.send(signed.raw)
     assert await world.status(signed.signature) is None
-
-
-ANSWERS = {
-    "an error page": (502, b"<html>bad gateway</html>"),
-    "no JSON": (200, b"<html>welcome</html>"),
-    "nothing": (200, b""),
-    "null": (200, b"null"),
-    "an empty object": (200, b"{}"),
-    "an error": (200, b'{"jsonrpc":"2.0","id":0,"error":{"code":-32603,"message":"Internal error"}}'),
-    "no result": (200, b'{"jsonrpc":"2.0","id":0,"result":null}'),
-    "another shape": (200, b'{"jsonrpc":"2.0","id":0,"result":{"value":[7],"context":{"slot":"9"}}}'),
-    "too few": (200, b'{"jsonrpc":"2.0","id":0,"result":{"value":[],"context":{"slot":9}}}'),
-    "an unknown commitment": (
-        200,
-        b'{"id":0,"result":{"context":{"slot":9},"value":[{"slot":1,"err":null,"confirmationStatus":"sure"}]}}',
-    ),
-    "a redirect": (302, b""),
-    "an array": (200, b"[1, 2]"),
-}
-
-
-@pytest.mark.parametrize("answer", ANSWERS)
-async def test_an_answer_that_is_not_solanas_is_no_answer(answer: str) -> None:
-    status, body = ANSWERS[answer]
-
-    async def reply(_request: Request) -> Response:
-        return Response(body, status, {"location": "http://127.0.0.1:1/"} if status == 302 else None)
-
-    async with open_chain_world() as world, served(Starlette(routes=[Route("/", reply, methods=["POST"])])) as url:
-        chain = SolanaChain(HttpTransport(url), WALLET, world.clock)
-        asked: list[Any] = [chain.finalized_point(), chain.latest_blockhash(), chain.signature_statuses(["a"])]
-        if answer != "no result":
-            asked.append(chain.swap_result("a", USDC))
-        for it in asked:
-            with pytest.raises(ChainUnavailable):
-                await it
-        both = await asyncio.gather(chain.send(b"1"), chain.send(b"2"), return_exceptions=True)
-        assert [type(it) for it in both] == [ChainUnavailable, ChainUnavailable]
-        await chain.close()
-
-
-async def test_a_chain_that_is_not_there_is_unavailable() -> None:
-    async with open_chain_world() as world:
-        chain = SolanaChain(HttpTransport("http://127.0.0.1:9"), WALLET, world.clock)
-        with pytest.raises(ChainUnavailable):
-            await chain.latest_blockhash()
-        await chain.close()
 
 
 # --- the shapes, as any other client of Solana sees them -----------------------------------------

@@ -22,7 +22,7 @@ from tests.contracts.waiting import until
 from tests.contracts.worlds import PostgresWorld, SqliteWorld, StoreWorld
 
 SCHEMAS = Path(__file__).parent / "schema"
-TABLES = ("attempts", "order_events", "orders", "schema_migrations")
+TABLES = ("attempts", "cluster", "order_events", "orders", "schema_migrations")
 MIGRATION_LOCK = 0x6F72646572  # what a migrator holds, by its value: older and newer releases have to agree on it
 
 

@@ -104,8 +104,8 @@ class World:
         self.loop.kill(host.name)
 
     def _worker(self, host: Host) -> Worker:
-        chain = SolanaChain(self.cluster, WALLET, host.clock)
-        settlement = Settlement(chain, host.clock, poll_s=1.0, resend_s=4.0)
+        chain = SolanaChain(self.cluster, WALLET, host.clock, host.store.keep_genesis)
+        settlement = Settlement(chain, self.loop.time, poll_s=1.0, resend_s=4.0)
         venues = {
             name: SimVenue(name, random.Random(f"{self.seed}:{name}:{host.name}"), self.faults, self.loop)
             for name in ("raydium", "meteora")
@@ -114,7 +114,7 @@ class World:
         jitter = random.Random(f"{self.seed}:jitter:{host.name}").random
         executor = Executor(venues, chain, host.store, host.store, settlement, host.clock, jitter, policy)
         limits = WorkerPolicy(concurrency=3, lease_ms=LEASE_MS, sweep_ms=2_000, max_per_min=0, grace_s=5.0)
-        return Worker(host.name, host.store, self.bus, NoLimit(), host.clock, executor.run, limits)
+        return Worker(host.name, host.store, self.bus, NoLimit(), executor.run, limits)
 
     def _intake(self, host: Host) -> Intake:
         return Intake(host.store, host.store, NoLimit(), host.clock, self._new_order_id, 0)

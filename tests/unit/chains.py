@@ -60,6 +60,17 @@ def instruction_in(message: bytes) -> bytes:
     return bytes(from_bytes_versioned(message).instructions[0].data)
 
 
+class Genesis:
+    """Remembers the first hash, as a store does."""
+
+    def __init__(self) -> None:
+        self.kept: str | None = None
+
+    async def keep(self, genesis_hash: str) -> str:
+        self.kept = self.kept or genesis_hash
+        return self.kept
+
+
 class ChainWorld:
     """A network, the node before it, a client, the clock that all go by and the ledger."""
 
@@ -68,7 +79,7 @@ class ChainWorld:
         self.ledger = ledger
         self.network = PaperNetwork(ledger, run_swap, self.clock, delay_scale, seed, faults)
         self.node = PaperNode(self.network, faults, seed)
-        self.chain = SolanaChain(LocalTransport(self.node, self.network), WALLET, self.clock)
+        self.chain = SolanaChain(LocalTransport(self.node, self.network), WALLET, self.clock, Genesis().keep)
 
     async def signed(self, memo: str = "order 1") -> SignedTransaction:
         return self.chain.sign(UnsignedTransaction(message_of(memo), ()), await self.chain.latest_blockhash())

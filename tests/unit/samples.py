@@ -45,6 +45,9 @@ class ManualClock:
     def now_ms(self) -> EpochMs:
         return EpochMs(self.ms)
 
+    def now_s(self) -> float:
+        return self.ms / 1000
+
 
 def quote(venue: str, amount_out: int, impact: int = 0) -> Quote:
     return Quote(venue, REQUEST.amount_in, BaseUnits(amount_out), Bps(30), Bps(impact))

@@ -111,7 +111,7 @@ class ScriptedChain:
 
 async def prove(chain: ScriptedChain, clock: ManualClock, resend_s: float = 2.0) -> Proof:
     async with asyncio.timeout(5):
-        return await Settlement(chain, clock, 0, resend_s).prove(attempt_of(), USDC)
+        return await Settlement(chain, clock.now_s, 0, resend_s).prove(attempt_of(), USDC)
 
 
 # --- the decision --------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_whatever_the_rpc_does_the_outcome_is_the_truth(
 async def test_an_outage_of_any_length_is_no_outcome(trouble: str) -> None:
     clock = ManualClock()
     chain = ScriptedChain(clock, itertools.repeat(trouble), None, None)
-    proving = asyncio.create_task(Settlement(chain, clock, 0, 2).prove(attempt_of(), USDC))
+    proving = asyncio.create_task(Settlement(chain, clock.now_s, 0, 2).prove(attempt_of(), USDC))
     async with asyncio.timeout(5):
         while chain.calls.count("finalized") < 300:
             await asyncio.sleep(0)
@@ -237,7 +237,7 @@ async def test_the_height_is_read_before_the_status() -> None:
 async def test_all_that_are_in_flight_share_their_looks() -> None:
     clock = ManualClock()
     chain = ScriptedChain(clock, [], 4, None)
-    settlement = Settlement(chain, clock, 0, 1_000)
+    settlement = Settlement(chain, clock.now_s, 0, 1_000)
     count = MOST_SIGNATURES_IN_A_CALL + 44
     async with asyncio.timeout(5):
         proofs = await asyncio.gather(
@@ -254,7 +254,7 @@ async def test_all_that_are_in_flight_share_their_looks() -> None:
 @pytest.mark.asyncio
 async def test_whoever_stops_waiting_leaves_the_others_their_proof() -> None:
     clock = ManualClock()
-    settlement = Settlement(ScriptedChain(clock, ["none"] * 5, 10, None), clock, 0, 2)
+    settlement = Settlement(ScriptedChain(clock, ["none"] * 5, 10, None), clock.now_s, 0, 2)
     proving = [asyncio.create_task(settlement.prove(attempt_of(f"signature {it}"), USDC)) for it in range(3)]
     await asyncio.sleep(0)
     proving[0].cancel()

@@ -73,12 +73,18 @@ create table order_events (
     primary key (order_id, seq)
 );
 
+-- The cluster that every attempt here was signed for: what another one says proves nothing of them.
+create table cluster (
+    one integer primary key check (one = 1),
+    genesis_hash text not null
+);
+
 create table attempts (
     order_id uuid not null,
     attempt integer not null check (attempt >= 1),
     signature text not null unique,
     raw bytea not null,
-    last_valid_block_height bigint not null,
+    last_valid_block_height bigint not null check (last_valid_block_height > 0),
     signed_at_ms bigint not null,
     outcome text check (outcome in ('landed', 'reverted', 'expired')),
     evidence text,

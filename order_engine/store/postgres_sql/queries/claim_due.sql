@@ -1,8 +1,10 @@
 -- Lapsed leases first, so that a backlog does not hold up what a dead worker left; then what is due.
+-- Suspects, which were claimed $4 times in vain, are for claim_suspect.
 with lapsed as (
     select order_id
     from orders
     where lease_until_ms <= (select now_ms())
+        and (claims < $4 or status = 'submitted')
     order by lease_until_ms
     limit $2
     for update skip locked
@@ -11,6 +13,7 @@ due as (
     select order_id
     from orders
     where due_at_ms <= (select now_ms())
+        and (claims < $4 or status = 'submitted')
     order by due_at_ms
     limit $2 - (select count(*) from lapsed)
     for update skip locked

@@ -66,12 +66,18 @@ create table order_events (
     primary key (order_id, seq)
 ) without rowid;
 
+-- The cluster that every attempt here was signed for: what another one says proves nothing of them.
+create table cluster (
+    one integer primary key check (one = 1),
+    genesis_hash text not null
+);
+
 create table attempts (
     order_id text not null references orders (order_id),
     attempt integer not null check (attempt >= 1),
     signature text not null unique,
     raw blob not null,
-    last_valid_block_height integer not null,
+    last_valid_block_height integer not null check (last_valid_block_height > 0),
     signed_at_ms integer not null,
     outcome text check (outcome in ('landed', 'reverted', 'expired')),
     evidence text,

@@ -1,0 +1,209 @@
+"""JSON-RPC as Solana's nodes speak it: few requests, over connections that stay open.
+
+Whatever is not a clear answer to what was asked (no connection, a timeout, an HTTP error, a
+JSON-RPC error, another id, a shape that is not Solana's) is ChainUnavailable: nothing is known.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import aiohttp
+import msgspec
+
+from order_engine.domain.errors import ChainUnavailable
+
+_TIMEOUT_S: Final = 5.0
+_CONNECTIONS: Final = 32
+_HTTP_OK: Final = 200
+_MOST_ANSWER_BYTES: Final = 2 * 1024 * 1024
+_MOST_REQUESTS_IN_A_BATCH: Final = 100
+# Agave's nodes refuse bodies over 50 KiB (rpc/src/rpc_service.rs, MAX_REQUEST_BODY_SIZE).
+_MOST_BODY_BYTES: Final = 48 * 1024
+_MOST_ERROR_BYTES: Final = 200
+
+# What decoding bytes from outside may raise: msgspec's own, and for text that is no UTF-8 or is
+# nested beyond all measure, Python's.
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class Transport(Protocol):
+    """Carries the body of one JSON-RPC request or batch to a node and brings the answer's back."""
+
+    async def post(self, body: bytes) -> bytes:
+        """Return the answer's body; raises ChainUnavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connections, and of the requests on them."""
+        ...
+
+
+class HttpTransport:
+    """A Transport to the address that CHAIN_URL names."""
+
+    def __init__(self, url: str) -> None:
+        """Connects when it is first used."""
+        self._url = url
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, body: bytes) -> bytes:
+        """See Transport."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+                timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+                headers={"Content-Type": "application/json"},
+            )
+        try:
+            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+                if response.status != _HTTP_OK:
+                    raise ChainUnavailable(f"the chain answers HTTP {response.status}")
+                return await self._read(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ChainUnavailable(f"the chain does not answer: {_without_url(error)}") from error
+
+    async def close(self) -> None:
+        """See Transport."""
+        if self._session is not None:
+            await self._session.close()
+
+    @staticmethod
+    async def _read(response: aiohttp.ClientResponse) -> bytes:
+        """Return the body, if it is of a size that an answer can have."""
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > _MOST_ANSWER_BYTES:
+                raise ChainUnavailable(f"the chain's answer is longer than {_MOST_ANSWER_BYTES} bytes")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One call: Solana's name of the method, its parameters, and the type that its result has."""
+
+    method: str
+    params: list[Any]
+    wanted: Any
+
+
+class _Answer(msgspec.Struct):
+    id: int | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw = msgspec.Raw(b"")
+
+
+class JsonRpc:
+    """Asks a node; each request gets its own result or error, however it travelled."""
+
+    def __init__(self, transport: Transport) -> None:
+        """The transport is closed with this."""
+        self._transport = transport
+        self._ids = itertools.count(1)
+
+    async def ask(self, request: Request) -> Any:
+        """Return the result; raises ChainUnavailable."""
+        request_id = next(self._ids)
+        body = await self._transport.post(_encode(request, request_id))
+        return _result(body, request_id, request.wanted)
+
+    async def ask_together(self, requests: Sequence[Request]) -> list[Any]:
+        """Return the results of requests that one node answers; raises ChainUnavailable if one fails."""
+        results = await self.ask_many(requests)
+        for result in results:
+            if isinstance(result, ChainUnavailable):
+                raise result
+        return results
+
+    async def ask_many(self, requests: Sequence[Request]) -> list[Any]:
+        """Return a result or ChainUnavailable for each; they travel in as few batches as nodes allow."""
+        numbered = [(next(self._ids), request) for request in requests]
+        batches = _batches([(number, request, _encode(request, number)) for number, request in numbered])
+        answered = await asyncio.gather(*(self._ask_batch(batch) for batch in batches))
+        return [result for results in answered for result in results]
+
+    async def close(self) -> None:
+        """Give up what is on its way: nothing is lost by it, since nothing is known of it."""
+        await self._transport.close()
+
+    async def _ask_batch(self, batch: Sequence[tuple[int, Request, bytes]]) -> list[Any]:
+        if len(batch) == 1:
+            return [await self._ask_alone(*batch[0])]
+        try:
+            body = await self._transport.post(b"[" + b",".join(encoded for *_, encoded in batch) + b"]")
+        except ChainUnavailable as error:
+            return [error] * len(batch)
+        try:
+            answers = msgspec.json.decode(body, type=list[msgspec.Raw])
+        except _UNREADABLE:
+            # Some nodes take no batches, and answer with one error.
+            return await asyncio.gather(*(self._ask_alone(*it) for it in batch))
+        # A batch's answers may come in any order.
+        by_id = {_id_of(answer): answer for answer in answers}
+        return [_attempt(by_id.get(number, msgspec.Raw(b"")), number, request.wanted) for number, request, _ in batch]
+
+    async def _ask_alone(self, number: int, request: Request, encoded: bytes) -> Any:
+        try:
+            return _result(await self._transport.post(encoded), number, request.wanted)
+        except ChainUnavailable as error:
+            return error
+
+
+def decode(body: bytes, wanted: Any) -> Any:
+    """Return what the bytes from a node say; raises ChainUnavailable."""
+    try:
+        return msgspec.json.decode(body, type=wanted)
+    except _UNREADABLE as error:
+        raise ChainUnavailable(f"the chain's answer cannot be read: {error}") from error
+
+
+def _encode(request: Request, request_id: int) -> bytes:
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "method": request.method, "params": request.params})
+
+
+def _batches(requests: Sequence[tuple[int, Request, bytes]]) -> list[list[tuple[int, Request, bytes]]]:
+    batches: list[list[tuple[int, Request, bytes]]] = []
+    room = 0
+    for request in requests:
+        size = len(request[2]) + 1
+        if not batches or size > room or len(batches[-1]) == _MOST_REQUESTS_IN_A_BATCH:
+            batches.append([])
+            room = _MOST_BODY_BYTES
+        batches[-1].append(request)
+        room -= size
+    return batches
+
+
+def _id_of(answer: bytes) -> int | None:
+    try:
+        return msgspec.json.decode(answer, type=_Answer).id
+    except _UNREADABLE:
+        return None
+
+
+def _result(body: bytes, request_id: int, wanted: Any) -> Any:
+    answer = decode(body, _Answer)
+    if answer.id != request_id:
+        raise ChainUnavailable("the chain answers something that was not asked")
+    error = bytes(answer.error)
+    if error not in (b"", b"null"):
+        said = error[:_MOST_ERROR_BYTES].decode("utf-8", "replace")
+        raise ChainUnavailable(f"the chain answers with an error: {said}")
+    return decode(answer.result, wanted)
+
+
+def _attempt(body: bytes, request_id: int, wanted: Any) -> Any:
+    try:
+        return _result(body, request_id, wanted)
+    except ChainUnavailable as error:
+        return error
+
+
+def _without_url(error: BaseException) -> str:
+    """Tell what went wrong without the URL, which may hold a key of the node's provider."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.strerror or type(error).__name__
+    return type(error).__name__

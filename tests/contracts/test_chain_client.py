@@ -1,0 +1,234 @@
+"""Chain: what its client makes of nodes that lie, break or hang. What it does not believe is not known."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from order_engine.chain.client import SolanaChain
+from order_engine.chain.local import LocalTransport
+from order_engine.chain.rpc import HttpTransport
+from order_engine.domain.errors import AnotherCluster, ChainUnavailable
+from tests.contracts.test_chains import served
+from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world
+from tests.unit.samples import USDC
+
+pytestmark = pytest.mark.asyncio
+
+ANSWERS = {
+    "an error page": (502, b"<html>bad gateway</html>"),
+    "no JSON": (200, b"<html>welcome</html>"),
+    "nothing": (200, b""),
+    "null": (200, b"null"),
+    "an empty object": (200, b"{}"),
+    "an error": (200, b'{"jsonrpc":"2.0","id":%d,"error":{"code":-32603,"message":"Internal error"}}'),
+    "no result": (200, b'{"jsonrpc":"2.0","id":%d,"result":null}'),
+    "another shape": (200, b'{"jsonrpc":"2.0","id":%d,"result":{"value":[7],"context":{"slot":"9"}}}'),
+    "too few": (200, b'{"jsonrpc":"2.0","id":%d,"result":{"value":[],"context":{"slot":9}}}'),
+    "a redirect": (302, b""),
+    "text that is no UTF-8": (
+        200,
+        b'{"jsonrpc":"2.0","id":%d,"error":{"message":"' + b"x" * 170 + "é".encode() * 30 + b'\xff"}}',
+    ),
+    "endless nesting": (200, b'{"jsonrpc":"2.0","id":%d,"result":' + b"[" * 100_000),
+    "another id": (200, b'{"jsonrpc":"2.0","id":0,"result":"x"}'),
+    "a result and an error": (200, b'{"jsonrpc":"2.0","id":%d,"result":"x","error":{"code":1}}'),
+    "numbers beyond all bounds": (
+        200,
+        b'{"id":%d,"result":{"absoluteSlot":1e30,"blockHeight":9999999999999999999999}}',
+    ),
+    "an array": (200, b"[1, 2]"),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_an_answer_that_is_not_solanas_is_no_answer(answer: str) -> None:
+    status, template = ANSWERS[answer]
+
+    async def reply(request: Request) -> Response:
+        asked = json.loads(await request.body())
+        body = template.replace(b"%d", str(asked["id"] if isinstance(asked, dict) else 0).encode())
+        return Response(body, status, {"location": "http://127.0.0.1:1/"} if status == 302 else None)
+
+    async with open_chain_world() as world, served(Starlette(routes=[Route("/", reply, methods=["POST"])])) as url:
+        chain = SolanaChain(HttpTransport(url), WALLET, world.clock, Genesis().keep)
+        asked: list[Any] = [chain.finalized_point(), chain.latest_blockhash(), chain.signature_statuses(["a"])]
+        if answer != "no result":
+            asked.append(chain.swap_result("a", USDC))
+        for it in asked:
+            with pytest.raises(ChainUnavailable):
+                await it
+        both = await asyncio.gather(chain.send(b"1"), chain.send(b"2"), return_exceptions=True)
+        assert [type(it) for it in both] == [ChainUnavailable, ChainUnavailable]
+        await chain.close()
+
+
+class Lies:
+    """A Transport to a node that is believed in all but what a test has it say."""
+
+    def __init__(self, world: ChainWorld, **results: Any) -> None:
+        self._node = LocalTransport(world.node, world.network)
+        self.results = results
+        self.asked: list[list[str]] = []
+
+    async def post(self, body: bytes) -> bytes:
+        requests, answers = json.loads(body), json.loads(await self._node.post(body))
+        self.asked.append([it["method"] for it in requests] if isinstance(requests, list) else [requests["method"]])
+        for request, answer in zip(
+            requests if isinstance(requests, list) else [requests],
+            answers if isinstance(answers, list) else [answers],
+            strict=True,
+        ):
+            if (change := self.results.get(request["method"])) is not None:
+                answer["result"] = change(answer["result"])
+        return json.dumps(answers).encode()
+
+    async def close(self) -> None:
+        pass
+
+
+def lied_to(world: ChainWorld, **results: Any) -> tuple[Lies, SolanaChain]:
+    transport = Lies(world, **results)
+    return transport, SolanaChain(transport, WALLET, world.clock, Genesis().keep)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [(10**12, 1100), (10**12, 10**12 + 1, 10**30), (0, 1000), (-1, 1000)],
+    ids=str,
+)
+async def test_a_height_that_cannot_be_so_is_not_believed(point: tuple[int, ...]) -> None:
+    async with open_chain_world() as world:
+        height, slot = point[0], point[-1]
+        _, chain = lied_to(world, getEpochInfo=lambda it: it | {"blockHeight": height, "absoluteSlot": slot})
+        with pytest.raises(ChainUnavailable):
+            await chain.finalized_point()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lastValidBlockHeight": 0},
+        {"lastValidBlockHeight": 10**15},
+        {"blockhash": "zzz0"},
+        {"blockhash": ""},
+    ],
+    ids=str,
+)
+async def test_a_blockhash_that_cannot_be_so_is_not_signed_with(change: dict[str, Any]) -> None:
+    async with open_chain_world() as world:
+        _, chain = lied_to(world, getLatestBlockhash=lambda it: it | {"value": it["value"] | change})
+        with pytest.raises(ChainUnavailable):
+            await chain.latest_blockhash()
+
+
+async def test_another_cluster_proves_nothing_about_this_one() -> None:
+    async with open_chain_world() as world:
+        transport, chain = lied_to(world)
+        await chain.finalized_point()
+        transport.results["getGenesisHash"] = lambda _hash: "another"
+        with pytest.raises(AnotherCluster, match="another"):
+            await chain.finalized_point()
+        with pytest.raises(AnotherCluster):
+            await chain.latest_blockhash()
+        transport.results.clear()
+        assert (await chain.finalized_point()).block_height > 0
+
+
+@pytest.mark.parametrize("change", [{"err": False}, {"confirmationStatus": None}, {"slot": 10**9}], ids=str)
+async def test_a_status_that_cannot_be_read_spoils_no_other(change: dict[str, Any]) -> None:
+    async with open_chain_world() as world:
+        signed = [await world.signed(memo) for memo in ("order 1", "order 2", "order 3")]
+        for it in signed[:2]:
+            await world.chain.send(it.raw)
+
+        def spoil(answer: Any) -> Any:
+            answer["value"][0] |= change
+            return answer
+
+        _, chain = lied_to(world, getSignatureStatuses=spoil)
+        answer = await chain.signature_statuses([it.signature for it in signed])
+        assert ({*answer.statuses}, {*answer.unclear}) == ({signed[1].signature}, {signed[0].signature})
+
+
+async def test_all_who_wait_for_a_blockhash_ask_once() -> None:
+    async with open_chain_world() as world:
+        transport, chain = lied_to(world)
+        await asyncio.gather(*(chain.latest_blockhash() for _ in range(50)))
+        assert transport.asked == [["getGenesisHash", "getEpochInfo", "getLatestBlockhash"]]
+
+
+async def test_a_batch_is_no_longer_than_nodes_take() -> None:
+    sizes: list[int] = []
+    raw = b"x" * 1232
+
+    class Counting(Lies):
+        async def post(self, body: bytes) -> bytes:
+            sizes.append(len(body))
+            raise ChainUnavailable("never mind")
+
+    async with open_chain_world() as world:
+        chain = SolanaChain(Counting(world), WALLET, world.clock, Genesis().keep)
+        await asyncio.gather(*(chain.send(raw) for _ in range(100)), return_exceptions=True)
+    assert max(sizes) < 50 * 1024
+    assert len(sizes) == 4
+
+
+async def test_a_node_that_takes_no_batches_is_asked_one_by_one() -> None:
+    async with open_chain_world() as world:
+
+        class Single(Lies):
+            async def post(self, body: bytes) -> bytes:
+                if body.startswith(b"["):
+                    return b'{"jsonrpc":"2.0","error":{"code":-32600,"message":"no batches"},"id":null}'
+                return await super().post(body)
+
+        chain = SolanaChain(Single(world), WALLET, world.clock, Genesis().keep)
+        assert (await chain.latest_blockhash()).last_valid_block_height > 0
+
+
+async def test_what_is_told_of_a_node_names_no_key() -> None:
+    async def nonsense(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"no HTTP\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(nonsense, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with open_chain_world() as world, server:
+        for url in (f"http://127.0.0.1:{port}/?api-key=SECRET", "http://[::1/SECRET", "http://127.0.0.1:9/SECRET"):
+            chain = SolanaChain(HttpTransport(url), WALLET, world.clock, Genesis().keep)
+            with pytest.raises(ChainUnavailable) as told:
+                await chain.finalized_point()
+            assert "SECRET" not in str(told.value)
+            await chain.close()
+
+
+async def test_closing_gives_up_what_hangs() -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    async with open_chain_world() as world:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        chain = SolanaChain(HttpTransport(url), WALLET, world.clock, Genesis().keep)
+        sending = asyncio.ensure_future(chain.send(b"x"))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(2):
+            await chain.close()
+        with pytest.raises(ChainUnavailable):
+            await sending
+    server.close()
+
+
+async def test_a_chain_that_is_not_there_is_unavailable() -> None:
+    async with open_chain_world() as world:
+        chain = SolanaChain(HttpTransport("http://127.0.0.1:9"), WALLET, world.clock, Genesis().keep)
+        with pytest.raises(ChainUnavailable):
+            await chain.latest_blockhash()
+        await chain.close()
