@@ -8,7 +8,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format sim bench docs lock clean
+.PHONY: help setup demo test check format sim faults bench docs lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -35,6 +35,9 @@ format: .venv/.ready ## Format the code and mend what lint can mend
 
 sim: .venv/.ready ## Simulate seeded histories (SEEDS=250000 for the long run, SEED=n replays one)
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
+
+faults: .venv/.ready ## Kill, freeze and cut the real engine for two minutes (ARGS="--kills 1000", ARGS=--measure)
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 bench: .venv/.ready ## Measure throughput and latency; prints a table, writes bench/results/latest.json
 	@$(BIN)/python -m bench $(ARGS)

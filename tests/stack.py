@@ -10,10 +10,9 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
-import psutil
 
 from tests.servers import free_port
 
@@ -21,34 +20,67 @@ _READY_S = 30.0
 _LISTENS_AT = "http://127.0.0.1"
 
 
+class Process(Protocol):
+    """A process as subprocess.Popen shows it."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Launch(Protocol):
+    """Starts `order-engine ROLE` in a directory, with an environment, writing to a log."""
+
+    def __call__(self, role: str, environment: Mapping[str, str], directory: Path, log: Path) -> Process: ...
+
+
+def launch_program(role: str, environment: Mapping[str, str], directory: Path, log: Path) -> Process:
+    """Start the program as a user does."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "order_engine", role],
+            env=dict(environment),
+            cwd=directory,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+        )
+
+
 class EngineProcess:
     """One `order-engine` process with an environment of its own."""
 
-    def __init__(self, role: str, environment: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self, role: str, environment: Mapping[str, str], directory: Path, launch: Launch = launch_program
+    ) -> None:
         self.role = role
         self.port = int(environment.get("PORT", "0"))
         self.url = f"{_LISTENS_AT}:{self.port}"
         self._environment = dict(environment)
         self._directory = directory
+        self._launch = launch
         self.log = directory / f"{role}-{uuid.uuid4().hex[:8]}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
+        self.starts = 0
+        self._log_start = 0
 
     @property
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
 
-    def start(self, *, wait: bool = True) -> "EngineProcess":
+    def start(self, *, wait: bool = True, **once: str) -> "EngineProcess":
+        """Start the process, also again; `once` are settings of this life alone."""
         inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "order_engine", self.role],
-                env={**inherited, **self._environment},
-                cwd=self._directory,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-            )
+        environment = {**inherited, **self._environment, **once}
+        self.log.touch()
+        self._log_start = self.log.stat().st_size
+        self.process = self._launch(self.role, environment, self._directory, self.log)
+        self.starts += 1
         if wait:
             self.wait_until_ready()
         return self
@@ -60,7 +92,7 @@ class EngineProcess:
             if self.process.poll() is not None:
                 raise AssertionError(f"{self.role} ended with {self.process.returncode}:\n{self.log_text()}")
             if self.role == "worker":
-                if "started" in self.log_text():
+                if "started" in self.log_text()[self._log_start :]:
                     return
             else:
                 try:
@@ -89,26 +121,35 @@ class EngineProcess:
         return time.monotonic() - began
 
     def pause(self) -> None:
-        psutil.Process(self.pid).suspend()
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        psutil.Process(self.pid).resume()
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            psutil.Process(self.pid).resume()
             self.kill()
 
 
 class Stack:
     """An engine in one of its two shapes, on servers that the test owns."""
 
-    def __init__(self, environment: Mapping[str, str], directory: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], directory: Path, launch: Launch = launch_program) -> None:
         self._environment = dict(environment)
         self._directory = directory
+        self._launch = launch
         self._processes: list[EngineProcess] = []
         self.ledger = Path(self._environment["DATA_DIR"]) / "paper-chain.sqlite3"
         self.chain: EngineProcess | None = None
+
+    @property
+    def database_url(self) -> str:
+        return self._environment["DATABASE_URL"]
+
+    def running(self, role: str) -> list[EngineProcess]:
+        return [it for it in self._processes if it.role == role and it.process and it.process.poll() is None]
 
     @property
     def chain_pid(self) -> int:
@@ -117,14 +158,18 @@ class Stack:
 
     def spawn(self, role: str, **settings: str) -> EngineProcess:
         """Start a process and wait until it is ready; settings are environment variables."""
+        return self.make(role, **settings).start()
+
+    def make(self, role: str, **settings: str) -> EngineProcess:
+        """Return a process that is still to be started."""
         environment = {**self._environment, **settings}
         if role == "chain":
             environment["PORT"] = environment["CHAIN_URL"].rpartition(":")[2]
         elif role != "worker":
             environment.setdefault("PORT", str(free_port()))
-        process = EngineProcess(role, environment, self._directory)
+        process = EngineProcess(role, environment, self._directory, self._launch)
         self._processes.append(process)
-        return process.start()
+        return process
 
     def close(self) -> None:
         for process in self._processes:
@@ -143,7 +188,9 @@ def embedded_stack(directory: Path, **settings: str) -> Iterator[Stack]:
 
 
 @contextmanager
-def distributed_stack(directory: Path, database_url: str, redis_url: str, **settings: str) -> Iterator[Stack]:
+def distributed_stack(
+    directory: Path, database_url: str, redis_url: str, launch: Launch = launch_program, **settings: str
+) -> Iterator[Stack]:
     """A stack for `api` and `worker`: PostgreSQL, Redis and a chain, which is started."""
     environment = {
         "DATABASE_URL": database_url,
@@ -154,7 +201,7 @@ def distributed_stack(directory: Path, database_url: str, redis_url: str, **sett
         "DATA_DIR": str(directory / "data"),
         **settings,
     }
-    stack = Stack(environment, directory)
+    stack = Stack(environment, directory, launch)
     try:
         stack.chain = stack.spawn("chain")
         yield stack

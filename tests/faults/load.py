@@ -21,8 +21,9 @@ HANG_S = 90.0
 class Load:
     """Orders posted over a few connections; remembers every one that was answered with 2xx."""
 
-    def __init__(self, url: str, connections: int = 32) -> None:
+    def __init__(self, url: str, connections: int = 32, amount: str = "1") -> None:
         self.url = url
+        self.amount = amount
         self.connections = connections
         self.accepted: list[str] = []
         self.refusals: Counter[str] = Counter()
@@ -36,7 +37,7 @@ class Load:
             async def post_some() -> None:
                 for _ in left:
                     try:
-                        response = await client.post("/v1/orders", json=market_order(slippageBps=1000))
+                        response = await client.post("/v1/orders", json=market_order(self.amount, slippageBps=1000))
                     except httpx2.TransportError as error:
                         self.refusals[type(error).__name__] += 1
                         continue
@@ -82,8 +83,10 @@ def swaps_in(ledger: Path) -> list[tuple[str, Any]]:
         chain.close()
 
 
-async def wait_for_postgres(url: str, ledger: Path, accepted: Sequence[str], timeout_s: float = HANG_S) -> None:
-    """Wait until every order in the database is terminal, then check histories and ledger."""
+async def wait_for_postgres(
+    url: str, ledger: Path, accepted: Sequence[str], timeout_s: float = HANG_S
+) -> dict[str, History]:
+    """Wait until every order in the database is terminal, check histories and ledger; returns the histories."""
     connection = await asyncpg.connect(url)
     try:
         async with asyncio.timeout(timeout_s):
@@ -98,6 +101,7 @@ async def wait_for_postgres(url: str, ledger: Path, accepted: Sequence[str], tim
         await connection.close()
     check_histories(accepted, histories)
     check_ledger(histories, swaps_in(ledger))
+    return histories
 
 
 async def wait_for_sqlite(data: Path, accepted: Sequence[str], timeout_s: float = HANG_S) -> None:
