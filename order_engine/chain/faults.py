@@ -13,7 +13,10 @@ class ChainFaults(msgspec.Struct, forbid_unknown_fields=True):
     duplicate: float = 0
     """The network delivers a transaction twice."""
     fork: float = 0
-    """A block with the transaction is processed and then taken back; it may land again, or not."""
+    """A block with the transaction is processed and then taken back; it may land again, or not.
+
+    And the node that answers is on a fork that will lose: it misses what landed since, until that is finalized.
+    """
     lag: float = 0
     """The node that answers is up to 250 slots behind, and goes on answering for a while."""
     lost_reply: float = 0

@@ -191,7 +191,7 @@ class PaperNetwork:
         sights: dict[str, Sight] = {}
         for entry in await self._known(signatures):
             if entry.lands_at_ms <= at_ms and entry.slot >= since_slot:
-                sights[entry.signature] = Sight(entry.slot, self._commitment(entry, at_ms), entry.error)
+                sights[entry.signature] = Sight(entry.slot, self.commitment_of(entry, at_ms), entry.error)
         for signature in signatures:
             fork = self._forks.get(signature)
             is_seen = fork is not None and self._time_of(fork.slot) <= at_ms < fork.until_ms
@@ -204,7 +204,14 @@ class PaperNetwork:
         entry = await self._finds.submit(signature)
         if entry is None or entry.lands_at_ms > at_ms:
             return None
-        return entry if self._commitment(entry, at_ms) in (least, Commitment.FINALIZED) else None
+        return entry if self.commitment_of(entry, at_ms) in (least, Commitment.FINALIZED) else None
+
+    def commitment_of(self, entry: LedgerEntry, at_ms: int) -> Commitment:
+        """Return what the majority of the nodes has made of a transaction at a time after it landed."""
+        if entry.slot <= self.slot_at(at_ms, Commitment.FINALIZED):
+            return Commitment.FINALIZED
+        is_confirmed = at_ms >= entry.lands_at_ms + int(_CONFIRMED_AFTER_S * 1000 * self._delay_scale)
+        return Commitment.CONFIRMED if is_confirmed else Commitment.PROCESSED
 
     async def _known(self, signatures: Sequence[str]) -> list[LedgerEntry]:
         """Look into the ledger, but not past what is just being written: that would be another history."""
@@ -264,12 +271,6 @@ class PaperNetwork:
     async def _find_together(self, signatures: Sequence[str]) -> Sequence[LedgerEntry | None]:
         found = {entry.signature: entry for entry in await self._ledger.find(signatures)}
         return [found.get(signature) for signature in signatures]
-
-    def _commitment(self, entry: LedgerEntry, at_ms: int) -> Commitment:
-        if entry.slot <= self.slot_at(at_ms, Commitment.FINALIZED):
-            return Commitment.FINALIZED
-        is_confirmed = at_ms >= entry.lands_at_ms + int(_CONFIRMED_AFTER_S * 1000 * self._delay_scale)
-        return Commitment.CONFIRMED if is_confirmed else Commitment.PROCESSED
 
     def _last_valid_height(self, blockhash: Hash, now_ms: int) -> int | None:
         """Return up to which height this blockhash is good; None for one that is too old or foreign."""

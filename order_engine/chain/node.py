@@ -55,16 +55,42 @@ class _RpcError(Exception):
         self.answer = {"code": code, "message": message} | ({} if data is None else {"data": data})
 
 
+class View(msgspec.Struct, frozen=True):
+    """How much one of the nodes has seen of the chain.
+
+    A node on a minority fork does not see what landed on the majority's after the two parted, at
+    any commitment, until that is finalized: from then on all nodes agree. A fork's tip moves on
+    like any other, so a slot or a height that is not finalized says nothing of what a node has
+    seen. A view either lags or is on a fork: nobody is cut off for longer than finality takes.
+    """
+
+    at_ms: int
+    forked_after_slot: int | None = None
+
+    def hides(self, slot: int, commitment: Commitment) -> bool:
+        """Return whether a transaction of the majority's is missing from this node's fork."""
+        is_forked = self.forked_after_slot is not None and slot > self.forked_after_slot
+        return is_forked and commitment is not Commitment.FINALIZED
+
+
+class Balanced(msgspec.Struct, frozen=True):
+    """The node at which the balancer keeps a method for a while."""
+
+    until_ms: float
+    lag_slots: int
+    forked_after_slot: int | None
+
+
 class PaperNode:
-    """One address with several nodes behind it, of which some lag."""
+    """One address with several nodes behind it: some lag, and some are on a fork that will lose."""
 
     def __init__(self, network: PaperNetwork, faults: ChainFaults, seed: int) -> None:
-        """Lags and failures are drawn from the seed."""
+        """Lags, forks and failures are drawn from the seed."""
         self._network = network
         self._faults = faults
         self._random = random.Random(f"{seed}:node")  # noqa: S311 - a simulation, to be repeated
-        self._lags: dict[str, tuple[float, int]] = {}
-        self._methods: dict[str, Callable[[list[Any], int], Awaitable[object]]] = {
+        self.balanced: dict[str, Balanced] = {}
+        self._methods: dict[str, Callable[[list[Any], View], Awaitable[object]]] = {
             "sendTransaction": self._send_transaction,
             "getSignatureStatuses": self._get_signature_statuses,
             "getTransaction": self._get_transaction,
@@ -117,25 +143,30 @@ class PaperNode:
         params = request.get("params") or []
         if not isinstance(params, list):
             raise _RpcError(_INVALID_PARAMS, "Invalid params: a list is expected")
-        return await method(params, self._seen_ms(request["method"]))
+        return await method(params, self._view(request["method"]))
 
-    def _seen_ms(self, method: str) -> int:
-        """Return up to when the answering node has seen; the balancer keeps each method at one for a while."""
+    def _view(self, method: str) -> View:
+        """Return what the answering node has seen; the balancer keeps each method at one for a while."""
         now_ms = self._network.now_ms()
-        if not self._faults.lag:
-            return now_ms
-        until_ms, lag = self._lags.get(method, (0.0, 0))
-        if now_ms >= until_ms:
-            lag = self._random.randrange(_MOST_LAG_SLOTS) if self._random.random() < self._faults.lag else 0
-            self._lags[method] = (now_ms + self._random.expovariate(1 / _VIEW_LASTS_S) * 1000, lag)
-        return now_ms - lag * SLOT_MS
+        if not (self._faults.lag or self._faults.fork):
+            return View(now_ms)
+        node = self.balanced.get(method)
+        if node is None or now_ms >= node.until_ms:
+            until_ms = now_ms + self._random.expovariate(1 / _VIEW_LASTS_S) * 1000
+            lag, forked_after = 0, None
+            if self._random.random() < self._faults.lag:
+                lag = self._random.randrange(_MOST_LAG_SLOTS)
+            elif self._random.random() < self._faults.fork:
+                forked_after = self._network.slot_at(now_ms, Commitment.PROCESSED)
+            node = self.balanced[method] = Balanced(until_ms, lag, forked_after)
+        return View(now_ms - node.lag_slots * SLOT_MS, node.forked_after_slot)
 
-    def _context(self, at_ms: int, commitment: Commitment = Commitment.PROCESSED) -> dict[str, Any]:
-        return {"apiVersion": "2.0.0", "slot": self._network.slot_at(at_ms, commitment)}
+    def _context(self, view: View, commitment: Commitment = Commitment.PROCESSED) -> dict[str, Any]:
+        return {"apiVersion": "2.0.0", "slot": self._network.slot_at(view.at_ms, commitment)}
 
     # --- methods ---
 
-    async def _send_transaction(self, params: list[Any], at_ms: int) -> object:
+    async def _send_transaction(self, params: list[Any], view: View) -> object:
         options = _options(params, 1)
         encoding = options.get("encoding", "base58")
         if encoding != "base64":
@@ -146,53 +177,57 @@ class PaperNode:
         except (ValueError, TypeError, IndexError) as error:
             raise _RpcError(_INVALID_PARAMS, f"invalid transaction: {error}") from error
         if not options.get("skipPreflight", False):
-            await self._simulate(transaction, at_ms)
+            await self._simulate(transaction, view)
         try:
             return await self._network.receive(raw)
         except ValueError as error:
             raise _RpcError(_SEND_FAILED, f"Transaction simulation failed: {error}") from error
 
-    async def _simulate(self, transaction: VersionedTransaction, at_ms: int) -> None:
+    async def _simulate(self, transaction: VersionedTransaction, view: View) -> None:
         """Refuse what the node can tell will not execute, as preflight does."""
         signature = str(transaction.signatures[0])
-        if await self._network.sights([signature], at_ms):
+        if await self._sights([signature], view):
             text = "Transaction simulation failed: This transaction has already been processed"
             raise _RpcError(_SEND_FAILED, text, {"err": "AlreadyProcessed", "logs": []})
-        if not self._is_recent(transaction.message.recent_blockhash, at_ms):
+        if not self._is_recent(transaction.message.recent_blockhash, view):
             text = "Transaction simulation failed: Blockhash not found"
             raise _RpcError(_SEND_FAILED, text, {"err": "BlockhashNotFound", "logs": []})
 
-    async def _get_signature_statuses(self, params: list[Any], at_ms: int) -> object:
+    async def _get_signature_statuses(self, params: list[Any], view: View) -> object:
         signatures = params[0] if params else None
         if not isinstance(signatures, list) or not all(isinstance(it, str) for it in signatures):
             raise _RpcError(_INVALID_PARAMS, "Invalid params: a list of signatures is expected")
         if len(signatures) > MOST_SIGNATURES_IN_A_CALL:
             raise _RpcError(_INVALID_PARAMS, f"Too many inputs provided; max {MOST_SIGNATURES_IN_A_CALL}")
         is_history = _options(params, 1).get("searchTransactionHistory", False)
-        oldest = 0 if is_history else self._network.slot_at(at_ms, Commitment.PROCESSED) - _CACHED_SLOTS
-        sights = await self._network.sights(signatures, at_ms, since_slot=oldest)
-        value = [self._status(sights[it], at_ms) if it in sights else None for it in signatures]
-        return {"context": self._context(at_ms), "value": value}
+        oldest = 0 if is_history else self._network.slot_at(view.at_ms, Commitment.PROCESSED) - _CACHED_SLOTS
+        sights = await self._sights(signatures, view, oldest)
+        value = [self._status(sights[it], view) if it in sights else None for it in signatures]
+        return {"context": self._context(view), "value": value}
 
-    def _status(self, sight: Sight, at_ms: int) -> dict[str, Any]:
+    async def _sights(self, signatures: list[str], view: View, since_slot: int = 0) -> dict[str, Sight]:
+        sights = await self._network.sights(signatures, view.at_ms, since_slot=since_slot)
+        return {it: sight for it, sight in sights.items() if not view.hides(sight.slot, sight.commitment)}
+
+    def _status(self, sight: Sight, view: View) -> dict[str, Any]:
         error = _error_of(sight.error)
         return {
             "slot": sight.slot,
             "confirmations": None
             if sight.commitment is Commitment.FINALIZED
-            else max(0, self._network.slot_at(at_ms, Commitment.PROCESSED) - sight.slot),
+            else max(0, self._network.slot_at(view.at_ms, Commitment.PROCESSED) - sight.slot),
             "err": error,
             "status": {"Ok": None} if error is None else {"Err": error},
             "confirmationStatus": sight.commitment,
         }
 
-    async def _get_transaction(self, params: list[Any], at_ms: int) -> object:
+    async def _get_transaction(self, params: list[Any], view: View) -> object:
         options = _options(params, 1)
         least = _commitment(options)
         if not params or not isinstance(params[0], str) or least is Commitment.PROCESSED:
             raise _RpcError(_INVALID_PARAMS, "Invalid params: a signature, at confirmed or finalized, is expected")
-        entry = await self._network.transaction(params[0], at_ms, least)
-        if entry is None:
+        entry = await self._network.transaction(params[0], view.at_ms, least)
+        if entry is None or view.hides(entry.slot, self._network.commitment_of(entry, view.at_ms)):
             return None
         return {
             "slot": entry.slot,
@@ -202,8 +237,8 @@ class PaperNode:
             "meta": _meta(entry),
         }
 
-    async def _get_epoch_info(self, params: list[Any], at_ms: int) -> object:
-        slot = self._network.slot_at(at_ms, _commitment(_options(params, 0)))
+    async def _get_epoch_info(self, params: list[Any], view: View) -> object:
+        slot = self._network.slot_at(view.at_ms, _commitment(_options(params, 0)))
         return {
             "absoluteSlot": slot,
             "blockHeight": block_height(slot),
@@ -213,36 +248,36 @@ class PaperNode:
             "transactionCount": None,
         }
 
-    async def _get_latest_blockhash(self, params: list[Any], at_ms: int) -> object:
+    async def _get_latest_blockhash(self, params: list[Any], view: View) -> object:
         commitment = _commitment(_options(params, 0))
-        height = block_height(self._network.slot_at(at_ms, commitment))
+        height = block_height(self._network.slot_at(view.at_ms, commitment))
         value = {"blockhash": str(self._network.blockhash_of(height)), "lastValidBlockHeight": height + VALID_BLOCKS}
-        return {"context": self._context(at_ms, commitment), "value": value}
+        return {"context": self._context(view, commitment), "value": value}
 
-    async def _is_blockhash_valid(self, params: list[Any], at_ms: int) -> object:
+    async def _is_blockhash_valid(self, params: list[Any], view: View) -> object:
         try:
             blockhash = Hash.from_string(params[0])
         except (ValueError, TypeError, IndexError) as error:
             raise _RpcError(_INVALID_PARAMS, "Invalid params: a blockhash is expected") from error
-        return {"context": self._context(at_ms), "value": self._is_recent(blockhash, at_ms)}
+        return {"context": self._context(view), "value": self._is_recent(blockhash, view)}
 
-    async def _get_block_height(self, params: list[Any], at_ms: int) -> object:
-        return block_height(self._network.slot_at(at_ms, _commitment(_options(params, 0))))
+    async def _get_block_height(self, params: list[Any], view: View) -> object:
+        return block_height(self._network.slot_at(view.at_ms, _commitment(_options(params, 0))))
 
-    async def _get_slot(self, params: list[Any], at_ms: int) -> object:
-        return self._network.slot_at(at_ms, _commitment(_options(params, 0)))
+    async def _get_slot(self, params: list[Any], view: View) -> object:
+        return self._network.slot_at(view.at_ms, _commitment(_options(params, 0)))
 
-    async def _get_health(self, _params: list[Any], _at_ms: int) -> object:
+    async def _get_health(self, _params: list[Any], _view: View) -> object:
         return "ok"
 
-    async def _get_version(self, _params: list[Any], _at_ms: int) -> object:
+    async def _get_version(self, _params: list[Any], _view: View) -> object:
         return _VERSION
 
-    async def _get_genesis_hash(self, _params: list[Any], _at_ms: int) -> object:
+    async def _get_genesis_hash(self, _params: list[Any], _view: View) -> object:
         return str(self._network.genesis_hash)
 
-    def _is_recent(self, blockhash: Hash, at_ms: int) -> bool:
-        tip = block_height(self._network.slot_at(at_ms, Commitment.PROCESSED))
+    def _is_recent(self, blockhash: Hash, view: View) -> bool:
+        tip = block_height(self._network.slot_at(view.at_ms, Commitment.PROCESSED))
         first = max(block_height(FIRST_SLOT), tip - VALID_BLOCKS)
         return any(self._network.blockhash_of(height) == blockhash for height in range(first, tip + 1))
 

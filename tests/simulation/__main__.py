@@ -56,6 +56,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, help="replay this one with its trace")
     options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error("SEEDS must be 1 or more")
     return replay(options.seed) if options.seed is not None else run_many(options.first, options.seeds)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from order_engine.chain import client, network, node
+from order_engine.chain import client, network
 from order_engine.chain.client import SolanaChain
+from order_engine.chain.rpc import JsonRpc, Request
 from order_engine.domain.errors import ChainUnavailable, ReasonCode
 from order_engine.domain.events import OrderFailed, SwapConfirmed
 from order_engine.domain.money import BaseUnits
@@ -17,7 +18,7 @@ from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.engine import settlement
 from order_engine.engine.executor import Executor, Journal
 from order_engine.engine.settlement import Proof, Settlement, Sighting
-from order_engine.ports import Claim, Commitment, ProvenOutcome, SignatureStatuses, SwapResult
+from order_engine.ports import Claim, Commitment, FinalizedPoint, ProvenOutcome, SwapResult
 from tests.simulation.planted import EVIDENCE, PLANTED, planted
 
 __all__ = ["PLANTED"]
@@ -26,62 +27,54 @@ __all__ = ["PLANTED"]
 @planted
 def an_rpc_error_means_not_on_chain(patch: pytest.MonkeyPatch) -> None:
     """The OpenZeppelin relayer: an error while asking counts as an answer that there is nothing."""
-    real = Settlement._look_together
+    real = Settlement._look_at
 
-    async def look(self: Any, signatures: Sequence[str]) -> Any:
-        try:
-            return await real(self, signatures)
-        except ChainUnavailable:
-            point = msgspec.structs.replace(await finalized_for_sure(self), block_height=10**9)
-            return [Sighting(point, point.slot, None) for _ in signatures]
+    async def look_at(self: Any, finalized: FinalizedPoint, signatures: Sequence[str]) -> Any:
+        looked = await real(self, finalized, signatures)
+        return [Sighting(finalized, finalized.slot, None) if isinstance(it, Exception) else it for it in looked]
 
-    patch.setattr(Settlement, "_look_together", look)
-
-
-async def finalized_for_sure(self: Any) -> Any:
-    """Ask until there is an answer."""
-    while True:
-        try:
-            return await self._chain.finalized_point()
-        except ChainUnavailable:
-            await asyncio.sleep(0.1)
+    patch.setattr(Settlement, "_look_at", look_at)
 
 
 @planted
 def status_first_and_expiry_second(patch: pytest.MonkeyPatch) -> None:
-    """The OpenZeppelin relayer: what lands between the two questions is called expired."""
+    """The OpenZeppelin relayer: a height is held against a status that was given before it."""
 
     async def look(self: Any, signatures: Sequence[str]) -> Any:
         answer = await self._chain.signature_statuses(signatures)
-        await asyncio.sleep(20.0)
         finalized = await self._chain.finalized_point()
+        # That rule has no context slot to compare: the two answers stand side by side.
         return [Sighting(finalized, finalized.slot, answer.statuses.get(it)) for it in signatures]
 
     patch.setattr(Settlement, "_look_together", look)
 
 
+def ask_for_the_height_at(patch: pytest.MonkeyPatch, commitment: Commitment) -> None:
+    """Change what getEpochInfo is asked for, and nothing else."""
+    point = msgspec.structs.replace(client._POINT, params=[{"commitment": commitment.value}])
+    patch.setattr(client, "_POINT", point)
+
+
 @planted
-def expiry_by_the_newest_block(patch: pytest.MonkeyPatch) -> None:
-    """Not finalized: a node that lags has not seen what landed in the last valid blocks."""
-    real = SolanaChain.finalized_point
+def expiry_at_the_confirmed_height(patch: pytest.MonkeyPatch) -> None:
+    """A node on a fork that will lose has not seen what landed in the last valid blocks."""
+    ask_for_the_height_at(patch, Commitment.CONFIRMED)
 
-    async def newest(self: Any) -> Any:
-        point = await real(self)
-        info = await self._ask("getEpochInfo", [{"commitment": "processed"}], client._EpochInfo)
-        return msgspec.structs.replace(point, block_height=info.block_height)
 
-    patch.setattr(SolanaChain, "finalized_point", newest)
+@planted
+def expiry_at_the_processed_height(patch: pytest.MonkeyPatch) -> None:
+    ask_for_the_height_at(patch, Commitment.PROCESSED)
 
 
 @planted
 def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
-    """isBlockhashValid says no, which proves nothing about what has landed."""
+    """isBlockhashValid goes by the newest block, so it says no before the last valid ones are final."""
+    real = settlement.decide
 
     def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome | None:
-        if sighting.status is not None:
-            return AttemptOutcome.LANDED if sighting.status.error is None else AttemptOutcome.REVERTED
-        newest = sighting.finalized.block_height + network._FINALIZED_AFTER_SLOTS
-        return AttemptOutcome.EXPIRED if newest > last_valid_block_height else None
+        newest = network.block_height(sighting.finalized.slot + network._FINALIZED_AFTER_SLOTS)
+        point = msgspec.structs.replace(sighting.finalized, block_height=newest)
+        return real(msgspec.structs.replace(sighting, finalized=point), last_valid_block_height)
 
     patch.setattr(settlement, "decide", decide)
 
@@ -100,15 +93,14 @@ def no_look_at_the_context_slot(patch: pytest.MonkeyPatch) -> None:
 def no_history_search(patch: pytest.MonkeyPatch) -> None:
     """The status cache forgets; a worker that comes late finds nothing and believes it."""
 
-    async def recent(self: Any, signatures: Sequence[str]) -> SignatureStatuses:
-        answer = await self._ask("getSignatureStatuses", [[*signatures]], client._StatusesAnswer)
-        found = {
-            it: client._status(value) for it, value in zip(signatures, answer.value, strict=True) if value is not None
-        }
-        return SignatureStatuses(answer.context.slot, found)
+    real = JsonRpc.ask
 
-    patch.setattr(node, "_CACHED_SLOTS", 60)
-    patch.setattr(SolanaChain, "signature_statuses", recent)
+    async def ask(self: Any, request: Request) -> Any:
+        if request.method == "getSignatureStatuses":
+            request = msgspec.structs.replace(request, params=request.params[:1])
+        return await real(self, request)
+
+    patch.setattr(JsonRpc, "ask", ask)
 
 
 @planted

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import random
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextvars import Context
@@ -19,7 +20,7 @@ from order_engine.bus.fanout import Fanout
 from order_engine.chain.client import PaperWallet
 from order_engine.chain.faults import ChainFaults
 from order_engine.chain.network import Execution, LedgerEntry, PaperNetwork
-from order_engine.chain.node import NoReply, PaperNode, TooManyRequests
+from order_engine.chain.node import Balanced, NoReply, PaperNode, TooManyRequests
 from order_engine.domain.errors import (
     ChainUnavailable,
     NoRoute,
@@ -35,11 +36,12 @@ from order_engine.domain.tokens import TokenRegistry
 from order_engine.ports import SLIPPAGE_ERROR, Subscription, UnsignedTransaction
 from order_engine.store.sql import SQLITE, load_migrations
 from order_engine.store.sqlite_thread import run_job
-from tests.simulation.loop import VirtualLoop
+from tests.simulation.loop import VirtualLoop, host_of
 
 WALLET = PaperWallet(0)
 USDC = TokenRegistry().resolve("USDC", "")
 EPOCH_MS = 1_800_000_000_000
+MOST_TOLD = 160
 MIGRATIONS = "\n".join(migration.statements for migration in load_migrations(SQLITE))
 
 
@@ -56,9 +58,9 @@ class Faults(msgspec.Struct):
         half, quarter = self.chain / 2, self.chain / 4
         self.cluster = ChainFaults(
             drop=half,
-            late=half,
+            late=self.chain,
             duplicate=self.chain,
-            fork=half,
+            fork=self.chain,
             lag=self.chain,
             lost_reply=quarter,
             timeout=quarter,
@@ -227,12 +229,57 @@ class SimLedger:
         """It outlives everybody."""
 
 
+class Exchange(msgspec.Struct, frozen=True):
+    """Requests to the chain that travelled together and what came back; put into words when the trace is read.
+
+    `nodes`: the node that the balancer keeps each method at.
+    """
+
+    host: str
+    body: bytes
+    nodes: dict[str, Balanced]
+    answer: bytes | str
+
+    def __str__(self) -> str:
+        asked, told = msgspec.json.decode(self.body), self.answer
+        asked = asked if isinstance(asked, list) else [asked]
+        if isinstance(told, bytes):
+            answers = msgspec.json.decode(told)
+            answers = answers if isinstance(answers, list) else [answers]
+            texts = [_short(it.get("result", it.get("error"))) for it in answers]
+        else:
+            texts = [told] * len(asked)
+        return f"rpc {self.host} " + "; ".join(map(self._line, asked, texts))
+
+    def _line(self, request: Any, told: str) -> str:
+        node = self.nodes.get(request["method"])
+        view = f" ({node.lag_slots} slots behind)" if node is not None and node.lag_slots else ""
+        if node is not None and node.forked_after_slot is not None:
+            view = f" (on a fork after slot {node.forked_after_slot})"
+        return f"{request['method']} {_short(request['params'])}{view}: {told}"
+
+
+def _short(value: Any) -> str:
+    """Leave out the middle of signatures and transactions, and all that is too much."""
+    text = msgspec.json.encode(value).decode()
+    text = re.sub(r"[\w+/=]{32,}", lambda word: f"{word[0][:4]}..{word[0][-4:]}", text)
+    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}.."
+
+
 class SimCluster:
     """The production paper chain, reached over a slow wire; hosts are told what it answers, or nothing."""
 
     TIMEOUT_S = 2.0
 
-    def __init__(self, loop: VirtualLoop, seed: int, faults: Faults, committed: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        seed: int,
+        faults: Faults,
+        committed: Callable[[str], bool],
+        note: Callable[[Exchange], None],
+    ) -> None:
+        self._note = note
         self._loop = loop
         self._random = random.Random(f"{seed}:wire")
         self._faults = faults
@@ -246,7 +293,7 @@ class SimCluster:
         """A Transport: what a host asks is answered in the world, whatever becomes of the host."""
         self._check_sent(body)
         await asyncio.sleep(self._random.expovariate(50.0))
-        answering = self._loop.create_task(self.node.answer(body), context=Context())
+        answering = self._loop.create_task(self._answer(body, host_of.get()), context=Context())
         answering.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             return await asyncio.shield(answering)
@@ -255,6 +302,18 @@ class SimCluster:
         except NoReply as error:
             await asyncio.sleep(self.TIMEOUT_S)
             raise ChainUnavailable("simulated: timeout") from error
+
+    async def _answer(self, body: bytes, host: str) -> bytes:
+        answer: bytes | str = "nothing"
+        try:
+            answer = await self.node.answer(body)
+        except TooManyRequests:
+            answer = "HTTP 429"
+            raise
+        finally:
+            is_varied = self._faults.cluster.lag or self._faults.cluster.fork
+            self._note(Exchange(host, body, {**self.node.balanced} if is_varied else {}, answer))
+        return answer
 
     async def close(self) -> None:
         """The chain goes on without us."""

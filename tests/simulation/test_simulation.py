@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.simulation.__main__ import main
 from tests.simulation.planted_decisions import PLANTED
 from tests.simulation.world import World
 
@@ -24,7 +25,15 @@ def test_the_same_seed_gives_the_same_history(seed: int) -> None:
     first, second = World(seed), World(seed)
     assert first.run() == second.run() == []
     assert first.trace == second.trace
-    assert len(first.trace) > 10
+    for told in ("start worker", "event ", "rpc worker", "getSignatureStatuses"):
+        assert any(told in line for line in first.trace)
+
+
+def test_a_run_of_no_histories_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["make sim", "--seeds", "0"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "SEEDS must be 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", PLANTED)

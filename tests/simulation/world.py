@@ -29,7 +29,8 @@ from tests.simulation.loop import Stuck, VirtualLoop, host_of
 from tests.simulation.ports import WALLET, Faults, SimBus, SimClock, SimCluster, SimDatabase, SimVenue
 
 LEASE_MS = 6_000
-STORMS_S = ((10.0, 60.0), (10.0, 60.0), (100.0, 200.0))
+# Half of them outlast a blockhash (63 s), and some of these what a node keeps in its cache (120 s).
+STORMS_S = ((10.0, 60.0), (100.0, 250.0))
 HEALED_WITHIN_S = 900.0
 REPLY_TIMEOUT_S = 4.0
 GRACE_MS = 1_000
@@ -70,8 +71,8 @@ class World:
         self.random = random.Random(f"{seed}:world")
         self.faults = Faults(*(self.random.choice((0.0, 0.05, 0.2, 0.4)) for _ in range(4)))
         self.database = SimDatabase(self.loop, random.Random(f"{seed}:database"), self.faults)
-        self.cluster = SimCluster(self.loop, seed, self.faults, self._is_committed)
-        self.trace: list[str] = []
+        self.cluster = SimCluster(self.loop, seed, self.faults, self._is_committed, self.note)
+        self._notes: list[tuple[float, object]] = []
         self.clients: list[Client] = []
         self._number = 0
         self._lives = 0
@@ -178,9 +179,14 @@ class World:
                 await asyncio.sleep(self.random.uniform(1.0, 25.0))
                 self.note(f"resume {victim.name}")
                 self.loop.resume(victim.name)
-            else:
+            elif draw < 0.92:
                 self.kill(self.api)
                 self.api = self.start_host("api")
+            else:
+                for worker in self.workers:
+                    self.kill(worker)
+                await asyncio.sleep(self.random.uniform(60.0, 200.0))
+                self.workers = [self.start_host(f"worker{number}") for number in (1, 2)]
 
     def _heal(self) -> None:
         self.note("heal")
@@ -253,9 +259,14 @@ class World:
 
     # --- what is known ---
 
-    def note(self, line: str) -> None:
-        """Add a line to the trace."""
-        self.trace.append(f"{self.loop.time():10.4f} {line}")
+    def note(self, line: object) -> None:
+        """Add a line to the trace; it becomes text only when the trace is read."""
+        self._notes.append((self.loop.time(), line))
+
+    @property
+    def trace(self) -> list[str]:
+        """Return what happened, in its order."""
+        return [f"{at_s:10.4f} {line}" for at_s, line in self._notes]
 
     def _traced(self, announce: Callable[[Any], None]) -> Callable[[Any], None]:
         def announce_and_note(events: Any) -> None:

@@ -16,7 +16,7 @@ from order_engine.domain.errors import ChainUnavailable
 from order_engine.domain.order import AttemptOutcome
 from order_engine.ports import SLIPPAGE_ERROR, Commitment
 from tests.unit.chains import LONG_AFTER_MS, MEMORY, open_chain_world
-from tests.unit.samples import QUICK, START_MS
+from tests.unit.samples import QUICK, START_MS, USDC
 
 LANDED, EXPIRED = AttemptOutcome.LANDED, AttemptOutcome.EXPIRED
 
@@ -182,10 +182,63 @@ async def test_a_fork_takes_back_what_was_only_processed(seed: int) -> None:
             world.clock.ms += SLOT_MS
             status = await world.status(signed.signature)
             gone += status is None
+        assert gone
         lands_again = bool(await world.ledger.find([signed.signature]))
-        assert gone if not lands_again else status is not None
         world.clock.ms += LONG_AFTER_MS
         assert await world.proof(signed) is (LANDED if lands_again else EXPIRED)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_node_on_a_losing_fork_misses_what_landed_until_it_is_finalized(seed: int) -> None:
+    faults = ChainFaults()
+    async with open_chain_world(faults=faults, seed=seed) as world:
+        signed = await world.signed()
+        faults.fork = 1
+        assert await world.status(signed.signature) is None
+        assert await world.chain.swap_result(signed.signature, USDC) is None
+        faults.fork = 0
+        world.clock.ms += SLOT_MS
+        await world.network.receive(signed.raw)
+        slot = world.slot_now()
+        assert await world.status(signed.signature) is not None
+        faults.fork = 1
+        missed = 0
+        while (await world.chain.finalized_point()).slot < slot:
+            answer = await world.chain.signature_statuses([signed.signature])
+            assert answer.context_slot == world.slot_now()
+            if not answer.statuses:
+                missed += 1
+                assert await world.proof(signed) is None
+            world.clock.ms += SLOT_MS
+        status = await world.status(signed.signature)
+        assert status is not None
+        assert status.commitment is Commitment.FINALIZED
+        assert await world.chain.swap_result(signed.signature, USDC) is not None
+        assert missed <= 32, "the fork may be given up before"
+
+
+@pytest.mark.asyncio
+async def test_a_height_that_is_not_finalized_proves_nothing_to_a_node_on_a_losing_fork() -> None:
+    """Past its last valid height at every other commitment, and yet it landed."""
+    faults, missed = ChainFaults(), 0
+    for seed in range(20):
+        async with open_chain_world(faults=faults, seed=seed) as world:
+            signed = await world.signed()
+            world.move_to_height(signed.last_valid_block_height - 1)
+            faults.fork = 1
+            assert await world.status(signed.signature) is None
+            faults.fork = 0
+            world.clock.ms += SLOT_MS
+            await world.network.receive(signed.raw)
+            faults.fork = 1
+            world.clock.ms += 6 * SLOT_MS
+            confirmed = world.network.slot_at(world.network.now_ms(), Commitment.CONFIRMED)
+            assert block_height(confirmed) > signed.last_valid_block_height
+            is_missed = await world.status(signed.signature) is None
+            assert await world.proof(signed) in {None, LANDED}
+            missed += is_missed
+    assert missed
 
 
 @pytest.mark.asyncio
