@@ -33,6 +33,7 @@ _FORK_LASTS_SLOTS: Final = (1, 8)
 _LATE_SLOTS: Final = 12  # How close to its last valid block a late transaction lands.
 _MOST_FORKS_KEPT: Final = 10_000
 _MOST_IN_A_BATCH: Final = 512
+_MOST_IN_A_COLUMN: Final = 2**63 - 1
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +113,10 @@ class PaperNetwork:
         seed: int,
         faults: ChainFaults,
     ) -> None:
-        """`program` runs a swap's instruction at a time; delays and faults are drawn from the seed."""
+        """`program` runs a swap's instruction at a time; delays and faults are drawn from the seed.
+
+        It may raise anything for an instruction that it cannot read: then nothing is executed.
+        """
         self._ledger = ledger
         self._program = program
         self._clock = clock
@@ -183,6 +187,21 @@ class PaperNetwork:
                 await self._keep(entry)
         return signature
 
+    def execute(self, transaction: VersionedTransaction, at_ms: int) -> Execution | None:
+        """Return what a transaction would do at a time; None if no program here can read it.
+
+        Such a transaction never lands: there is nothing that the ledger of swaps could say of it.
+        """
+        instructions = transaction.message.instructions
+        if not instructions:
+            return None
+        try:
+            execution = self._program(bytes(instructions[0].data), EpochMs(at_ms))
+        except Exception:  # noqa: BLE001 - anybody may send anything to a program, and that harms nobody else
+            return None
+        numbers = (it for it in msgspec.structs.astuple(execution) if isinstance(it, int))
+        return execution if all(abs(it) <= _MOST_IN_A_COLUMN for it in numbers) else None
+
     async def sights(self, signatures: Sequence[str], at_ms: int, *, since_slot: int = 0) -> dict[str, Sight]:
         """Return what was to be seen at a time of those transactions that were known then.
 
@@ -226,15 +245,15 @@ class PaperNetwork:
             return None
         now_ms = self.now_ms()
         last_valid = self._last_valid_height(transaction.message.recent_blockhash, now_ms)
-        instructions = transaction.message.instructions
-        if last_valid is None or not instructions:
+        if last_valid is None:
             return None
-        program_data = bytes(instructions[0].data)
         lands_at_ms = now_ms + int(self._random.uniform(*_LANDS_AFTER_S) * 1000 * self._delay_scale)
         if self._is_drawn(self._faults.fork):
             slot = self.slot_at(lands_at_ms, Commitment.PROCESSED)
             taken_back_ms = self._time_of(slot + self._random.randint(*_FORK_LASTS_SLOTS))
-            self._remember_fork(signature, _Fork(slot, taken_back_ms, self._program(program_data, now_ms).error))
+            processed = self.execute(transaction, now_ms)
+            if processed is not None:
+                self._remember_fork(signature, _Fork(slot, taken_back_ms, processed.error))
             if self._random.random() < 0.5:  # noqa: PLR2004 - half of them have to be sent again
                 return None
             lands_at_ms = taken_back_ms + SLOT_MS
@@ -245,7 +264,9 @@ class PaperNetwork:
         slot = self.slot_at(lands_at_ms, Commitment.PROCESSED)
         if block_height(slot) > last_valid:
             return None
-        execution = self._program(program_data, EpochMs(lands_at_ms))
+        execution = self.execute(transaction, lands_at_ms)
+        if execution is None:
+            return None
         return LedgerEntry(
             **msgspec.structs.asdict(execution),
             signature=signature,

@@ -1,12 +1,13 @@
 """The paper chain as it is seen: JSON-RPC with Solana's methods and shapes, over nodes that lag and fail.
 
 Shapes as in Solana's RPC documentation (getSignatureStatuses, getEpochInfo, getLatestBlockhash,
-getBlockHeight, getSlot, getTransaction, sendTransaction, isBlockhashValid, getHealth, getVersion,
-getGenesisHash). A request names a method and positional parameters; an array of requests is a batch.
+getBlockHeight, getSlot, getTransaction, sendTransaction, isBlockhashValid, getFirstAvailableBlock,
+getHealth, getVersion, getGenesisHash). A request names a method and positional parameters; an array
+of requests is a batch.
 """
 
 import asyncio
-import base64
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -15,8 +16,10 @@ import msgspec
 from solders.hash import Hash
 from solders.transaction import VersionedTransaction
 
+from order_engine.chain import node_rpc
 from order_engine.chain.faults import ChainFaults
-from order_engine.chain.network import FIRST_SLOT, SLOT_MS, VALID_BLOCKS, LedgerEntry, PaperNetwork, Sight, block_height
+from order_engine.chain.network import SLOT_MS, VALID_BLOCKS, LedgerEntry, PaperNetwork, Sight, block_height
+from order_engine.chain.node_rpc import RpcError
 from order_engine.domain.errors import ChainUnavailable
 from order_engine.ports import MOST_SIGNATURES_IN_A_CALL, SLIPPAGE_ERROR, Commitment
 
@@ -27,14 +30,6 @@ _SLOTS_IN_EPOCH: Final = 432_000
 _FEE_LAMPORTS: Final = 5_000
 _RENT: Final = 1_000_000_000
 _VERSION: Final = {"solana-core": "paper", "feature-set": 0}
-
-_PARSE_ERROR: Final = -32700
-_INVALID_REQUEST: Final = -32600
-_METHOD_NOT_FOUND: Final = -32601
-_INVALID_PARAMS: Final = -32602
-_SEND_FAILED: Final = -32002
-_NODE_UNHEALTHY: Final = -32005
-_INTERNAL: Final = -32603
 
 # As Anchor numbers a program's own errors from 6000 on; its logs give the names.
 _PROGRAM_ERROR: Final = 6_000
@@ -47,12 +42,6 @@ class NoReply(Exception):  # noqa: N818 - what it is
 
 class TooManyRequests(Exception):  # noqa: N818 - what it is
     """The node answers HTTP 429."""
-
-
-class _RpcError(Exception):
-    def __init__(self, code: int, message: str, data: object = None) -> None:
-        super().__init__(message)
-        self.answer = {"code": code, "message": message} | ({} if data is None else {"data": data})
 
 
 class View(msgspec.Struct, frozen=True):
@@ -99,51 +88,55 @@ class PaperNode:
             "isBlockhashValid": self._is_blockhash_valid,
             "getBlockHeight": self._get_block_height,
             "getSlot": self._get_slot,
+            "getFirstAvailableBlock": self._get_first_available_block,
             "getHealth": self._get_health,
             "getVersion": self._get_version,
             "getGenesisHash": self._get_genesis_hash,
         }
 
     async def answer(self, body: bytes) -> bytes:
-        """Return the response to a request or a batch; raises NoReply or TooManyRequests."""
+        """Return the response to a request or a batch; raises NoReply or TooManyRequests.
+
+        Nothing is answered to notifications: then the response is empty.
+        """
         fate = self._random.random()
         if (fate := fate - self._faults.rate_limit) < 0:
             raise TooManyRequests
         if (fate := fate - self._faults.timeout) < 0:
             raise NoReply
         try:
-            request = msgspec.json.decode(body)
-        except msgspec.DecodeError:
-            return msgspec.json.encode(_failure(None, _RpcError(_PARSE_ERROR, "Parse error")))
+            request = node_rpc.read_body(body)
+        except RpcError as error:
+            return msgspec.json.encode(error.answer(None))
+        response: object
         if isinstance(request, list) and request:
-            response: object = await asyncio.gather(*(self._answer_one(it) for it in request))
+            answers = await asyncio.gather(*(self._answer_one(it) for it in request))
+            response = [it for it in answers if it is not None] or None
         else:
             response = await self._answer_one(request)
         if fate < self._faults.lost_reply:
             raise NoReply
-        return msgspec.json.encode(response)
+        return b"" if response is None else msgspec.json.encode(response)
 
-    async def _answer_one(self, request: Any) -> dict[str, Any]:
-        request_id = request.get("id") if isinstance(request, dict) else None
+    async def _answer_one(self, request: Any) -> dict[str, Any] | None:
+        if node_rpc.is_notification(request):
+            return None
+        request_id = node_rpc.id_of(request)
         try:
             return {"jsonrpc": "2.0", "result": await self._call(request), "id": request_id}
-        except _RpcError as error:
-            return _failure(request_id, error)
+        except RpcError as error:
+            return error.answer(request_id)
         except ChainUnavailable as error:
-            return _failure(request_id, _RpcError(_INTERNAL, str(error)))
+            return RpcError(node_rpc.INTERNAL_ERROR, str(error)).answer(request_id)
 
     async def _call(self, request: Any) -> object:
-        if not isinstance(request, dict) or not isinstance(request.get("method"), str):
-            raise _RpcError(_INVALID_REQUEST, "Invalid request")
+        name, params = node_rpc.read_request(request)
         if self._faults.error and self._random.random() < self._faults.error:
-            raise _RpcError(_NODE_UNHEALTHY, "Node is behind by 42 slots", {"numSlotsBehind": 42})
-        method = self._methods.get(request["method"])
+            raise RpcError(node_rpc.NODE_UNHEALTHY, "Node is behind by 42 slots", {"numSlotsBehind": 42})
+        method = self._methods.get(name)
         if method is None:
-            raise _RpcError(_METHOD_NOT_FOUND, "Method not found")
-        params = request.get("params") or []
-        if not isinstance(params, list):
-            raise _RpcError(_INVALID_PARAMS, "Invalid params: a list is expected")
-        return await method(params, self._view(request["method"]))
+            raise RpcError(node_rpc.METHOD_NOT_FOUND, "Method not found")
+        return await method(params, self._view(name))
 
     def _view(self, method: str) -> View:
         """Return what the answering node has seen; the balancer keeps each method at one for a while."""
@@ -161,84 +154,84 @@ class PaperNode:
             node = self.balanced[method] = Balanced(until_ms, lag, forked_after)
         return View(now_ms - node.lag_slots * SLOT_MS, node.forked_after_slot)
 
-    def _context(self, view: View, commitment: Commitment = Commitment.PROCESSED) -> dict[str, Any]:
-        return {"apiVersion": "2.0.0", "slot": self._network.slot_at(view.at_ms, commitment)}
+    def _slot(self, options: dict[str, Any], view: View, commitment: Commitment | None = None) -> int:
+        """Return the node's slot at the commitment that is asked for, if it has come as far as it must have."""
+        slot = self._network.slot_at(view.at_ms, commitment or node_rpc.commitment_of(options))
+        if slot < node_rpc.least_slot_of(options):
+            message = "Minimum context slot has not been reached"
+            raise RpcError(node_rpc.SLOT_NOT_REACHED, message, {"contextSlot": slot})
+        return slot
 
     # --- methods ---
 
     async def _send_transaction(self, params: list[Any], view: View) -> object:
-        options = _options(params, 1)
-        encoding = options.get("encoding", "base58")
-        if encoding != "base64":
-            raise _RpcError(_INVALID_PARAMS, f"unsupported encoding: {encoding}. Supported encodings: base64")
-        try:
-            raw = base64.b64decode(params[0], validate=True)
-            transaction = VersionedTransaction.from_bytes(raw)
-        except (ValueError, TypeError, IndexError) as error:
-            raise _RpcError(_INVALID_PARAMS, f"invalid transaction: {error}") from error
-        if not options.get("skipPreflight", False):
-            await self._simulate(transaction, view)
-        try:
-            return await self._network.receive(raw)
-        except ValueError as error:
-            raise _RpcError(_SEND_FAILED, f"Transaction simulation failed: {error}") from error
+        options = node_rpc.options_at(params, 1)
+        raw, transaction = node_rpc.transaction_at(params, 0, options.get("encoding"))
+        commitment = node_rpc.commitment_of(options, "preflightCommitment")
+        if node_rpc.flag_of(options, "skipPreflight"):
+            self._slot(options, view, Commitment.PROCESSED)
+        else:
+            await self._simulate(transaction, view, self._slot(options, view, commitment))
+        # Without preflight the node passes anything on; what is not signed, the network ignores.
+        with contextlib.suppress(ValueError):
+            await self._network.receive(raw)
+        return str(transaction.signatures[0])
 
-    async def _simulate(self, transaction: VersionedTransaction, view: View) -> None:
-        """Refuse what the node can tell will not execute, as preflight does."""
+    async def _simulate(self, transaction: VersionedTransaction, view: View, slot: int) -> None:
+        """Refuse what can be told will not execute, as the node's preflight does at a slot."""
         signature = str(transaction.signatures[0])
+        if not all(transaction.verify_with_results()):
+            raise RpcError(node_rpc.NOT_SIGNED, "Transaction signature verification failure")
+        why: str | None = None
+        error: object = None
         if await self._sights([signature], view):
-            text = "Transaction simulation failed: This transaction has already been processed"
-            raise _RpcError(_SEND_FAILED, text, {"err": "AlreadyProcessed", "logs": []})
-        if not self._is_recent(transaction.message.recent_blockhash, view):
-            text = "Transaction simulation failed: Blockhash not found"
-            raise _RpcError(_SEND_FAILED, text, {"err": "BlockhashNotFound", "logs": []})
+            why, error = "This transaction has already been processed", "AlreadyProcessed"
+        elif not self._is_recent(transaction.message.recent_blockhash, slot):
+            why, error = "Blockhash not found", "BlockhashNotFound"
+        elif (execution := self._network.execute(transaction, view.at_ms)) is None:
+            why = "Error processing Instruction 0: invalid instruction data"
+            error = {"InstructionError": [0, "InvalidInstructionData"]}
+        elif execution.error is not None:
+            why, error = f"Error processing Instruction 0: {execution.error}", _error_of(execution.error)
+        if why is not None:
+            raise RpcError(node_rpc.SEND_FAILED, f"Transaction simulation failed: {why}", {"err": error, "logs": []})
 
     async def _get_signature_statuses(self, params: list[Any], view: View) -> object:
         signatures = params[0] if params else None
-        if not isinstance(signatures, list) or not all(isinstance(it, str) for it in signatures):
-            raise _RpcError(_INVALID_PARAMS, "Invalid params: a list of signatures is expected")
+        if not isinstance(signatures, list):
+            raise node_rpc.invalid_params("a list of signatures is expected at 0")
         if len(signatures) > MOST_SIGNATURES_IN_A_CALL:
-            raise _RpcError(_INVALID_PARAMS, f"Too many inputs provided; max {MOST_SIGNATURES_IN_A_CALL}")
-        is_history = _options(params, 1).get("searchTransactionHistory", False)
-        oldest = 0 if is_history else self._network.slot_at(view.at_ms, Commitment.PROCESSED) - _CACHED_SLOTS
-        sights = await self._sights(signatures, view, oldest)
-        value = [self._status(sights[it], view) if it in sights else None for it in signatures]
-        return {"context": self._context(view), "value": value}
+            raise RpcError(node_rpc.INVALID_PARAMS, f"Too many inputs provided; max {MOST_SIGNATURES_IN_A_CALL}")
+        for place in range(len(signatures)):
+            node_rpc.signature_at(signatures, place)
+        is_history = node_rpc.flag_of(node_rpc.options_at(params, 1), "searchTransactionHistory")
+        slot = self._network.slot_at(view.at_ms, Commitment.PROCESSED)
+        sights = await self._sights(signatures, view, 0 if is_history else slot - _CACHED_SLOTS)
+        value = [_status(sights[it], slot) if it in sights else None for it in signatures]
+        return {"context": _context(slot), "value": value}
 
     async def _sights(self, signatures: list[str], view: View, since_slot: int = 0) -> dict[str, Sight]:
         sights = await self._network.sights(signatures, view.at_ms, since_slot=since_slot)
         return {it: sight for it, sight in sights.items() if not view.hides(sight.slot, sight.commitment)}
 
-    def _status(self, sight: Sight, view: View) -> dict[str, Any]:
-        error = _error_of(sight.error)
-        return {
-            "slot": sight.slot,
-            "confirmations": None
-            if sight.commitment is Commitment.FINALIZED
-            else max(0, self._network.slot_at(view.at_ms, Commitment.PROCESSED) - sight.slot),
-            "err": error,
-            "status": {"Ok": None} if error is None else {"Err": error},
-            "confirmationStatus": sight.commitment,
-        }
-
     async def _get_transaction(self, params: list[Any], view: View) -> object:
-        options = _options(params, 1)
-        least = _commitment(options)
-        if not params or not isinstance(params[0], str) or least is Commitment.PROCESSED:
-            raise _RpcError(_INVALID_PARAMS, "Invalid params: a signature, at confirmed or finalized, is expected")
-        entry = await self._network.transaction(params[0], view.at_ms, least)
+        signature, options = node_rpc.signature_at(params, 0), node_rpc.options_at(params, 1)
+        least, encode = node_rpc.commitment_of(options), node_rpc.encoder_of(options.get("encoding"))
+        if least is Commitment.PROCESSED:
+            raise RpcError(node_rpc.INVALID_PARAMS, "Method does not support commitment below `confirmed`")
+        entry = await self._network.transaction(signature, view.at_ms, least)
         if entry is None or view.hides(entry.slot, self._network.commitment_of(entry, view.at_ms)):
             return None
         return {
             "slot": entry.slot,
             "blockTime": entry.lands_at_ms // 1000,
             "version": 0,
-            "transaction": [base64.b64encode(entry.raw).decode(), "base64"],
+            "transaction": [encode(entry.raw), options["encoding"]],
             "meta": _meta(entry),
         }
 
     async def _get_epoch_info(self, params: list[Any], view: View) -> object:
-        slot = self._network.slot_at(view.at_ms, _commitment(_options(params, 0)))
+        slot = self._slot(node_rpc.options_at(params, 0), view)
         return {
             "absoluteSlot": slot,
             "blockHeight": block_height(slot),
@@ -249,23 +242,24 @@ class PaperNode:
         }
 
     async def _get_latest_blockhash(self, params: list[Any], view: View) -> object:
-        commitment = _commitment(_options(params, 0))
-        height = block_height(self._network.slot_at(view.at_ms, commitment))
+        slot = self._slot(node_rpc.options_at(params, 0), view)
+        height = block_height(slot)
         value = {"blockhash": str(self._network.blockhash_of(height)), "lastValidBlockHeight": height + VALID_BLOCKS}
-        return {"context": self._context(view, commitment), "value": value}
+        return {"context": _context(slot), "value": value}
 
     async def _is_blockhash_valid(self, params: list[Any], view: View) -> object:
-        try:
-            blockhash = Hash.from_string(params[0])
-        except (ValueError, TypeError, IndexError) as error:
-            raise _RpcError(_INVALID_PARAMS, "Invalid params: a blockhash is expected") from error
-        return {"context": self._context(view), "value": self._is_recent(blockhash, view)}
+        blockhash = node_rpc.blockhash_at(params, 0)
+        slot = self._slot(node_rpc.options_at(params, 1), view)
+        return {"context": _context(slot), "value": self._is_recent(blockhash, slot)}
 
     async def _get_block_height(self, params: list[Any], view: View) -> object:
-        return block_height(self._network.slot_at(view.at_ms, _commitment(_options(params, 0))))
+        return block_height(self._slot(node_rpc.options_at(params, 0), view))
 
     async def _get_slot(self, params: list[Any], view: View) -> object:
-        return self._network.slot_at(view.at_ms, _commitment(_options(params, 0)))
+        return self._slot(node_rpc.options_at(params, 0), view)
+
+    async def _get_first_available_block(self, _params: list[Any], _view: View) -> object:
+        return 0
 
     async def _get_health(self, _params: list[Any], _view: View) -> object:
         return "ok"
@@ -276,28 +270,25 @@ class PaperNode:
     async def _get_genesis_hash(self, _params: list[Any], _view: View) -> object:
         return str(self._network.genesis_hash)
 
-    def _is_recent(self, blockhash: Hash, view: View) -> bool:
-        tip = block_height(self._network.slot_at(view.at_ms, Commitment.PROCESSED))
-        first = max(block_height(FIRST_SLOT), tip - VALID_BLOCKS)
-        return any(self._network.blockhash_of(height) == blockhash for height in range(first, tip + 1))
+    def _is_recent(self, blockhash: Hash, slot: int) -> bool:
+        tip = block_height(slot)
+        return any(self._network.blockhash_of(it) == blockhash for it in range(tip - VALID_BLOCKS, tip + 1))
 
 
-def _failure(request_id: object, error: _RpcError) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "error": error.answer, "id": request_id}
+def _context(slot: int) -> dict[str, Any]:
+    return {"apiVersion": "2.0.0", "slot": slot}
 
 
-def _options(params: list[Any], place: int) -> dict[str, Any]:
-    options = params[place] if len(params) > place else None
-    if options is not None and not isinstance(options, dict):
-        raise _RpcError(_INVALID_PARAMS, f"Invalid params: an object is expected at {place}")
-    return options or {}
-
-
-def _commitment(options: dict[str, Any]) -> Commitment:
-    try:
-        return Commitment(options.get("commitment", Commitment.FINALIZED))
-    except ValueError as error:
-        raise _RpcError(_INVALID_PARAMS, f"Invalid params: {error}") from error
+def _status(sight: Sight, slot: int) -> dict[str, Any]:
+    """Return what a node whose newest slot is `slot` says of a transaction."""
+    error = _error_of(sight.error)
+    return {
+        "slot": sight.slot,
+        "confirmations": None if sight.commitment is Commitment.FINALIZED else max(0, slot - sight.slot),
+        "err": error,
+        "status": {"Ok": None} if error is None else {"Err": error},
+        "confirmationStatus": sight.commitment,
+    }
 
 
 def _error_of(error: str | None) -> object:

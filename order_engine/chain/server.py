@@ -19,9 +19,10 @@ def build_chain_app(node: PaperNode) -> Starlette:
 
     async def rpc(request: Request) -> Response:
         try:
-            if int(request.headers.get("content-length", "0")) > _MOST_BODY_BYTES:
+            body = await _read(request)
+            if body is None:
                 return PlainTextResponse("the request is too large", 413)
-            answer = await node.answer(await request.body())
+            answer = await node.answer(body)
         except ClientDisconnect:
             return Response(status_code=499)
         except TooManyRequests:
@@ -35,6 +36,18 @@ def build_chain_app(node: PaperNode) -> Starlette:
         return JSONResponse({"status": "ok"})
 
     return Starlette(routes=[Route("/", rpc, methods=["POST"]), Route("/health", health)])
+
+
+async def _read(request: Request) -> bytes | None:
+    """Return the body; None if it is longer than a node takes, whatever its header says."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > _MOST_BODY_BYTES:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 async def _until_the_client_gives_up(request: Request) -> None:
