@@ -1,6 +1,11 @@
 """How the paper chain misbehaves: a rate from 0 to 1 for each fault, drawn from its seed."""
 
+from typing import Final
+
 import msgspec
+
+# What becomes of a request is drawn once, so these rates share what there is.
+_ONE_DRAW: Final = ("rate_limit", "timeout", "lost_reply")
 
 
 class ChainFaults(msgspec.Struct, forbid_unknown_fields=True):
@@ -30,17 +35,28 @@ class ChainFaults(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse_faults(text: str) -> ChainFaults:
-    """Read `drop=0.1,lag=0.3`; `all=0.1` sets every rate. Raises ValueError with a sentence."""
+    """Read `drop=0.1, lag=0.3`; `all=0.1` sets every rate. Raises ValueError with a sentence.
+
+    It does not list the faults: the setting, beside which it is shown, does.
+    """
     names = ChainFaults.__struct_fields__
     rates: dict[str, float] = {}
     for part in filter(None, (it.strip() for it in text.split(","))):
-        name, _, rate_text = part.partition("=")
+        name, _, rate_text = (it.strip() for it in part.partition("="))
+        if name not in (*names, "all"):
+            message = f"{name!r} is not a fault"
+            raise ValueError(message)
         try:
             rate = float(rate_text)
         except ValueError:
             rate = -1.0
-        if name not in (*names, "all") or not 0 <= rate <= 1:
-            message = f"{part!r} must be one of {', '.join(names)} or all, with a rate from 0 to 1, such as drop=0.1"
+        if not 0 <= rate <= 1:
+            message = f"{part!r} must have a rate from 0 to 1, such as {name}=0.1"
             raise ValueError(message)
         rates.update(dict.fromkeys(names, rate) if name == "all" else {name: rate})
+    if sum(rates.get(name, 0) for name in _ONE_DRAW) > 1:
+        message = (
+            f"{', '.join(_ONE_DRAW[:-1])} and {_ONE_DRAW[-1]} may add up to 1 at most: a request meets one of them"
+        )
+        raise ValueError(message)
     return ChainFaults(**rates)
