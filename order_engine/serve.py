@@ -131,7 +131,10 @@ async def run_both(settings: Settings) -> int:
 async def run_chain(settings: Settings) -> int:
     """Serve the paper chain at the address that CHAIN_URL names, until a signal."""
     url = urlsplit(settings.chain_url or DEFAULT_CHAIN_URL)
-    with listen(url.hostname or "", url.port or 80, "CHAIN_URL") as listener:
+    if url.scheme != "http":
+        message = f"CHAIN_URL={settings.chain_url!r} cannot be served: order-engine chain speaks http:// only."
+        raise SettingsError(message)
+    with listen(url.hostname or "", 80 if url.port is None else url.port, "CHAIN_URL") as listener:
         async with open_chain_app(settings) as app:
             observe.chain_started(address_of(listener), str(settings.data_dir / LEDGER_FILE))
             stopped = _stop_on_signal("chain")

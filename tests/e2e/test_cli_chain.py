@@ -1,8 +1,10 @@
 """The commands about the chain: `chain` itself, and the attempts that it has not proven yet."""
 
 import asyncio
+import json
 import signal
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -35,6 +37,19 @@ def test_a_chain_listens_where_chain_url_says_and_its_ledger_has_one_owner(bare:
         chain.kill()
         chain.communicate()
     assert (chain.returncode, "Traceback" in stderr) == (OK, False)
+
+
+def test_a_chain_serves_http_alone_and_port_0_is_any_free_one(bare: CommandLine) -> None:
+    refused(bare("chain", CHAIN_URL="https://127.0.0.1:8899"), USAGE, "CHAIN_URL", "http:// only")
+    chain = bare.start("chain", CHAIN_URL="http://127.0.0.1:0", LOG_FORMAT="json")
+    try:
+        assert chain.stderr is not None
+        address = json.loads(chain.stderr.readline())["address"]
+        assert urlsplit(address).port not in {0, 80}
+        asyncio.run(answers(f"{address}/health"))
+    finally:
+        chain.kill()
+        chain.communicate()
 
 
 async def answers(url: str) -> None:
