@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from order_engine.chain.node import NoReply, PaperNode, TooManyRequests
 
-_MOST_BODY_BYTES: Final = 8 * 1024 * 1024
+_MOST_BODY_BYTES: Final = 50 * (1 << 10)  # As in Agave (rpc/src/rpc_service.rs, MAX_REQUEST_BODY_SIZE).
 _HANGS_FOR_S: Final = 60.0
 
 

@@ -256,12 +256,22 @@ async def test_an_instruction_that_no_program_can_read_harms_nobody(instruction:
 
 
 async def test_a_body_that_is_too_long_is_refused_however_it_comes(world: ChainWorld) -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        for _ in range(64):
-            yield b" " * 256 * 1024
+    request = b'{"jsonrpc":"2.0","id":1,"method":"getHealth"}'
+
+    async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 10_000):
+            yield body[at : at + 10_000]
 
     async with served(build_chain_app(world.node)) as url, httpx2.AsyncClient(trust_env=False) as client:
-        for content in (b" " * 16 * 1024 * 1024, chunks()):
-            assert (await client.post(url, content=content)).status_code == 413
-        assert (await client.post(url, content=b'{"jsonrpc":"2.0","method":"getSlot"}')).content == b""
-        assert (await client.post(url, content=b"\xff")).status_code == 200
+        for most, status in ((50 * 1024, 200), (50 * 1024 + 1, 413), (10**6, 413)):
+            body = request.ljust(most)
+            assert (await client.post(url, content=body)).status_code == status
+            assert (await client.post(url, content=in_chunks(body))).status_code == status
+
+
+async def test_what_is_no_text_and_what_needs_no_answer_are_answered_over_http_too(world: ChainWorld) -> None:
+    async with served(build_chain_app(world.node)) as url, httpx2.AsyncClient(trust_env=False) as client:
+        answer = await client.post(url, content=b'{"jsonrpc":"2.0","method":"getSlot"}')
+        assert (answer.status_code, answer.content) == (200, b"")
+        answer = await client.post(url, content=b"\xff")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (200, -32700)
