@@ -146,7 +146,11 @@ class Stack:
 
     @property
     def database_url(self) -> str:
-        return self._environment["DATABASE_URL"]
+        return self.setting("DATABASE_URL")
+
+    def setting(self, name: str) -> str:
+        """The value that a setting has for every process that is not given another."""
+        return self._environment[name]
 
     def running(self, role: str) -> list[EngineProcess]:
         return [it for it in self._processes if it.role == role and it.process and it.process.poll() is None]

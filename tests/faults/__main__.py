@@ -93,7 +93,12 @@ def main() -> int:
     seed = options.seed if options.seed is not None else secrets.randbelow(2**32)
     every = sum(len(points.names(role)) for role in points.BY_ROLE)
     tell(f"seed {seed}; {every} named points, each to be hit")
-    asyncio.run(storm(Plan(options.kills, options.pauses, options.orders, options.streams, options.seconds), seed))
+    asyncio.run(
+        storm(
+            Plan(options.kills, options.pauses, options.orders, options.streams, options.seconds, every_point=True),
+            seed,
+        )
+    )
     return 0
 
 

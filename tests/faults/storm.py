@@ -41,13 +41,17 @@ _HEAL_S: Final = 120.0
 
 
 class Plan(NamedTuple):
-    """How much of everything: at least so many kills and pauses, within about so many seconds."""
+    """How much of everything: at least so many kills and pauses, within about so many seconds.
+
+    With `every_point` it goes on until each named point was hit.
+    """
 
     kills: int
     pauses: int
     orders: int
     streams: int
     seconds: float
+    every_point: bool
 
 
 class Report(NamedTuple):
@@ -159,7 +163,8 @@ class Storm:
         return sum(self._kills.values()) + sum(self._visited().values())
 
     def _is_enough(self) -> bool:
-        is_everywhere = all(name in self._visited() for role in points.BY_ROLE for name in points.names(role))
+        every = {name for role in points.BY_ROLE for name in points.names(role)} if self._plan.every_point else set()
+        is_everywhere = every <= {*self._visited()}
         return self._killed() >= self._plan.kills and self._pauses >= self._plan.pauses and is_everywhere
 
     async def _lives(self, process: EngineProcess) -> None:
@@ -168,7 +173,7 @@ class Storm:
             process.start(wait=False)
         while not self._is_over.is_set():
             await self._wait(self._random.uniform(*_LIFE_S[process.role]))
-            if process.role == "worker" and self._random.random() < 0.3:
+            if process.role == "worker" and self._random.random() < 0.5:
                 await self._pause(process)
             self._end_life(process)
             await self._live_to_a_point(process)
