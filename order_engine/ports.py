@@ -89,8 +89,10 @@ class SignatureStatus(msgspec.Struct, frozen=True):
 
 
 class SignatureStatuses(msgspec.Struct, frozen=True):
-    """Answers as of `context_slot`, with history search.
+    """Answers with history search, by a node that has finalized `context_slot` and answers as of it or later.
 
+    On a losing fork a node's latest slot moves on all the same, so that slot alone would not show
+    that what the others finalized is known to it.
     A signature that is in neither was not found; of one that is `unclear` nothing can be said.
     """
 

@@ -113,6 +113,7 @@ class _Transaction(msgspec.Struct):
 
 _GENESIS: Final = Request("getGenesisHash", [], str)
 _POINT: Final = Request("getEpochInfo", [_FINALIZED], _EpochInfo)
+_FINALIZED_SLOT: Final = Request("getSlot", [_FINALIZED], Natural)
 _BLOCKHASH: Final = Request("getLatestBlockhash", [_CONFIRMED], _BlockhashAnswer)
 
 
@@ -171,7 +172,9 @@ class SolanaChain:
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
         """See Chain."""
         params = [[*signatures], {"searchTransactionHistory": True}]
-        answer = await self._rpc.ask(Request("getSignatureStatuses", params, _StatusesAnswer))
+        statuses = Request("getSignatureStatuses", params, _StatusesAnswer)
+        genesis, finalized_slot, answer = await self._rpc.ask_together([_GENESIS, _FINALIZED_SLOT, statuses])
+        await self._check_cluster(genesis)
         if len(answer.value) != len(signatures):
             raise ChainUnavailable("the chain answers with another number of statuses than was asked for")
         found, unclear = {}, set()
@@ -183,7 +186,7 @@ class SolanaChain:
             else:
                 if status is not None:
                     found[signature] = status
-        return SignatureStatuses(answer.context.slot, found, unclear)
+        return SignatureStatuses(min(answer.context.slot, finalized_slot), found, unclear)
 
     async def swap_result(self, signature: str, token_out: Token) -> SwapResult | None:
         """See Chain."""

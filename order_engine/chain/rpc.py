@@ -104,12 +104,6 @@ class JsonRpc:
         self._transport = transport
         self._ids = itertools.count(1)
 
-    async def ask(self, request: Request) -> Any:
-        """Return the result; raises ChainUnavailable."""
-        request_id = next(self._ids)
-        body = await self._transport.post(_encode(request, request_id))
-        return _result(body, request_id, request.wanted)
-
     async def ask_together(self, requests: Sequence[Request]) -> list[Any]:
         """Return the results of requests that one node answers; raises ChainUnavailable if one fails."""
         results = await self.ask_many(requests)

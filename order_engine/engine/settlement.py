@@ -4,7 +4,8 @@ The rules, in this order:
 
 1. Read the finalized block height and its slot from one answer.
 2. Only then look the signature up, with history search; believe the answer only if it was given
-   as of that slot or a later one (a lagging node knows less than the height we hold against it).
+   as of that slot or a later one, by a node that has finalized it (a node that lags, or follows a
+   losing fork, knows less than the height we hold against it).
 3. Found at `confirmed` or better without an error: landed; with an error: reverted; and what the
    transaction did must say the same. Not found
    although the finalized height is past the last valid height: expired, and no copy of the bytes

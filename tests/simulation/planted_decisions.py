@@ -93,14 +93,17 @@ def no_look_at_the_context_slot(patch: pytest.MonkeyPatch) -> None:
 def no_history_search(patch: pytest.MonkeyPatch) -> None:
     """The status cache forgets; a worker that comes late finds nothing and believes it."""
 
-    real = JsonRpc.ask
+    real = JsonRpc.ask_many
 
-    async def ask(self: Any, request: Request) -> Any:
-        if request.method == "getSignatureStatuses":
-            request = msgspec.structs.replace(request, params=request.params[:1])
-        return await real(self, request)
+    def without_options(request: Request) -> Request:
+        if request.method != "getSignatureStatuses":
+            return request
+        return msgspec.structs.replace(request, params=request.params[:1])
 
-    patch.setattr(JsonRpc, "ask", ask)
+    async def ask_many(self: Any, requests: Sequence[Request]) -> Any:
+        return await real(self, [without_options(it) for it in requests])
+
+    patch.setattr(JsonRpc, "ask_many", ask_many)
 
 
 @planted

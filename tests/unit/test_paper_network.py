@@ -206,7 +206,7 @@ async def test_a_node_on_a_losing_fork_misses_what_landed_until_it_is_finalized(
         missed = 0
         while (await world.chain.finalized_point()).slot < slot:
             answer = await world.chain.signature_statuses([signed.signature])
-            assert answer.context_slot == world.slot_now()
+            assert answer.context_slot < slot, "what the node has not finalized proves nothing"
             if not answer.statuses:
                 missed += 1
                 assert await world.proof(signed) is None
