@@ -116,6 +116,8 @@ class JsonRpc:
         """Return a result or ChainUnavailable for each; they travel in as few batches as nodes allow."""
         numbered = [(next(self._ids), request) for request in requests]
         batches = _batches([(number, request, _encode(request, number)) for number, request in numbered])
+        if len(batches) == 1:
+            return await self._ask_batch(batches[0])
         answered = await asyncio.gather(*(self._ask_batch(batch) for batch in batches))
         return [result for results in answered for result in results]
 

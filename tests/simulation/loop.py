@@ -68,10 +68,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
             ready.append(timer)
         if not ready:
             return
-        place = self._random.randrange(len(ready))
-        ready.rotate(-place)
-        handle = ready.popleft()
-        ready.rotate(place)
+        if len(ready) > 1 and (place := int(self._random.random() * len(ready))):
+            ready.rotate(-place)
+            handle = ready.popleft()
+            ready.rotate(place)
+        else:
+            handle = ready.popleft()
         if handle.cancelled():
             return
         host = handle._context.get(host_of, WORLD)

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -17,6 +17,7 @@ from order_engine.domain.money import BaseUnits
 from order_engine.domain.order import OrderId, SwapRequest
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import TokenRegistry
+from order_engine.engine import stream
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.settlement import Settlement
@@ -45,6 +46,11 @@ class Host(msgspec.Struct):
     tasks: list["asyncio.Task[Any]"] = []
 
 
+# How long a quiet stream waits before it reads the log: as often as streams do it for real, that
+# would be most of what happens in a history.
+POLL_S: Final = 6.0
+
+
 class Client(msgspec.Struct):
     """What one client asked for and what it was told; it believes nothing else."""
 
@@ -53,6 +59,7 @@ class Client(msgspec.Struct):
     answers: list[str] = []
     seen: list[OrderEvent] = []
     is_cancelled: bool = False
+    answered: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
 class NoLimit:
@@ -92,6 +99,10 @@ class World:
             self.run_on(host, self._worker(host).run())
         return host
 
+    def _start_api(self) -> None:
+        self.api = self.start_host("api")
+        self._api_gone: asyncio.Future[None] = self.loop.create_future()
+
     def run_on(self, host: Host, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run something on a host: it stops for ever when the host is killed."""
         context = copy_context()
@@ -106,7 +117,7 @@ class World:
 
     def _worker(self, host: Host) -> Worker:
         chain = SolanaChain(self.cluster, WALLET, host.clock, host.store.keep_genesis)
-        settlement = Settlement(chain, self.loop.time, poll_s=1.0, resend_s=4.0)
+        settlement = Settlement(chain, self.loop.time, poll_s=1.5, resend_s=4.0)
         venues = {
             name: SimVenue(name, random.Random(f"{self.seed}:{name}:{host.name}"), self.faults, self.loop)
             for name in ("raydium", "meteora")
@@ -114,7 +125,7 @@ class World:
         policy = ExecutionPolicy(RetryPolicy(backoff_ms=500), quote_timeout_s=1.0, max_claims=5)
         jitter = random.Random(f"{self.seed}:jitter:{host.name}").random
         executor = Executor(venues, chain, host.store, host.store, settlement, host.clock, jitter, policy)
-        limits = WorkerPolicy(concurrency=3, lease_ms=LEASE_MS, sweep_ms=2_000, max_per_min=0, grace_s=5.0)
+        limits = WorkerPolicy(concurrency=3, lease_ms=LEASE_MS, sweep_ms=3_000, max_per_min=0, grace_s=5.0)
         return Worker(host.name, host.store, self.bus, NoLimit(), executor.run, limits)
 
     def _intake(self, host: Host) -> Intake:
@@ -126,18 +137,20 @@ class World:
         """Live the whole history and return what was violated."""
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
         asyncio.set_event_loop(None)
+        often, stream.POLL_CONNECTED_S = stream.POLL_CONNECTED_S, POLL_S  # type: ignore[misc]
         try:
             return self.loop.run_until_complete(self._live())
         except Stuck:
             return ["I1: nothing can happen any more, and not every order is terminal"]
         finally:
+            stream.POLL_CONNECTED_S = often  # type: ignore[misc]
             self.loop.bury()
             self.database.connection.close()
 
     async def _live(self) -> list[str]:
         self.bus = SimBus(self.loop, random.Random(f"{self.seed}:bus"), self.faults)
         await self.loop.create_task(self.cluster.network.start(), context=Context())
-        self.api = self.start_host("api")
+        self._start_api()
         self.workers = [self.start_host(f"worker{number}") for number in (1, 2)]
         registry = TokenRegistry()
         sol, usdc = registry.resolve("SOL", ""), registry.resolve("USDC", "")
@@ -181,7 +194,8 @@ class World:
                 self.loop.resume(victim.name)
             elif draw < 0.92:
                 self.kill(self.api)
-                self.api = self.start_host("api")
+                self._api_gone.set_result(None)
+                self._start_api()
             else:
                 for worker in self.workers:
                     self.kill(worker)
@@ -208,6 +222,7 @@ class World:
             )
             if order_id is not None:
                 client.answers.append(order_id)
+                client.answered.set()
                 self.note(f"answered {client.key} {order_id}")
                 break
             await asyncio.sleep(self.random.uniform(0.2, 3.0))
@@ -218,13 +233,12 @@ class World:
 
     async def _follow(self, client: Client) -> None:
         """Read the order's stream to its end, over as many connections as it takes."""
-        while not client.answers:
-            await asyncio.sleep(0.5)
+        await client.answered.wait()
         while not (client.seen and client.seen[-1].status in TERMINAL):
             host = self.api
             task = self.run_on(host, self._stream(host, client, self.random.uniform(0.5, 60.0)))
-            while not task.done() and host is self.api:
-                await asyncio.sleep(0.5)
+            await asyncio.wait([task, self._api_gone], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0.5)
 
     async def _stream(self, host: Host, client: Client, patience_s: float) -> None:
         after = client.seen[-1].seq if client.seen else 0
