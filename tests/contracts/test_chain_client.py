@@ -209,7 +209,10 @@ async def test_what_is_told_of_a_node_names_no_key() -> None:
 
 
 async def test_closing_gives_up_what_hangs() -> None:
+    asked = asyncio.Event()
+
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
         await reader.read()
         writer.close()
 
@@ -218,7 +221,7 @@ async def test_closing_gives_up_what_hangs() -> None:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         chain = SolanaChain(HttpTransport(url), WALLET, world.clock, Genesis().keep)
         sending = asyncio.ensure_future(chain.send(b"x"))
-        await asyncio.sleep(0.1)
+        await asked.wait()
         async with asyncio.timeout(2):
             await chain.close()
         with pytest.raises(ChainUnavailable):

@@ -51,6 +51,13 @@ class Load:
             await asyncio.gather(*(post_some() for _ in range(self.connections)))
 
 
+async def wait_until_in_doubt(url: str, count: int) -> None:
+    """Wait until so many orders are signed and not proven."""
+    async with asyncio.timeout(HANG_S), httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+        while len((await client.get("/v1/attempts", params={"limit": 1000})).json()["attempts"]) < count:
+            await asyncio.sleep(0.1)
+
+
 History = list[tuple[int, str]]
 
 

@@ -1,11 +1,10 @@
 """Processes that die or are told to end in the middle of the work."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
-from tests.faults.load import Load, wait_for_postgres, wait_for_sqlite
+from tests.faults.load import Load, wait_for_postgres, wait_for_sqlite, wait_until_in_doubt
 from tests.servers import RedisServer
 from tests.stack import distributed_stack, embedded_stack
 
@@ -47,7 +46,7 @@ async def test_a_worker_told_to_end_gives_back_what_it_cannot_finish(
         api, worker = stack.spawn("api"), stack.spawn("worker")
         load = Load(api.url)
         await load.post(100)
-        await asyncio.sleep(1.5)
+        await wait_until_in_doubt(api.url, 100)
         assert worker.terminate() < 10
         assert worker.process is not None
         assert worker.process.returncode == 0

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.faults.load import Load, wait_for_postgres, wait_for_sqlite
+from tests.faults.load import Load, wait_for_postgres, wait_for_sqlite, wait_until_in_doubt
 from tests.servers import RedisServer
 from tests.stack import Stack, distributed_stack, embedded_stack
 
@@ -25,12 +25,6 @@ def attempts_in_doubt(url: str, directory: Path) -> tuple[list[dict[str, Any]], 
     environment = {"PATH": os.environ["PATH"], "ENGINE_URL": url}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=directory)
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
-
-
-async def wait_until_all_are_in_doubt(url: str, count: int) -> None:
-    async with asyncio.timeout(HANG_S), httpx2.AsyncClient(base_url=url, trust_env=False) as client:
-        while len((await client.get("/v1/attempts", params={"limit": 1000})).json()["attempts"]) < count:
-            await asyncio.sleep(0.1)
 
 
 def break_chain(stack: Stack, way: str) -> None:
@@ -48,7 +42,7 @@ async def test_what_was_signed_when_the_chain_went_away_is_in_doubt_until_it_is_
         api, _ = stack.spawn("api"), stack.spawn("worker")
         load = Load(api.url)
         await load.post(40)
-        await wait_until_all_are_in_doubt(api.url, 40)
+        await wait_until_in_doubt(api.url, 40)
         break_chain(stack, way)
 
         told, said = await asyncio.to_thread(attempts_in_doubt, api.url, tmp_path)
@@ -77,7 +71,7 @@ async def test_the_blocks_to_expiry_are_counted_while_the_chain_answers(
         api, _ = stack.spawn("api"), stack.spawn("worker")
         load = Load(api.url)
         await load.post(1)
-        await wait_until_all_are_in_doubt(api.url, 1)
+        await wait_until_in_doubt(api.url, 1)
         [told], _ = await asyncio.to_thread(attempts_in_doubt, api.url, tmp_path)
         # 150 blocks from a confirmed one, of which the finalized height is 28 or so behind.
         assert 150 < told["blocksToExpiry"] < 190

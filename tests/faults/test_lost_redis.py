@@ -48,16 +48,20 @@ async def test_streams_go_on_from_the_log_without_redis(tmp_path: Path, database
     ):
         api, _ = stack.spawn("api"), stack.spawn("worker")
 
+        opened = asyncio.Semaphore(0)
+
         async def follow() -> tuple[list[int], int | None]:
             async with httpx2.AsyncClient(base_url=api.url, trust_env=False, timeout=30) as client:
                 order_id = (await client.post("/v1/orders", json=market_order())).json()["orderId"]
             address = f"{api.url.replace('http', 'ws')}/v1/orders/{order_id}/stream"
             async with connect(address, proxy=None) as websocket:
+                opened.release()
                 seqs = [json.loads(text)["seq"] async for text in websocket]
                 return seqs, websocket.close_code
 
         following = [asyncio.create_task(follow()) for _ in range(20)]
-        await asyncio.sleep(0.2)
+        for _ in following:
+            await asyncio.wait_for(opened.acquire(), 30)
         redis.kill()
         following += [asyncio.create_task(follow()) for _ in range(20)]
         lives = await asyncio.wait_for(asyncio.gather(*following), 60)
