@@ -10,7 +10,6 @@ import json
 import platform
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,16 @@ from typing import Any
 import asyncpg
 import psutil
 
+from bench.measure import (
+    CHECK,
+    MOST_SECONDS,
+    POLL_S,
+    checked_figures,
+    cpu_seconds,
+    post_orders,
+    summary,
+    wait_until_all_ended,
+)
 from docs.generate import with_section
 from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
 from tests.stack import distributed_stack, embedded_stack
@@ -28,35 +37,6 @@ from tests.stack import distributed_stack, embedded_stack
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
-MOST_SECONDS = 300
-POLL_S = 0.05
-
-CHECK = """
-select count(*) as orders,
-    count(*) filter (where status = 'confirmed') as confirmed,
-    count(*) filter (where seq <> (select count(*) from order_events e where e.order_id = o.order_id)) as gaps,
-    percentile_cont(0.5) within group (order by updated_at_ms - created_at_ms) as p50,
-    percentile_cont(0.99) within group (order by updated_at_ms - created_at_ms) as p99
-from orders o
-"""
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process and all of its living children."""
-    process = psutil.Process(pid)
-    total = 0.0
-    for it in (process, *process.children(recursive=True)):
-        times = it.cpu_times()
-        total += times.user + times.system
-    return total
-
-
-def post_orders(port: int, orders: int, connections: int) -> dict[str, Any]:
-    """Run the load generator in a process of its own."""
-    command = [sys.executable, "-m", "bench.load", "127.0.0.1", str(port), str(orders), str(connections)]
-    done = subprocess.run(command, check=True, capture_output=True, timeout=MOST_SECONDS)
-    loaded: dict[str, Any] = json.loads(done.stdout)
-    return loaded
 
 
 async def distributed_round(
@@ -70,45 +50,23 @@ async def distributed_round(
         pids = {"api": api.pid, "worker": worker.pid, "postgres": postgres.pid, "redis": redis.pid}
         outside = {"chain": stack.chain_pid}
         connection = await asyncpg.connect(url)
-        post_orders(api.port, options.orders // 20, options.connections)
+        post_orders(f"{api.url}/v1/orders", options.orders // 20, options.connections)
         await wait_until_all_ended(connection, options.orders // 20)
         before = {name: cpu_seconds(pid) for name, pid in (pids | outside).items()}
         began = time.perf_counter()
-        loading = asyncio.create_task(asyncio.to_thread(post_orders, api.port, options.orders, options.connections))
+        load = asyncio.to_thread(post_orders, f"{api.url}/v1/orders", options.orders, options.connections)
+        loading = asyncio.create_task(load)
         await wait_until_all_ended(connection, options.orders * 21 // 20)
         took = time.perf_counter() - began
         loaded = await loading
         used = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
         chain_cpu_s = cpu_seconds(outside["chain"]) - before["chain"]
         memory = {name: psutil.Process(pids[name]).memory_info().rss // 2**20 for name in ("api", "worker")}
-        checked = dict(await connection.fetchrow(CHECK))
+        checked = checked_figures(await connection.fetchrow(CHECK))
         await connection.close()
     await postgres.drop_database(url)
-    return summary(options.orders, took, loaded, used, memory) | {
-        "chain_cpu_s_per_1000": 1000 * chain_cpu_s / options.orders,
-        "confirm_p50_ms": checked["p50"],
-        "confirm_p99_ms": checked["p99"],
-        "unconfirmed": checked["orders"] - checked["confirmed"],
-        "gaps": checked["gaps"],
-    }
-
-
-async def wait_until_all_ended(connection: asyncpg.Connection, count: int) -> None:
-    """Return when `count` orders exist and none of them waits or is held."""
-    open_orders = (
-        "select (select count(*) from orders where due_at_ms is not null) + "
-        "(select count(*) from orders where lease_until_ms is not null)"
-    )
-    deadline = time.monotonic() + MOST_SECONDS
-    while time.monotonic() < deadline:
-        # The cheap question first: the count of all orders is asked only when none is open.
-        if (
-            not await connection.fetchval(open_orders)
-            and await connection.fetchval("select count(*) from orders") >= count
-        ):
-            return
-        await asyncio.sleep(POLL_S)
-    raise TimeoutError(f"not all of {count} orders ended within {MOST_SECONDS} s")
+    chain = {"chain_cpu_s_per_1000": 1000 * chain_cpu_s / options.orders}
+    return summary(options.orders, took, loaded, used, memory) | chain | checked
 
 
 async def embedded_round(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -119,7 +77,8 @@ async def embedded_round(directory: Path, options: argparse.Namespace) -> dict[s
         file = sqlite3.connect(f"file:{directory}/data/order-engine.sqlite3?mode=ro", uri=True)
         before = cpu_seconds(up.pid)
         began = time.perf_counter()
-        loading = asyncio.create_task(asyncio.to_thread(post_orders, up.port, options.orders, options.connections))
+        load = asyncio.to_thread(post_orders, f"{up.url}/v1/orders", options.orders, options.connections)
+        loading = asyncio.create_task(load)
         deadline = time.monotonic() + MOST_SECONDS
         while file.execute("select count(*) from orders where status = 'confirmed'").fetchone()[0] < options.orders:
             if time.monotonic() > deadline:
@@ -140,22 +99,6 @@ async def embedded_round(directory: Path, options: argparse.Namespace) -> dict[s
         "confirm_p99_ms": spans[len(spans) * 99 // 100],
         "unconfirmed": 0,
         "gaps": gaps,
-    }
-
-
-def summary(
-    orders: int, took: float, loaded: dict[str, Any], used: dict[str, float], memory: dict[str, int]
-) -> dict[str, Any]:
-    """Return one round's figures."""
-    return {
-        "accepted_per_s": orders / loaded["took_s"],
-        "completed_per_s": orders / took,
-        "post_p50_ms": loaded["post_p50_ms"],
-        "post_p99_ms": loaded["post_p99_ms"],
-        "refused": loaded["refused"],
-        "cpu_s_per_1000": {name: 1000 * seconds / orders for name, seconds in used.items()},
-        "cpu_s_per_1000_total": 1000 * sum(used.values()) / orders,
-        "memory_mib": memory,
     }
 
 

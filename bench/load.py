@@ -5,25 +5,27 @@ import json
 import sys
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 BODY = json.dumps(
     {"type": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1", "slippageBps": 100}
 ).encode()
 
 
-async def post_all(host: str, port: int, count: int, connections: int) -> dict[str, Any]:
+async def post_all(url: str, count: int, connections: int, body: bytes) -> dict[str, Any]:
     """Post `count` orders over `connections` sockets; returns the times and what was not accepted."""
+    address = urlsplit(url)
     request = (
-        b"POST /v1/orders HTTP/1.1\r\nHost: %b:%d\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        % (host.encode(), port, len(BODY))
-    ) + BODY
+        b"POST %b HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % (address.path.encode(), address.netloc.encode(), len(body))
+    ) + body
     left = count
     latencies: list[float] = []
     refused = 0
 
     async def connection() -> None:
         nonlocal left, refused
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
         while left > 0:
             left -= 1
             began = time.perf_counter()
@@ -51,5 +53,6 @@ async def post_all(host: str, port: int, count: int, connections: int) -> dict[s
 if __name__ == "__main__":
     import uvloop
 
-    _, host, port, count, connections = sys.argv
-    print(json.dumps(uvloop.run(post_all(host, int(port), int(count), int(connections)))))
+    _, url, count, connections, *body = sys.argv
+    posting = post_all(url, int(count), int(connections), body[0].encode() if body else BODY)
+    print(json.dumps(uvloop.run(posting)))
