@@ -48,7 +48,10 @@ docs: .venv/.ready ## Write what the documents take from the code
 lock: .venv/.ready ## Pin the newest dependencies that pyproject.toml allows
 	@compile="$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11"; \
 		$$compile pyproject.toml --output-file requirements.txt && \
-		$$compile pyproject.toml --group dev --output-file requirements-dev.txt
+		$$compile pyproject.toml --group dev --output-file requirements-dev.txt && \
+		$$compile bench/peers/python_queue/requirements.in --output-file bench/peers/python_queue/requirements.txt
+	@if command -v npm >/dev/null 2>&1; then cd bench/peers/fastify && npm update --package-lock-only --no-audit --no-fund; \
+		else echo "no npm: bench/peers/fastify/package-lock.json stays as it is" >&2; fi
 
 clean: ## Remove .venv and what the tools left
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
