@@ -11,8 +11,9 @@ import type { Settings } from "./settings.js";
 const INDEXES_ONLY = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off";
 
 export function openRedis(settings: Settings): Redis {
-  // BullMQ asks for connections that retry for ever.
-  return new Redis(settings.redisUrl, { maxRetriesPerRequest: null, enableAutoPipelining: true });
+  // BullMQ asks for connections that retry for ever. enableAutoPipelining stays off: it took a tenth more processor time
+  // in six runs of either, in turns, and made no difference to the throughput beyond their spread.
+  return new Redis(settings.redisUrl, { maxRetriesPerRequest: null });
 }
 
 export function openPool(settings: Settings): pg.Pool {
