@@ -27,7 +27,8 @@ def test_the_lock_of_the_python_packages_has_hashes_and_names_no_index() -> None
 def test_without_node_a_peer_says_why_it_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     reasons = {name: peer.available() for name, peer in PEERS.items()}
-    assert reasons == {"fastify": "no Node.js", "fastify-group-commit": "no Node.js", "python-queue": None}
+    assert reasons.pop("python-queue") is None
+    assert set(reasons.values()) == {"no Node.js"}
 
 
 def test_an_old_node_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 | Name | What |
 |---|---|
 | `fastify` | Fastify + BullMQ + pg + ioredis in TypeScript: a statement and a PUBLISH for each event |
+| `fastify-transaction` | the same code; an event is an UPDATE and an INSERT in a transaction, which is more usual |
 | `fastify-group-commit` | the same code; what waits is stored, queued and published together |
 | `python-queue` | FastAPI + SAQ + SQLAlchemy's ORM on asyncpg |
 
@@ -153,6 +154,9 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("fastify", "Fastify + BullMQ, a statement per event", _NODE),
+        Peer(
+            "fastify-transaction", "Fastify + BullMQ, a transaction per event", _NODE, {"EVENT_WRITES": "transaction"}
+        ),
         Peer("fastify-group-commit", "Fastify + BullMQ, group commit", _NODE, {"GROUP_COMMIT": "1"}),
         Peer("python-queue", "FastAPI + SAQ + SQLAlchemy", _PYTHON, has_streams=False),
     )

@@ -2,16 +2,9 @@ import type { Redis } from "ioredis";
 import type { Pool } from "pg";
 import { Batcher } from "./batcher.js";
 import { channelOf, eventOfRow, firstEvent, type HistoryRow, type Journal } from "./journal.js";
-import type { Details, Order, OrderEvent, Status } from "./order.js";
+import type { Change, Details, Order, OrderEvent, Status } from "./order.js";
 import { JOB_NAME, jobOptions, type OrderQueue } from "./queue.js";
 import { ACCEPT_MANY, ADVANCE_MANY, HISTORY } from "./sql.js";
-
-interface Change {
-  readonly orderId: string;
-  readonly status: Status;
-  readonly timestampMs: number;
-  readonly details: Details;
-}
 
 /** One statement, which is one commit, one pipeline of PUBLISH and one addBulk for all that waits. */
 export class GroupCommit implements Journal {

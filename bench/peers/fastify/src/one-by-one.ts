@@ -1,54 +1,37 @@
 import type { Redis } from "ioredis";
 import type { Pool } from "pg";
 import { channelOf, eventOfRow, firstEvent, type HistoryRow, type Journal } from "./journal.js";
-import type { Details, Order, OrderEvent, Status } from "./order.js";
+import type { Change, Details, Order, OrderEvent, Status } from "./order.js";
 import { JOB_NAME, jobOptions, type OrderQueue } from "./queue.js";
-import { ACCEPT, ADVANCE, HISTORY } from "./sql.js";
+import { HISTORY } from "./sql.js";
 
-/** A statement, which is a commit, and a PUBLISH for each event. The update and the insert share the statement. */
+/** How one order or one change reaches the database. */
+export interface Writes {
+  /** Stores the order with its first event. */
+  insert(order: Order): Promise<void>;
+  /** Stores the change with its event; returns its seq, or undefined if the order has ended already. */
+  change(change: Change): Promise<number | undefined>;
+}
+
+/** A commit and a PUBLISH for each event. */
 export class OneByOne implements Journal {
   constructor(
+    private readonly writes: Writes,
     private readonly pool: Pool,
     private readonly redis: Redis,
     private readonly queue: OrderQueue,
   ) {}
 
   async accept(order: Order): Promise<void> {
-    await this.pool.query({
-      name: "accept",
-      text: ACCEPT,
-      values: [
-        order.orderId,
-        order.type,
-        order.tokenIn,
-        order.tokenOut,
-        order.amountIn,
-        order.slippageBps,
-        order.createdAtMs,
-      ],
-    });
+    await this.writes.insert(order);
     await Promise.all([this.queue.add(JOB_NAME, order, jobOptions(order)), this.publish(firstEvent(order))]);
   }
 
   async advance(orderId: string, status: Status, details: Details): Promise<void> {
     const timestampMs = Date.now();
-    const { rows } = await this.pool.query<{ seq: number }>({
-      name: "advance",
-      text: ADVANCE,
-      values: [
-        orderId,
-        status,
-        timestampMs,
-        details.venue ?? null,
-        details.amountOut ?? null,
-        details.txHash ?? null,
-        details.error ?? null,
-        JSON.stringify(details),
-      ],
-    });
-    const row = rows[0];
-    if (row === undefined) throw new Error(`order ${orderId} has ended already`);
-    await this.publish({ orderId, seq: row.seq, status, timestampMs, data: details });
+    const seq = await this.writes.change({ orderId, status, timestampMs, details });
+    if (seq === undefined) throw new Error(`order ${orderId} has ended already`);
+    await this.publish({ orderId, seq, status, timestampMs, data: details });
   }
 
   async history(orderId: string): Promise<OrderEvent[]> {

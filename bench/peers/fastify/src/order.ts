@@ -23,6 +23,14 @@ export interface Details {
   readonly [name: string]: unknown;
 }
 
+/** A status change that is to be stored. */
+export interface Change {
+  readonly orderId: string;
+  readonly status: Status;
+  readonly timestampMs: number;
+  readonly details: Details;
+}
+
 export interface OrderEvent {
   readonly orderId: string;
   readonly seq: number;

@@ -8,7 +8,10 @@ export interface Settings {
   readonly concurrency: number;
   /** Factor on the venues' delays; 0 means no delay at all. */
   readonly delayScale: number;
+  /** Whether what waits is written together. */
   readonly groupCommit: boolean;
+  /** Whether an event takes a transaction of two statements instead of one statement; not with `groupCommit`. */
+  readonly transactions: boolean;
   readonly databaseConnections: number;
 }
 
@@ -21,6 +24,7 @@ export function readSettings(environment: NodeJS.ProcessEnv = process.env): Sett
     concurrency: Number(environment.WORKER_CONCURRENCY ?? 10),
     delayScale: Number(environment.DELAY_SCALE ?? 0),
     groupCommit: environment.GROUP_COMMIT === "1",
+    transactions: environment.EVENT_WRITES === "transaction",
     databaseConnections: Number(environment.DATABASE_CONNECTIONS ?? 20),
   };
 }

@@ -49,6 +49,22 @@ insert into order_events (order_id, seq, status, data, at_ms)
 select order_id, seq, status, $8::jsonb, updated_at_ms from changed
 returning order_id, seq`;
 
+export const INSERT_ORDER = `
+insert into orders (order_id, type, token_in, token_out, amount_in, slippage_bps, status, seq,
+                    created_at_ms, updated_at_ms)
+values ($1, $2, $3, $4, $5, $6, 'pending', 1, $7, $7)`;
+
+export const UPDATE_ORDER = `
+update orders
+set status = $2, seq = seq + 1, updated_at_ms = $3,
+    venue = coalesce($4, venue), amount_out = coalesce($5, amount_out),
+    tx_hash = coalesce($6, tx_hash), error = $7
+where order_id = $1 and status not in ('confirmed', 'failed', 'cancelled')
+returning order_id, seq`;
+
+export const INSERT_EVENT = `
+insert into order_events (order_id, seq, status, data, at_ms) values ($1, $2, $3, $4, $5)`;
+
 export const HISTORY = `
 select order_id, seq, status, data, at_ms from order_events where order_id = any($1::uuid[]) order by order_id, seq`;
 

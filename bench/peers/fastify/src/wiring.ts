@@ -5,6 +5,7 @@ import type { Journal } from "./journal.js";
 import { OneByOne } from "./one-by-one.js";
 import { openQueue } from "./queue.js";
 import type { Settings } from "./settings.js";
+import { StatementWrites, TransactionWrites } from "./writes.js";
 
 // A prepared statement over arrays is planned once, while the tables are small; without these it would scan them whole
 // for every batch later on.
@@ -27,5 +28,7 @@ export function openPool(settings: Settings): pg.Pool {
 
 export function openJournal(settings: Settings, pool: pg.Pool, redis: Redis): Journal {
   const queue = openQueue(redis, settings.keyPrefix);
-  return settings.groupCommit ? new GroupCommit(pool, redis, queue) : new OneByOne(pool, redis, queue);
+  if (settings.groupCommit) return new GroupCommit(pool, redis, queue);
+  const writes = settings.transactions ? new TransactionWrites(pool) : new StatementWrites(pool);
+  return new OneByOne(writes, pool, redis, queue);
 }
