@@ -21,7 +21,6 @@ import asyncpg
 import psutil
 
 from bench.measure import (
-    CHECK,
     MOST_SECONDS,
     POLL_S,
     checked_figures,
@@ -62,7 +61,7 @@ async def distributed_round(
         used = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
         chain_cpu_s = cpu_seconds(outside["chain"]) - before["chain"]
         memory = {name: psutil.Process(pids[name]).memory_info().rss // 2**20 for name in ("api", "worker")}
-        checked = checked_figures(await connection.fetchrow(CHECK))
+        checked = await checked_figures(connection)
         await connection.close()
     await postgres.drop_database(url)
     chain = {"chain_cpu_s_per_1000": 1000 * chain_cpu_s / options.orders}

@@ -88,8 +88,9 @@ def summary(
     }
 
 
-def checked_figures(row: asyncpg.Record) -> dict[str, Any]:
-    """Return what CHECK found in the tables, as part of a round's figures."""
+async def checked_figures(connection: asyncpg.Connection) -> dict[str, Any]:
+    """Return what CHECK finds in the tables, as part of a round's figures."""
+    (row,) = await connection.fetch(CHECK)
     return {
         "confirm_p50_ms": row["p50"],
         "confirm_p99_ms": row["p99"],

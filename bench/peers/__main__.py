@@ -11,7 +11,6 @@ from typing import Any
 import asyncpg
 
 from bench.measure import (
-    CHECK,
     checked_figures,
     cpu_seconds,
     memory_mib,
@@ -43,7 +42,7 @@ async def peer_round(
         loaded = await loading
         used = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
         memory = {name: memory_mib(pid) for name, pid in running.pids.items()}
-        checked = checked_figures(await connection.fetchrow(CHECK))
+        checked = await checked_figures(connection)
         await connection.close()
     await postgres.drop_database(url)
     return summary(options.orders, took, loaded, used, memory) | checked
