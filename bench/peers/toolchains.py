@@ -129,7 +129,7 @@ def _once(directory: Path, make: Callable[[], None]) -> None:
     """Make the directory unless that was finished before; of several processes one makes it and the others wait."""
     if (directory / _READY).exists():
         return
-    with _locked(directory.with_suffix(".lock")):
+    with _locked(directory.parent / f"{directory.name}.lock"):
         if (directory / _READY).exists():
             return
         shutil.rmtree(directory, ignore_errors=True)
