@@ -224,35 +224,37 @@ class OrderStore(Protocol):
 
     async def accept(self, new: NewOrder) -> Accepted:
         """Store the order, its first event and its idempotency key; committed when this returns."""
-        ...
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
         """Take those of the orders that nobody holds and that wait for a worker now."""
-        ...
 
     async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
-        """Take up to `limit` orders whose lease lapsed or that have been due for a while.
+        """Take up to `limit` orders whose lease lapsed or that have been due for a while, but no suspects."""
 
-        Of those that were claimed SUSPECT_CLAIMS times in vain a worker gets one at a time: what
-        kills its worker each time takes others along only until then, and they are not parked for it.
+    async def claim_suspect(self, worker: str, lease_ms: int) -> list[Claim]:
+        """Take one order that was claimed SUSPECT_CLAIMS times in vain, unless the worker holds one already.
+
+        What kills its worker each time takes others along only until then, and they are not parked
+        for it. An order in doubt is no suspect, and an event clears an order of the suspicion.
         """
-        ...
+
+    async def end_leases_of_the_gone(self) -> None:
+        """Let the orders of processes that have ended lapse at once, as far as the store knows of their end.
+
+        Safe whatever it believes, since it is the fence that keeps two workers apart.
+        """
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """Extend the leases (order id -> fence); return the orders that are still held."""
-        ...
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
         """Give back unfinished orders (order id -> fence), due now and uncounted as claims."""
-        ...
 
     def record(self, write: Write) -> Awaitable[None]:
         """Queue the write at once, in order; the awaitable returns when it is committed."""
-        ...
 
     async def keep_genesis(self, genesis_hash: str) -> str:
         """Keep the genesis hash of the cluster if it is the first, for ever; return the one that is kept."""
-        ...
 
 
 class OrderFilter(msgspec.Struct, frozen=True):

@@ -136,8 +136,12 @@ class Worker:
         if order_ids:
             claims = await self._store.claim(self._name, order_ids, self._policy.lease_ms)
         elif is_time or self._is_more_due:
-            self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
-            claims = await self._store.claim_due(self._name, free, self._policy.lease_ms)
+            if is_time:
+                self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
+                await self._store.end_leases_of_the_gone()
+                claims = await self._store.claim_suspect(self._name, self._policy.lease_ms)
+            if len(claims) < free:
+                claims += await self._store.claim_due(self._name, free - len(claims), self._policy.lease_ms)
             self._is_more_due = len(claims) == free
         if claims and self._policy.max_per_min:
             await self._limiter.hit(_RATE_KEY, self._policy.max_per_min, cost=len(claims))

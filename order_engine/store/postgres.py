@@ -131,11 +131,18 @@ class PostgresStore:
 
     async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
-        await self._end_leases_of_the_gone()
-        claims = _claims(await self._fetch("claim_suspect", worker, lease_ms, SUSPECT_CLAIMS))
-        if left := limit - len(claims):
-            claims += _claims(await self._fetch("claim_due", worker, left, lease_ms, SUSPECT_CLAIMS))
-        return claims
+        return _claims(await self._fetch("claim_due", worker, limit, lease_ms, SUSPECT_CLAIMS))
+
+    async def claim_suspect(self, worker: str, lease_ms: int) -> list[Claim]:
+        """See OrderStore."""
+        return _claims(await self._fetch("claim_suspect", worker, lease_ms, SUSPECT_CLAIMS))
+
+    async def end_leases_of_the_gone(self) -> None:
+        """See OrderStore. Missing twice in a row: a worker has time to come back when it was the server that ended."""
+        missing = {row[0] for row in await self._fetch("gone_workers", WORKER_SESSION)}
+        if gone := missing & self._missing:
+            await self._fetch("end_leases", sorted(gone))
+        self._missing = missing
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """See OrderStore."""
@@ -144,7 +151,7 @@ class PostgresStore:
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
         """See OrderStore."""
-        await self._fetch("release", worker, *_in_order(claims))
+        await self._fetch("release", worker, *_in_order(claims), SUSPECT_CLAIMS)
 
     def record(self, write: Write) -> Awaitable[None]:
         """See OrderStore."""
@@ -193,17 +200,6 @@ class PostgresStore:
     async def ping(self) -> None:
         """See OrderReader."""
         await self._run("select 1")
-
-    async def _end_leases_of_the_gone(self) -> None:
-        """Let orders of processes that ended be claimed at once instead of when their leases lapse.
-
-        Safe whatever the server says, since it is the fence that keeps two workers apart. Missing
-        twice in a row, so that a worker has time to come back when the server was the one that ended.
-        """
-        missing = {row[0] for row in await self._fetch("gone_workers", WORKER_SESSION)}
-        if gone := missing & self._missing:
-            await self._fetch("end_leases", sorted(gone))
-        self._missing = missing
 
     # --- batches ---
 

@@ -97,19 +97,16 @@ class SqliteStore:
 
     async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
+        values = {"most": limit, "suspect_claims": SUSPECT_CLAIMS}
+        return await self._claim_found("claimable_due", values, worker, lease_ms)
 
-        def job(connection: sqlite3.Connection) -> list[Claim]:
-            return self._take(connection, worker, find(connection), lease_ms)
+    async def claim_suspect(self, worker: str, lease_ms: int) -> list[Claim]:
+        """See OrderStore."""
+        values = {"worker": worker, "suspect_claims": SUSPECT_CLAIMS}
+        return await self._claim_found("claimable_suspect", values, worker, lease_ms)
 
-        def find(connection: sqlite3.Connection) -> list[OrderId]:
-            values = {"now_ms": self._clock.now_ms(), "suspect_claims": SUSPECT_CLAIMS}
-            suspect, due = {**values, "worker": worker}, {**values, "most": limit}
-            found = [row[0] for row in connection.execute(self._sql["claimable_suspect"], suspect)]
-            found += [row[0] for row in connection.execute(self._sql["claimable_due"], due)]
-            return found[:limit]
-
-        # Most sweeps find nothing; looking first spares them the write transaction and its fsync.
-        return await self._write(job) if await self._read(find) else []
+    async def end_leases_of_the_gone(self) -> None:
+        """See OrderStore. One process has the file: nobody else is there to be gone."""
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """See OrderStore."""
@@ -128,7 +125,7 @@ class SqliteStore:
         """See OrderStore."""
 
         def job(connection: sqlite3.Connection) -> None:
-            values = {"worker": worker, "now_ms": self._clock.now_ms()}
+            values = {"worker": worker, "now_ms": self._clock.now_ms(), "suspect_claims": SUSPECT_CLAIMS}
             connection.executemany(
                 self._sql["release"],
                 [{**values, "order_id": order_id, "fence": fence} for order_id, fence in claims.items()],
@@ -237,6 +234,17 @@ class SqliteStore:
                 raise sqlite3.IntegrityError("orders_match_events: the history does not say so")
 
         return job
+
+    async def _claim_found(self, query: str, values: dict[str, Any], worker: str, lease_ms: int) -> list[Claim]:
+        def find(connection: sqlite3.Connection) -> list[OrderId]:
+            found = connection.execute(self._sql[query], {**values, "now_ms": self._clock.now_ms()})
+            return [row[0] for row in found]
+
+        def job(connection: sqlite3.Connection) -> list[Claim]:
+            return self._take(connection, worker, find(connection), lease_ms)
+
+        # Most sweeps find nothing; looking first spares them the write transaction and its fsync.
+        return await self._write(job) if await self._read(find) else []
 
     def _take(
         self, connection: sqlite3.Connection, worker: str, order_ids: Sequence[OrderId], lease_ms: int

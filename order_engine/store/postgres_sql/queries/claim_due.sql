@@ -13,7 +13,6 @@ due as (
     select order_id
     from orders
     where due_at_ms <= (select now_ms())
-        and (claims < $4 or status = 'submitted')
     order by due_at_ms
     limit $2 - (select count(*) from lapsed)
     for update skip locked

@@ -3,7 +3,7 @@
 with suspect as (
     select order_id
     from orders
-    where (lease_until_ms <= (select now_ms()) or due_at_ms <= (select now_ms()))
+    where lease_until_ms <= (select now_ms())
         and claims >= $3
         and status <> 'submitted'
         and not exists (

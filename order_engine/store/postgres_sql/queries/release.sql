@@ -1,6 +1,10 @@
--- Gives back unfinished orders; the claim is not counted, since nothing went wrong with it.
+-- Gives back unfinished orders; the claim is not counted, since nothing went wrong with it. Suspects,
+-- which were claimed $4 times in vain before, lapse and are not due: claim_suspect looks there alone.
 update orders o
-set worker = null, lease_until_ms = null, due_at_ms = now_ms(), claims = greatest(o.claims - 1, 0)
+set worker = case when o.claims > $4 then o.worker end,
+    lease_until_ms = case when o.claims > $4 then now_ms() end,
+    due_at_ms = case when o.claims > $4 then null else now_ms() end,
+    claims = greatest(o.claims - 1, 0)
 from unnest($2::uuid[], $3::bigint[]) as held (order_id, fence)
 where o.order_id = held.order_id and o.fence = held.fence and o.worker = $1
 returning o.order_id

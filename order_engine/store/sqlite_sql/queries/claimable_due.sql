@@ -7,8 +7,6 @@ select order_id from (
 )
 union all
 select order_id from (
-    select order_id from orders
-    where due_at_ms <= :now_ms and (claims < :suspect_claims or status = 'submitted')
-    order by due_at_ms limit :most
+    select order_id from orders where due_at_ms <= :now_ms order by due_at_ms limit :most
 )
 limit :most

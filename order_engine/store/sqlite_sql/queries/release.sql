@@ -1,4 +1,8 @@
--- Gives back an unfinished order; the claim is not counted, since nothing went wrong with it.
+-- Gives back an unfinished order; the claim is not counted, since nothing went wrong with it. A suspect,
+-- which was claimed :suspect_claims times in vain before, lapses and is not due.
 update orders
-set worker = null, lease_until_ms = null, due_at_ms = :now_ms, claims = max(claims - 1, 0)
+set worker = case when claims > :suspect_claims then worker end,
+    lease_until_ms = case when claims > :suspect_claims then :now_ms end,
+    due_at_ms = case when claims > :suspect_claims then null else :now_ms end,
+    claims = max(claims - 1, 0)
 where order_id = :order_id and fence = :fence and worker = :worker
