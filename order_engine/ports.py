@@ -59,10 +59,14 @@ MOST_SIGNATURES_IN_A_CALL: Final = 256
 
 
 class Blockhash(msgspec.Struct, frozen=True):
-    """A recent blockhash; a transaction that carries it can land up to `last_valid_block_height`."""
+    """A recent blockhash; a transaction that carries it can land up to `last_valid_block_height`.
+
+    `finalized_slot` was finalized when it was read, so that what is signed from now on lands after it.
+    """
 
     blockhash: str
     last_valid_block_height: int
+    finalized_slot: int
 
 
 class SignedTransaction(msgspec.Struct, frozen=True):
@@ -71,6 +75,7 @@ class SignedTransaction(msgspec.Struct, frozen=True):
     signature: str
     raw: bytes
     last_valid_block_height: int
+    signed_slot: int
 
 
 class FinalizedPoint(msgspec.Struct, frozen=True):
@@ -91,6 +96,7 @@ class SignatureStatus(msgspec.Struct, frozen=True):
 class SignatureStatuses(msgspec.Struct, frozen=True):
     """Answers with history search, by a node that has finalized `context_slot` and answers as of it or later.
 
+    Its history begins at `history_from_slot`: what landed before is not found either; None is unknown.
     On a losing fork a node's latest slot moves on all the same, so that slot alone would not show
     that what the others finalized is known to it.
     A signature that is in neither was not found; of one that is `unclear` nothing can be said.
@@ -99,6 +105,7 @@ class SignatureStatuses(msgspec.Struct, frozen=True):
     context_slot: int
     statuses: Mapping[str, SignatureStatus]
     unclear: Collection[str] = ()
+    history_from_slot: int | None = None
 
 
 class SwapResult(msgspec.Struct, frozen=True):

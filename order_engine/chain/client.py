@@ -114,6 +114,7 @@ class _Transaction(msgspec.Struct):
 _GENESIS: Final = Request("getGenesisHash", [], str)
 _POINT: Final = Request("getEpochInfo", [_FINALIZED], _EpochInfo)
 _FINALIZED_SLOT: Final = Request("getSlot", [_FINALIZED], Natural)
+_HISTORY_FROM: Final = Request("getFirstAvailableBlock", [], Natural)
 _BLOCKHASH: Final = Request("getLatestBlockhash", [_CONFIRMED], _BlockhashAnswer)
 
 
@@ -157,7 +158,9 @@ class SolanaChain:
         if message.account_keys[0] != self._wallet.public_key or message.header.num_required_signatures != 1:
             raise ForeignFeePayer("the route's transaction would be signed or paid for by another wallet than ours")
         signed = VersionedTransaction(_dated(message, Hash.from_string(blockhash.blockhash)), [self._wallet.keypair])
-        return SignedTransaction(str(signed.signatures[0]), bytes(signed), blockhash.last_valid_block_height)
+        return SignedTransaction(
+            str(signed.signatures[0]), bytes(signed), blockhash.last_valid_block_height, blockhash.finalized_slot
+        )
 
     async def send(self, raw: bytes) -> None:
         """See Chain."""
@@ -173,7 +176,12 @@ class SolanaChain:
         """See Chain."""
         params = [[*signatures], {"searchTransactionHistory": True}]
         statuses = Request("getSignatureStatuses", params, _StatusesAnswer)
-        genesis, finalized_slot, answer = await self._rpc.ask_together([_GENESIS, _FINALIZED_SLOT, statuses])
+        genesis, finalized_slot, answer, history_from = await self._rpc.ask_one_node(
+            [_GENESIS, _FINALIZED_SLOT, statuses, _HISTORY_FROM]
+        )
+        for result in (genesis, finalized_slot, answer):
+            if isinstance(result, ChainUnavailable):
+                raise result
         await self._check_cluster(genesis)
         if len(answer.value) != len(signatures):
             raise ChainUnavailable("the chain answers with another number of statuses than was asked for")
@@ -186,7 +194,8 @@ class SolanaChain:
             else:
                 if status is not None:
                     found[signature] = status
-        return SignatureStatuses(min(answer.context.slot, finalized_slot), found, unclear)
+        history_from_slot = None if isinstance(history_from, ChainUnavailable) else history_from
+        return SignatureStatuses(min(answer.context.slot, finalized_slot), found, unclear, history_from_slot)
 
     async def swap_result(self, signature: str, token_out: Token) -> SwapResult | None:
         """See Chain."""
@@ -218,13 +227,14 @@ class SolanaChain:
         genesis, info, answer = await self._rpc.ask_together([_GENESIS, _POINT, _BLOCKHASH])
         await self._check_cluster(genesis)
         value = answer.value
-        if value.last_valid_block_height - _point(info).block_height not in _VALID_BLOCKS:
+        point = _point(info)
+        if value.last_valid_block_height - point.block_height not in _VALID_BLOCKS:
             raise ChainUnavailable("the chain's blockhash is good for too few blocks or too many")
         try:
             Hash.from_string(value.blockhash)
         except ParseHashError as error:
             raise ChainUnavailable("the chain's blockhash cannot be read") from error
-        blockhash = Blockhash(value.blockhash, value.last_valid_block_height)
+        blockhash = Blockhash(value.blockhash, value.last_valid_block_height, point.slot)
         self._blockhash = (now_ms, blockhash)
         return [blockhash] * len(waiting)
 

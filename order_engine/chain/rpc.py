@@ -90,6 +90,9 @@ class Request(msgspec.Struct, frozen=True):
     wanted: Any
 
 
+_Encoded = tuple[int, Request, bytes]
+
+
 class _Answer(msgspec.Struct):
     id: int | None = None
     result: msgspec.Raw = msgspec.Raw(b"")
@@ -106,16 +109,19 @@ class JsonRpc:
 
     async def ask_together(self, requests: Sequence[Request]) -> list[Any]:
         """Return the results of requests that one node answers; raises ChainUnavailable if one fails."""
-        results = await self.ask_many(requests)
+        results = await self.ask_one_node(requests)
         for result in results:
             if isinstance(result, ChainUnavailable):
                 raise result
         return results
 
+    async def ask_one_node(self, requests: Sequence[Request]) -> list[Any]:
+        """Return a result or ChainUnavailable for each; they travel as one batch, whatever its size."""
+        return await self._ask_batch(self._encoded(requests))
+
     async def ask_many(self, requests: Sequence[Request]) -> list[Any]:
         """Return a result or ChainUnavailable for each; they travel in as few batches as nodes allow."""
-        numbered = [(next(self._ids), request) for request in requests]
-        batches = _batches([(number, request, _encode(request, number)) for number, request in numbered])
+        batches = _batches(self._encoded(requests))
         if len(batches) == 1:
             return await self._ask_batch(batches[0])
         answered = await asyncio.gather(*(self._ask_batch(batch) for batch in batches))
@@ -125,27 +131,22 @@ class JsonRpc:
         """Give up what is on its way: nothing is lost by it, since nothing is known of it."""
         await self._transport.close()
 
-    async def _ask_batch(self, batch: Sequence[tuple[int, Request, bytes]]) -> list[Any]:
-        if len(batch) == 1:
-            return [await self._ask_alone(*batch[0])]
+    def _encoded(self, requests: Sequence[Request]) -> list[_Encoded]:
+        numbered = [(next(self._ids), request) for request in requests]
+        return [(number, request, _encode(request, number)) for number, request in numbered]
+
+    async def _ask_batch(self, batch: Sequence[_Encoded]) -> list[Any]:
         try:
+            if len(batch) == 1:
+                number, request, encoded = batch[0]
+                return [_result(await self._transport.post(encoded), number, request.wanted)]
             body = await self._transport.post(b"[" + b",".join(encoded for *_, encoded in batch) + b"]")
+            answers = decode(body, list[msgspec.Raw])
         except ChainUnavailable as error:
             return [error] * len(batch)
-        try:
-            answers = msgspec.json.decode(body, type=list[msgspec.Raw])
-        except _UNREADABLE:
-            # Some nodes take no batches, and answer with one error.
-            return await asyncio.gather(*(self._ask_alone(*it) for it in batch))
         # A batch's answers may come in any order.
         by_id = {_id_of(answer): answer for answer in answers}
         return [_attempt(by_id.get(number, msgspec.Raw(b"")), number, request.wanted) for number, request, _ in batch]
-
-    async def _ask_alone(self, number: int, request: Request, encoded: bytes) -> Any:
-        try:
-            return _result(await self._transport.post(encoded), number, request.wanted)
-        except ChainUnavailable as error:
-            return error
 
 
 def decode(body: bytes, wanted: Any) -> Any:
@@ -160,8 +161,8 @@ def _encode(request: Request, request_id: int) -> bytes:
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "method": request.method, "params": request.params})
 
 
-def _batches(requests: Sequence[tuple[int, Request, bytes]]) -> list[list[tuple[int, Request, bytes]]]:
-    batches: list[list[tuple[int, Request, bytes]]] = []
+def _batches(requests: Sequence[_Encoded]) -> list[list[_Encoded]]:
+    batches: list[list[_Encoded]] = []
     room = 0
     for request in requests:
         size = len(request[2]) + 1

@@ -89,12 +89,16 @@ class AttemptOutcome(StrEnum):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One signed transaction of an order. Without an outcome it is live: it may still execute."""
+    """One signed transaction of an order. Without an outcome it is live: it may still execute.
+
+    It can land up to `last_valid_block_height`, and in no slot before `signed_slot`.
+    """
 
     attempt: int
     signature: str
     raw: bytes
     last_valid_block_height: int
+    signed_slot: int
     signed_at_ms: EpochMs
     outcome: AttemptOutcome | None = None
     evidence: msgspec.Raw | None = None

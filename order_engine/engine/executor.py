@@ -170,6 +170,7 @@ class Executor:
             signed.signature,
             signed.raw,
             signed.last_valid_block_height,
+            signed.signed_slot,
             self._clock.now_ms(),
         )
         fact = TransactionSigned(signed.signature, signed.last_valid_block_height)

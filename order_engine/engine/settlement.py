@@ -8,7 +8,8 @@ The rules, in this order:
    losing fork, knows less than the height we hold against it).
 3. Found at `confirmed` or better without an error: landed; with an error: reverted; and what the
    transaction did must say the same. Not found
-   although the finalized height is past the last valid height: expired, and no copy of the bytes
+   although the finalized height is past the last valid height, by a node whose history goes back to
+   before it was signed: expired, and no copy of the bytes
    can execute any more.
 4. Anything else is unknown: every RPC error and timeout, and a block that is only processed, whose
    fork may lose. Send the same bytes again, wait, look again. Time alone never turns unknown into
@@ -51,6 +52,7 @@ class Sighting(msgspec.Struct, frozen=True):
     finalized: FinalizedPoint
     context_slot: int
     status: SignatureStatus | None
+    history_from_slot: int | None
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -61,15 +63,16 @@ class Proof(msgspec.Struct, frozen=True):
     result: SwapResult | None
 
 
-def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome | None:
-    """Return what the sighting proves; None means unknown."""
+def decide(sighting: Sighting, last_valid_block_height: int, signed_slot: int) -> AttemptOutcome | None:
+    """Return what the sighting proves of an attempt with these bounds; None means unknown."""
     if sighting.context_slot < sighting.finalized.slot:
         return None
     if sighting.status is not None:
         if sighting.status.commitment is Commitment.PROCESSED:
             return None
         return AttemptOutcome.LANDED if sighting.status.error is None else AttemptOutcome.REVERTED
-    if sighting.finalized.block_height > last_valid_block_height:
+    has_whole_history = sighting.history_from_slot is not None and sighting.history_from_slot <= signed_slot
+    if has_whole_history and sighting.finalized.block_height > last_valid_block_height:
         return AttemptOutcome.EXPIRED
     return None
 
@@ -149,7 +152,7 @@ class Settlement:
 
     async def _look(self, attempt: Attempt, token_out: Token, refusal: str | None) -> Proof | None:
         sighting = await self._looks.submit(attempt.signature)
-        outcome = decide(sighting, attempt.last_valid_block_height)
+        outcome = decide(sighting, attempt.last_valid_block_height, attempt.signed_slot)
         if outcome is None:
             return None
         result: SwapResult | None = None
@@ -179,7 +182,7 @@ class Settlement:
         return [
             ChainUnavailable("the chain's status cannot be read")
             if signature in answer.unclear
-            else Sighting(finalized, answer.context_slot, answer.statuses.get(signature))
+            else Sighting(finalized, answer.context_slot, answer.statuses.get(signature), answer.history_from_slot)
             for signature in signatures
         ]
 
@@ -198,6 +201,7 @@ def _evidence(sighting: Sighting, result: SwapResult | None, refusal: str | None
     }
     if sighting.status is None:
         evidence["status"] = "not found, with history search"
+        evidence["historyFromSlot"] = sighting.history_from_slot
         evidence["lastSendError"] = refusal
     else:
         evidence["slot"] = sighting.status.slot

@@ -57,12 +57,13 @@ def event_from_row(row: Sequence[Any]) -> OrderEvent:
 
 def attempt_from_row(row: Sequence[Any]) -> Attempt:
     """Return the attempt of a row of `attempts.sql`, in its order of columns."""
-    attempt, signature, raw, last_valid_block_height, signed_at_ms, outcome, evidence = row
+    attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms, outcome, evidence = row
     return Attempt(
         attempt,
         signature,
         bytes(raw),
         last_valid_block_height,
+        signed_slot,
         signed_at_ms,
         None if outcome is None else AttemptOutcome(outcome),
         None if evidence is None else raw_json(evidence),
@@ -138,6 +139,7 @@ def attempt_columns(order_id: OrderId, attempt: Attempt) -> tuple[Any, ...]:
         attempt.signature,
         attempt.raw,
         attempt.last_valid_block_height,
+        attempt.signed_slot,
         attempt.signed_at_ms,
     )
 

@@ -76,7 +76,7 @@ def pause(for_ms: int) -> AttemptFailed:
 def attempt_of(order: Order) -> Attempt:
     """The order's signed transaction in its current attempt."""
     name = f"{order.order_id}/{order.attempt}"
-    return Attempt(order.attempt, f"signature of {name}", b"\x00raw\xff" + name.encode(), 1_150, CREATED_AT_MS)
+    return Attempt(order.attempt, f"signature of {name}", b"\x00raw\xff" + name.encode(), 1_150, 900, CREATED_AT_MS)
 
 
 def signed(attempt: Attempt) -> TransactionSigned:

@@ -51,6 +51,7 @@ ATTEMPT: Final[Values] = {
     "signature": "signature",
     "raw": b"raw",
     "last_valid_block_height": 150,
+    "signed_slot": 90,
     "signed_at_ms": 1_000,
 }
 

@@ -179,7 +179,8 @@ async def test_a_batch_is_no_longer_than_nodes_take() -> None:
     assert len(sizes) == 4
 
 
-async def test_a_node_that_takes_no_batches_is_asked_one_by_one() -> None:
+async def test_answers_that_belong_together_come_from_one_node_or_not_at_all() -> None:
+    """Asked one by one, a height and a status may come from two nodes, of which one follows a losing fork."""
     async with open_chain_world() as world:
 
         class Single(Lies):
@@ -188,8 +189,21 @@ async def test_a_node_that_takes_no_batches_is_asked_one_by_one() -> None:
                     return b'{"jsonrpc":"2.0","error":{"code":-32600,"message":"no batches"},"id":null}'
                 return await super().post(body)
 
-        chain = SolanaChain(Single(world), WALLET, world.clock, Genesis().keep)
-        assert (await chain.latest_blockhash()).last_valid_block_height > 0
+        transport = Single(world)
+        chain = SolanaChain(transport, WALLET, world.clock, Genesis().keep)
+        for asked in (chain.finalized_point(), chain.latest_blockhash(), chain.signature_statuses(["a"])):
+            with pytest.raises(ChainUnavailable):
+                await asked
+        assert transport.asked == []
+
+
+async def test_a_node_that_does_not_say_how_far_back_it_knows_may_still_find() -> None:
+    async with open_chain_world() as world:
+        signed = await world.signed()
+        await world.chain.send(signed.raw)
+        _, chain = lied_to(world, getFirstAvailableBlock=lambda _slot: "unknown")
+        answer = await chain.signature_statuses([signed.signature])
+        assert ({*answer.statuses}, answer.history_from_slot) == ({signed.signature}, None)
 
 
 async def test_what_is_told_of_a_node_names_no_key() -> None:

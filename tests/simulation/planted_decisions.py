@@ -71,10 +71,10 @@ def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
     """isBlockhashValid goes by the newest block, so it says no before the last valid ones are final."""
     real = settlement.decide
 
-    def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome | None:
+    def decide(sighting: Sighting, *bounds: int) -> AttemptOutcome | None:
         newest = network.block_height(sighting.finalized.slot + network._FINALIZED_AFTER_SLOTS)
         point = msgspec.structs.replace(sighting.finalized, block_height=newest)
-        return real(msgspec.structs.replace(sighting, finalized=point), last_valid_block_height)
+        return real(msgspec.structs.replace(sighting, finalized=point), *bounds)
 
     patch.setattr(settlement, "decide", decide)
 
@@ -83,8 +83,8 @@ def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
 def no_look_at_the_context_slot(patch: pytest.MonkeyPatch) -> None:
     real = settlement.decide
 
-    def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome | None:
-        return real(msgspec.structs.replace(sighting, context_slot=10**9), last_valid_block_height)
+    def decide(sighting: Sighting, *bounds: int) -> AttemptOutcome | None:
+        return real(msgspec.structs.replace(sighting, context_slot=10**9), *bounds)
 
     patch.setattr(settlement, "decide", decide)
 
@@ -111,11 +111,11 @@ def a_processed_block_is_believed(patch: pytest.MonkeyPatch) -> None:
     """Its fork may lose, and then the swap never happened."""
     real_decide, real_result = settlement.decide, SolanaChain.swap_result
 
-    def decide(sighting: Sighting, last_valid_block_height: int) -> AttemptOutcome | None:
+    def decide(sighting: Sighting, *bounds: int) -> AttemptOutcome | None:
         if sighting.status is not None:
             sure = msgspec.structs.replace(sighting.status, commitment=Commitment.CONFIRMED)
             sighting = msgspec.structs.replace(sighting, status=sure)
-        return real_decide(sighting, last_valid_block_height)
+        return real_decide(sighting, *bounds)
 
     async def swap_result(self: Any, signature: str, token_out: Any) -> Any:
         return await real_result(self, signature, token_out) or SwapResult(1, None)

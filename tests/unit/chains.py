@@ -90,8 +90,9 @@ class ChainWorld:
     async def proof(self, signed: SignedTransaction) -> AttemptOutcome | None:
         finalized = await self.chain.finalized_point()
         answer = await self.chain.signature_statuses([signed.signature])
-        sighting = Sighting(finalized, answer.context_slot, answer.statuses.get(signed.signature))
-        return decide(sighting, signed.last_valid_block_height)
+        status = answer.statuses.get(signed.signature)
+        sighting = Sighting(finalized, answer.context_slot, status, answer.history_from_slot)
+        return decide(sighting, signed.last_valid_block_height, signed.signed_slot)
 
     def slot_now(self) -> int:
         return self.network.slot_at(self.network.now_ms(), Commitment.PROCESSED)

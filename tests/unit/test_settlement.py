@@ -28,6 +28,7 @@ SLOT_MS = 400
 FINALIZED_BEHIND = 32
 HEIGHT_BEHIND = 100  # Block heights are smaller than slots, so whoever mixes them up is wrong.
 LAST_VALID = 1_050
+SIGNED_SLOT = 900
 RAW = b"the signed bytes"
 SIGNATURE = "5igna7ure"
 LANDED, REVERTED, EXPIRED = AttemptOutcome.LANDED, AttemptOutcome.REVERTED, AttemptOutcome.EXPIRED
@@ -36,7 +37,7 @@ TROUBLES = ("none", "send lost", "answer lost", "no height", "no status", "old h
 
 
 def attempt_of(signature: str = SIGNATURE, raw: bytes = RAW, last_valid: int = LAST_VALID) -> Attempt:
-    return Attempt(1, signature, raw, last_valid, EpochMs(START_MS))
+    return Attempt(1, signature, raw, last_valid, SIGNED_SLOT, EpochMs(START_MS))
 
 
 class ScriptedChain:
@@ -97,7 +98,7 @@ class ScriptedChain:
             age = seen_slot - self.landed_slot
             commitment = Commitment.PROCESSED if age < 2 else Commitment.CONFIRMED
             statuses = dict.fromkeys(signatures, SignatureStatus(self.landed_slot, commitment, self._error))
-        return SignatureStatuses(seen_slot, statuses)
+        return SignatureStatuses(seen_slot, statuses, history_from_slot=0)
 
     async def swap_result(self, _signature: str, _token_out: Token) -> SwapResult | None:
         self.calls.append("result")
@@ -137,13 +138,24 @@ PROVES = {
     ("context", "found", "height"), [*itertools.product((-1_000, -1, 0, 1, 1_000), STATUSES, (-1, 0, 1))]
 )
 def test_a_sighting_proves_what_the_table_says(context: int, found: Any, height: int) -> None:
-    sighting = Sighting(FinalizedPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found])
+    sighting = Sighting(FinalizedPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found], SIGNED_SLOT)
     expected = PROVES.get((found, height)) if context >= 0 else None
-    assert decide(sighting, LAST_VALID) is expected
+    assert decide(sighting, LAST_VALID, SIGNED_SLOT) is expected
 
 
 def test_slots_past_the_last_valid_height_prove_no_expiry() -> None:
-    assert decide(Sighting(FinalizedPoint(LAST_VALID, LAST_VALID + 999), LAST_VALID + 999, None), LAST_VALID) is None
+    sighting = Sighting(FinalizedPoint(LAST_VALID, LAST_VALID + 999), LAST_VALID + 999, None, 0)
+    assert decide(sighting, LAST_VALID, SIGNED_SLOT) is None
+
+
+@pytest.mark.parametrize(
+    ("history_from", "expected"), [(0, EXPIRED), (SIGNED_SLOT, EXPIRED), (SIGNED_SLOT + 1, None), (None, None)]
+)
+def test_a_node_whose_history_begins_after_the_signing_proves_no_expiry(
+    history_from: int | None, expected: AttemptOutcome | None
+) -> None:
+    sighting = Sighting(FinalizedPoint(LAST_VALID + 1, 2_000), 2_000, None, history_from)
+    assert decide(sighting, LAST_VALID, SIGNED_SLOT) is expected
 
 
 # --- the loop ------------------------------------------------------------------------------------

@@ -85,6 +85,8 @@ create table attempts (
     signature text not null unique,
     raw bytea not null,
     last_valid_block_height bigint not null check (last_valid_block_height > 0),
+    -- What was finalized when it was signed: it can have landed in no slot before.
+    signed_slot bigint not null check (signed_slot >= 0),
     signed_at_ms bigint not null,
     outcome text check (outcome in ('landed', 'reverted', 'expired')),
     evidence text,

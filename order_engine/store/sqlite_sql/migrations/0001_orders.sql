@@ -78,6 +78,8 @@ create table attempts (
     signature text not null unique,
     raw blob not null,
     last_valid_block_height integer not null check (last_valid_block_height > 0),
+    -- What was finalized when it was signed: it can have landed in no slot before.
+    signed_slot integer not null check (signed_slot >= 0),
     signed_at_ms integer not null,
     outcome text check (outcome in ('landed', 'reverted', 'expired')),
     evidence text,
