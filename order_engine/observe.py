@@ -133,6 +133,11 @@ def chain_recovered() -> None:
     _log.info("chain recovered")
 
 
+def still_in_doubt(signature: str, why: str) -> None:
+    """A transaction has had no proven outcome for minutes; what the chain said last of it."""
+    _log.warning("still in doubt", signature=signature, why=why)
+
+
 def send_failed() -> None:
     """The chain refused a transaction or did not answer; it may have gone out all the same."""
     numbers.failed_sends += 1

@@ -26,7 +26,6 @@ class Clock(Protocol):
 
     def now_ms(self) -> EpochMs:
         """Return milliseconds since 1970 UTC."""
-        ...
 
 
 # --- the chain -----------------------------------------------------------------------------------
@@ -120,27 +119,21 @@ class Chain(Protocol):
 
     async def latest_blockhash(self) -> Blockhash:
         """Return a blockhash fresh enough to sign with."""
-        ...
 
     def sign(self, transaction: UnsignedTransaction, blockhash: Blockhash) -> SignedTransaction:
         """Sign with our wallet; raises ForeignFeePayer for a message that another wallet pays for. Sends nothing."""
-        ...
 
     async def send(self, raw: bytes) -> None:
         """Offer the bytes to the network. Repeating it is harmless; returning proves nothing."""
-        ...
 
     async def finalized_point(self) -> FinalizedPoint:
         """Return the finalized block height and slot."""
-        ...
 
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
         """Look up to MOST_SIGNATURES_IN_A_CALL signatures at once, in the whole history."""
-        ...
 
     async def swap_result(self, signature: str, token_out: Token) -> SwapResult | None:
         """Return what a transaction that landed did; None while the node that answers does not know it."""
-        ...
 
 
 # --- the venues ----------------------------------------------------------------------------------
@@ -152,15 +145,12 @@ class Venue(Protocol):
     @property
     def name(self) -> str:
         """The venue's name as the API shows it, lower case."""
-        ...
 
     async def quote(self, request: SwapRequest) -> Quote:
         """Return what the venue would give now, net of its fee; raise StepFailed if it cannot."""
-        ...
 
     async def build(self, order: Order) -> UnsignedTransaction:
         """Build the order's swap with its minimum out; raise StepFailed if it would give less now."""
-        ...
 
 
 # --- the store -----------------------------------------------------------------------------------
@@ -222,7 +212,8 @@ class Write(msgspec.Struct, frozen=True):
     proven: ProvenOutcome | None = None
 
 
-# Claims without an event after which an order is suspected of killing its workers.
+# Claims without an event after which an order is suspected of killing its workers: from then on it is
+# taken apart from others, so that what it does to its worker costs them nothing.
 SUSPECT_CLAIMS: Final = 3
 
 
@@ -238,11 +229,11 @@ class OrderStore(Protocol):
     async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
         """Take up to `limit` orders whose lease lapsed or that have been due for a while, but no suspects."""
 
-    async def claim_suspect(self, worker: str, lease_ms: int) -> list[Claim]:
+    async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """Take one order that was claimed SUSPECT_CLAIMS times in vain, unless the worker holds one already.
 
-        What kills its worker each time takes others along only until then, and they are not parked
-        for it. An order in doubt is no suspect, and an event clears an order of the suspicion.
+        It has lapsed for `waited_ms` at least, and for longer after each further claim in vain. An
+        event clears an order of the suspicion.
         """
 
     async def end_leases_of_the_gone(self) -> None:
@@ -261,7 +252,7 @@ class OrderStore(Protocol):
         """Queue the write at once, in order; the awaitable returns when it is committed."""
 
     async def keep_genesis(self, genesis_hash: str) -> str:
-        """Keep the genesis hash of the cluster if it is the first, for ever; return the one that is kept."""
+        """Keep the cluster's genesis hash, for ever once an attempt is signed; return the one that is kept."""
 
 
 class OrderFilter(msgspec.Struct, frozen=True):
@@ -296,35 +287,27 @@ class OrderReader(Protocol):
 
     async def get(self, account: str, order_id: OrderId) -> Order | None:
         """Return the order, or None if this account has no such order."""
-        ...
 
     async def attempts(self, order_id: OrderId) -> list[Attempt]:
         """Return every signed transaction of the order, first one first."""
-        ...
 
     async def in_doubt(self, account: str, limit: int) -> list[InDoubt]:
         """Return up to `limit` attempts of the account without an outcome, the oldest first."""
-        ...
 
     async def count_in_doubt(self) -> InDoubtCount:
         """Return how many attempts of all accounts have no outcome."""
-        ...
 
     async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
         """Return the events with a seq greater than `after`, in order."""
-        ...
 
     async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
         """Return up to `limit` orders that match, newest first."""
-        ...
 
     async def find_by_key(self, account: str, key: str) -> Accepted | None:
         """Return the order that was accepted with this idempotency key."""
-        ...
 
     async def ping(self) -> None:
         """Return if the database answers."""
-        ...
 
 
 # --- the bus -------------------------------------------------------------------------------------
@@ -335,11 +318,9 @@ class ReadyQueue(Protocol):
 
     def push(self, order_ids: Sequence[OrderId]) -> None:
         """Hand over the ids soon; never blocks and never fails."""
-        ...
 
     async def pop(self, limit: int, timeout_s: float) -> list[OrderId]:
         """Return up to `limit` ids, waiting up to `timeout_s` for the first one."""
-        ...
 
 
 class Subscription(Protocol):
@@ -350,11 +331,9 @@ class Subscription(Protocol):
 
         Events can be missing or come twice; whoever needs all of them reads the log.
         """
-        ...
 
     async def __aenter__(self) -> Self:
         """Begin to receive; when this returns, nothing published from now on is missed for good."""
-        ...
 
     async def __aexit__(
         self,
@@ -363,7 +342,6 @@ class Subscription(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """Stop receiving."""
-        ...
 
 
 class EventBus(Protocol):
@@ -372,15 +350,12 @@ class EventBus(Protocol):
     @property
     def is_connected(self) -> bool:
         """False while events may be passing by unseen."""
-        ...
 
     def publish(self, events: Sequence[OrderEvent]) -> None:
         """Send committed events to every subscriber soon; never blocks and never fails."""
-        ...
 
     def subscribe(self, order_id: OrderId | None) -> Subscription:
         """Return a subscription to one order's events, or with None to all."""
-        ...
 
 
 class RateVerdict(msgspec.Struct, frozen=True):
@@ -400,7 +375,6 @@ class RateLimiter(Protocol):
 
         Never raises for a lost server: each process then counts on its own.
         """
-        ...
 
 
 Announce = Callable[[Sequence[OrderEvent]], None]

@@ -172,7 +172,7 @@ class Settings(ClientSettings):
         2_000, ge=100, le=60_000, description="Pause between two sends of the same bytes, in ms."
     )
     shutdown_grace_ms: int = Field(
-        6_000, ge=0, le=9_000, description="How long orders may finish after SIGTERM before they are released, in ms."
+        6_000, ge=0, le=8_000, description="How long orders may finish after SIGTERM before they are released, in ms."
     )
     postgres_password: SecretStr = Field(
         SecretStr(""), description="Read by docker-compose.yml alone: the password of its PostgreSQL."

@@ -40,7 +40,7 @@ from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports import Announce, Clock, EventBus, OrderReader, OrderStore, RateLimiter, ReadyQueue, Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
-from order_engine.store.postgres import WORKER_SESSION, PostgresStore
+from order_engine.store.postgres import SESSION, PostgresStore
 from order_engine.store.sqlite import SqliteStore
 from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperFaults, PaperMarket, PaperVenue
 
@@ -121,7 +121,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         store = await _open_store(stack, settings, clock, announce, session)
         chain = SolanaChain(transport, wallet, clock, store.keep_genesis)
         stack.push_async_callback(chain.close)
-        await _try_chain(chain)
+        await _try_chain(chain, settings)
         yield Engine(
             settings,
             session,
@@ -218,7 +218,7 @@ def build_worker(engine: Engine) -> Worker:
 def _new_session() -> str:
     """Return a name that no other process has, short enough for PostgreSQL and readable in its list of sessions."""
     host = socket.gethostname().encode("ascii", "replace").decode()[:16]
-    return f"{WORKER_SESSION}{host}:{os.getpid()}:{uuid_utils.uuid4().hex[:16]}"
+    return f"{SESSION}{host}:{os.getpid()}:{uuid_utils.uuid4().hex[:16]}"
 
 
 async def _open_store(
@@ -243,13 +243,18 @@ async def _open_store(
     return store
 
 
-async def _try_chain(chain: SolanaChain) -> None:
+async def _try_chain(chain: SolanaChain, settings: Settings) -> None:
     """Say at once what is wrong with the chain; without one the engine starts all the same, and waits for it."""
     try:
         async with asyncio.timeout(_TRY_CHAIN_S):
             await chain.finalized_point()
     except AnotherCluster as error:
-        message = f"CHAIN_URL cannot be used: {error}. Name the cluster that they were signed for, or another database."
+        database = "DATABASE_URL" if settings.postgres else str(settings.sqlite_path)
+        if settings.chain_url:
+            message = f"CHAIN_URL cannot be used: {error}. Name their chain, or another database than {database}."
+        else:
+            ledger = settings.sqlite_path.with_name(LEDGER_FILE)
+            message = f"{ledger} cannot be used: {error}. Put the right file back, or move {database} away too."
         raise SettingsError(message) from error
     except (ChainUnavailable, TimeoutError) as error:
         observe.chain_lost(error)

@@ -230,16 +230,14 @@ class SolanaChain:
         point = _point(info)
         if value.last_valid_block_height - point.block_height not in _VALID_BLOCKS:
             raise ChainUnavailable("the chain's blockhash is good for too few blocks or too many")
-        try:
-            Hash.from_string(value.blockhash)
-        except ParseHashError as error:
-            raise ChainUnavailable("the chain's blockhash cannot be read") from error
+        _hash_of(value.blockhash)
         blockhash = Blockhash(value.blockhash, value.last_valid_block_height, point.slot)
         self._blockhash = (now_ms, blockhash)
         return [blockhash] * len(waiting)
 
     async def _check_cluster(self, genesis: str) -> None:
         """Refuse to hear of another cluster than the one that this engine's attempts were signed for."""
+        _hash_of(genesis)
         if self._genesis is None:
             self._genesis = await self._keep_genesis(genesis)
         if genesis != self._genesis:
@@ -291,6 +289,13 @@ def _dated(message: Message | MessageV0, blockhash: Hash) -> Message | MessageV0
         blockhash,
         instructions,
     )
+
+
+def _hash_of(text: str) -> Hash:
+    try:
+        return Hash.from_string(text)
+    except ParseHashError as error:
+        raise ChainUnavailable("the chain's hash cannot be read") from error
 
 
 def _point(info: _EpochInfo) -> FinalizedPoint:

@@ -44,6 +44,7 @@ _MOST_LOOKS: Final = 64 * MOST_SIGNATURES_IN_A_CALL
 # A node that hangs holds up those who asked it, not those who come later.
 _LOOK_PATIENCE_S: Final = 0.5
 _TELL_AFTER_S: Final = 5.0
+_TELL_DOUBT_EVERY_S: Final = 120.0
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -124,7 +125,9 @@ class Settlement:
     async def prove(self, attempt: Attempt, token_out: Token) -> Proof:
         """Send the committed bytes until the chain proves an outcome. Ends only with a proof."""
         send_at_s = self._now_s()
+        tell_at_s = send_at_s + _TELL_DOUBT_EVERY_S
         refusal: str | None = None
+        doubt = "not found yet"
         while True:
             if self._now_s() >= send_at_s:
                 send_at_s = self._now_s() + self._resend_s
@@ -133,10 +136,14 @@ class Settlement:
                 proof = await self._look(attempt, token_out, refusal)
             except ChainUnavailable as error:
                 self.silence.note_failure(error)
+                doubt = str(error)
             else:
                 self.silence.note_success()
                 if proof is not None:
                     return proof
+            if self._now_s() >= tell_at_s:
+                tell_at_s = self._now_s() + _TELL_DOUBT_EVERY_S
+                observe.still_in_doubt(attempt.signature, refusal or doubt)
             await asyncio.sleep(self._poll_s)
 
     async def _send(self, attempt: Attempt) -> str | None:

@@ -14,6 +14,7 @@ from order_engine.ports import Claim, OrderStore, RateLimiter, ReadyQueue
 _STORE_RETRY_S: Final = 0.5
 _RATE_KEY: Final = "queue"
 _RATE_RETRY_S: Final = 1
+_ALONE_S: Final = 1.0
 _RENEWALS_PER_LEASE: Final = 3
 
 
@@ -78,8 +79,8 @@ class Worker:
     async def _claim_until_stopped(self) -> None:
         """Claim as room allows. Never cancelled in mid-claim: what was claimed is also started."""
         while not self._stopping.is_set():
-            free = await self._free_slots()
             try:
+                free = await self._free_slots()
                 await self._give_back_orphans()
                 for claim in await self._claim_some(free):
                     self._start(claim)
@@ -118,7 +119,11 @@ class Worker:
             if free > 0:
                 return free
             self._slot_freed.clear()
-            await self._slot_freed.wait()
+            try:
+                await asyncio.wait_for(self._slot_freed.wait(), self._policy.sweep_ms / 1000)
+            except TimeoutError:
+                # Who is full has nothing to ask of the store, and is not to be taken for gone because of it.
+                await self._store.end_leases_of_the_gone()
         return 0
 
     async def _claim_some(self, free: int) -> Sequence[Claim]:
@@ -139,13 +144,24 @@ class Worker:
             if is_time:
                 self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
                 await self._store.end_leases_of_the_gone()
-                claims = await self._store.claim_suspect(self._name, self._policy.lease_ms)
+                # A suspect is taken by a worker that holds nothing, or beside others after a lease of waiting.
+                waited_ms = self._policy.lease_ms if self._running else 0
+                claims = await self._store.claim_suspect(self._name, waited_ms, self._policy.lease_ms)
+                if claims and not self._running:
+                    await self._run_alone(claims[0])
+                    return []
             if len(claims) < free:
                 claims += await self._store.claim_due(self._name, free - len(claims), self._policy.lease_ms)
             self._is_more_due = len(claims) == free
         if claims and self._policy.max_per_min:
             await self._limiter.hit(_RATE_KEY, self._policy.max_per_min, cost=len(claims))
         return claims
+
+    async def _run_alone(self, claim: Claim) -> None:
+        """Give a suspect a while in which nothing else would die with this worker."""
+        self._start(claim)
+        _, task = self._running[claim.order.order_id]
+        await asyncio.wait([task], timeout=_ALONE_S)
 
     def _start(self, claim: Claim) -> None:
         order_id = claim.order.order_id

@@ -9,8 +9,7 @@ import msgspec
 
 from order_engine.domain.errors import Fenced, StoreUnavailable
 from order_engine.domain.events import OrderEvent
-from order_engine.domain.lifecycle import TERMINAL
-from order_engine.domain.order import Attempt, Order, OrderId, OrderStatus
+from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
 from order_engine.ports import (
     SUSPECT_CLAIMS,
@@ -23,6 +22,7 @@ from order_engine.ports import (
     OrderFilter,
     Write,
 )
+from order_engine.store.folding import fold_writes
 from order_engine.store.rows import (
     accept_columns,
     accepted_from_row,
@@ -45,14 +45,14 @@ _COMMAND_TIMEOUT_S: Final = 3.0
 _OPEN_TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 1.5
 # What a worker's name begins with when its process's sessions bear it too; PostgreSQL cuts it at 63 bytes.
-WORKER_SESSION: Final = "order-engine worker "
+SESSION: Final = "order-engine "
+_GONE_AFTER_S: Final = 0.9
+_LOOK_IS_OLD_S: Final = 3.0
 _MIGRATION_LOCK: Final = 0x6F72646572  # "order" in ASCII: one migrator at a time
 
 # The plan of a statement that is prepared while the tables are small would join by reading them
 # whole, and keep doing so when they have grown. Every statement here finds its rows by an index.
 _PLANNER: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
-
-_AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
 
 # What says that the server did not answer, rather than that the statement was wrong.
 _LOST: Final = (
@@ -78,19 +78,20 @@ class PostgresStore:
         self._announce = announce
         self._grace_ms = grace_ms
         self._queries = load_queries(POSTGRES)
-        self._missing: set[str] = set()
+        self._missing_since_s: dict[str, float] = {}
+        self._looked_s = 0.0
         self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MOST_IN_A_BATCH)
         self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MOST_IN_A_BATCH)
         self._readers: Batcher[tuple[OrderId, int], list[OrderEvent]] = Batcher(self._read_histories, _MOST_IN_A_BATCH)
 
     @classmethod
     async def open(
-        cls, dsn: str, schema: str | None, announce: Announce, grace_ms: int, session: str = "order-engine"
+        cls, dsn: str, schema: str | None, announce: Announce, grace_ms: int, session: str = "order-engine migrate"
     ) -> Self:
         """Connect, migrate if needed and return the store; raises StoreUnavailable.
 
         `session` names this process's sessions. A worker that is called the same, with
-        WORKER_SESSION at the start, is taken to be gone when they are.
+        SESSION at the start, is taken to be gone when they are.
         """
         settings = {"application_name": session}
         if schema is not None:
@@ -127,22 +128,27 @@ class PostgresStore:
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
         """See OrderStore."""
-        return _claims(await self._fetch("claim", worker, order_ids, lease_ms))
+        return _claims(await self._fetch("claim", worker, order_ids, lease_ms, SUSPECT_CLAIMS))
 
     async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
         return _claims(await self._fetch("claim_due", worker, limit, lease_ms, SUSPECT_CLAIMS))
 
-    async def claim_suspect(self, worker: str, lease_ms: int) -> list[Claim]:
+    async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
-        return _claims(await self._fetch("claim_suspect", worker, lease_ms, SUSPECT_CLAIMS))
+        return _claims(await self._fetch("claim_suspect", worker, lease_ms, SUSPECT_CLAIMS, waited_ms))
 
     async def end_leases_of_the_gone(self) -> None:
-        """See OrderStore. Missing twice in a row: a worker has time to come back when it was the server that ended."""
-        missing = {row[0] for row in await self._fetch("gone_workers", WORKER_SESSION)}
-        if gone := missing & self._missing:
+        """See OrderStore. Missing for a second: a worker has time to come back when it was the server that ended."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._looked_s > _LOOK_IS_OLD_S:
+            self._missing_since_s.clear()
+        self._looked_s = now_s
+        missing = [row[0] for row in await self._fetch("gone_workers", SESSION)]
+        self._missing_since_s = {name: self._missing_since_s.get(name, now_s) for name in missing}
+        gone = [name for name, since_s in self._missing_since_s.items() if now_s - since_s >= _GONE_AFTER_S]
+        if gone:
             await self._fetch("end_leases", sorted(gone))
-        self._missing = missing
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """See OrderStore."""
@@ -282,50 +288,6 @@ class PostgresStore:
                     raise
         except _LOST as error:
             raise _unavailable(error) from error
-
-
-def fold_writes(batch: Sequence[Write]) -> list[list[tuple[Write, list[int]]]]:
-    """Group a batch into turns in which each order is written once.
-
-    Writes of one order that follow from each other become one write, with the places in the batch
-    that it stands for; a write that does not (a cancellation beside its worker's) takes a turn of
-    its own, and the database says which of the two was right.
-    """
-    turns: list[dict[OrderId, tuple[Write, list[int]]]] = [{}]
-    for place, write in enumerate(batch):
-        order_id = write.order.order_id
-        turn = next((it for it in reversed(turns) if order_id in it), None)
-        if turn is None:
-            turns[0][order_id] = (write, [place])
-            continue
-        earlier, places = turn[order_id]
-        if _follows(earlier, write):
-            turn[order_id] = (_merge(earlier, write), [*places, place])
-            continue
-        if turn is turns[-1]:
-            turns.append({})
-        turns[turns.index(turn) + 1][order_id] = (write, [place])
-    return [[turn[order_id] for order_id in sorted(turn)] for turn in turns]
-
-
-def _follows(earlier: Write, later: Write) -> bool:
-    """Return whether the later write goes on where the earlier one ends, within one claim and one statement."""
-    return (
-        earlier.order.seq == later.expected_seq
-        and earlier.fence == later.fence is not None
-        and earlier.order.status not in _AT_REST
-        and not (earlier.signed is not None and later.proven is not None)
-    )
-
-
-def _merge(earlier: Write, later: Write) -> Write:
-    return msgspec.structs.replace(
-        later,
-        events=earlier.events + later.events,
-        expected_seq=earlier.expected_seq,
-        signed=later.signed or earlier.signed,
-        proven=later.proven or earlier.proven,
-    )
 
 
 async def _halve(flush: Any, batch: Sequence[Any], error: Exception) -> Sequence[Any]:

@@ -85,11 +85,11 @@ class SqliteStore:
         """See OrderStore."""
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
-            now_ms = self._clock.now_ms()
+            values = {"now_ms": self._clock.now_ms(), "suspect_claims": SUSPECT_CLAIMS}
             found = [
                 order_id
                 for order_id in dict.fromkeys(order_ids)
-                if connection.execute(self._sql["claimable"], {"order_id": order_id, "now_ms": now_ms}).fetchone()
+                if connection.execute(self._sql["claimable"], {**values, "order_id": order_id}).fetchone()
             ]
             return self._take(connection, worker, found, lease_ms)
 
@@ -100,9 +100,9 @@ class SqliteStore:
         values = {"most": limit, "suspect_claims": SUSPECT_CLAIMS}
         return await self._claim_found("claimable_due", values, worker, lease_ms)
 
-    async def claim_suspect(self, worker: str, lease_ms: int) -> list[Claim]:
+    async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
-        values = {"worker": worker, "suspect_claims": SUSPECT_CLAIMS}
+        values = {"worker": worker, "waited_ms": waited_ms, "suspect_claims": SUSPECT_CLAIMS}
         return await self._claim_found("claimable_suspect", values, worker, lease_ms)
 
     async def end_leases_of_the_gone(self) -> None:

@@ -20,6 +20,8 @@ from tests.unit.samples import USDC
 
 pytestmark = pytest.mark.asyncio
 
+ANOTHER = "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d"  # The genesis hash of mainnet.
+
 ANSWERS = {
     "an error page": (502, b"<html>bad gateway</html>"),
     "no JSON": (200, b"<html>welcome</html>"),
@@ -131,8 +133,8 @@ async def test_another_cluster_proves_nothing_about_this_one() -> None:
     async with open_chain_world() as world:
         transport, chain = lied_to(world)
         await chain.finalized_point()
-        transport.results["getGenesisHash"] = lambda _hash: "another"
-        with pytest.raises(AnotherCluster, match="another"):
+        transport.results["getGenesisHash"] = lambda _hash: ANOTHER
+        with pytest.raises(AnotherCluster, match=ANOTHER):
             await chain.finalized_point()
         with pytest.raises(AnotherCluster):
             await chain.latest_blockhash()

@@ -9,8 +9,7 @@ import pytest
 
 from order_engine.domain.errors import Fenced
 from order_engine.domain.order import OrderId
-from order_engine.ports import SUSPECT_CLAIMS, Claim
-from order_engine.store.postgres import WORKER_SESSION, PostgresStore
+from order_engine.ports import Claim
 from tests.contracts.orders import (
     CANCELLED,
     FAILED,
@@ -22,7 +21,6 @@ from tests.contracts.orders import (
     new_order,
     outcome_of,
     pause,
-    sign_new,
 )
 from tests.contracts.waiting import until
 from tests.contracts.worlds import PostgresWorld, SqliteWorld, StoreWorld
@@ -117,91 +115,6 @@ async def test_each_claim_raises_the_fence_by_one_and_is_counted(world: StoreWor
         await world.pass_ms(2)
         (claim,) = await store.claim_due(f"worker {number}", 10, 1)
     assert (claim.fence, claim.claims) == (3, 3)
-
-
-async def claimed_in_vain(world: StoreWorld, store: Store, orders: int, times: int) -> list[OrderId]:
-    """Orders that so many workers in a row took and died of."""
-    order_ids = await accepted(store, orders)
-    await store.claim("worker 1", order_ids, 1)
-    for number in range(2, times + 1):
-        await world.pass_ms(2)
-        assert len(await store.claim_due(f"worker {number}", 10, 1)) == orders
-    await world.pass_ms(2)
-    return order_ids
-
-
-async def test_of_orders_that_were_claimed_in_vain_too_often_a_worker_gets_one_at_a_time(world: StoreWorld) -> None:
-    store = await world.open()
-    suspects = {*await claimed_in_vain(world, store, 3, SUSPECT_CLAIMS)}
-    fresh = await accepted(store, 2)
-    assert await store.claim_due("one", 10, LONG_MS) == []
-    (one,) = await store.claim_suspect("one", LONG_MS)
-    assert (one.order.order_id in suspects, one.claims) == (True, SUSPECT_CLAIMS + 1)
-    assert len(await store.claim("one", fresh, LONG_MS)) == 2
-    assert await store.claim_suspect("one", LONG_MS) == []
-    (other,) = await store.claim_suspect("other", LONG_MS)
-    assert other.order.order_id in suspects - {one.order.order_id}
-
-    await store.record(Life(one.order, one.fence).write(ROUTED))
-    (third,) = await store.claim_suspect("one", LONG_MS)
-    assert {it.order.order_id for it in (one, other, third)} == suspects
-
-
-async def test_a_suspect_that_is_released_stays_one(world: StoreWorld) -> None:
-    store = await world.open()
-    (order_id,) = await claimed_in_vain(world, store, 1, SUSPECT_CLAIMS)
-    (claim,) = await store.claim_suspect("one", LONG_MS)
-    await store.release("one", {order_id: claim.fence})
-    assert await store.claim_due("other", 10, LONG_MS) == []
-    (again,) = await store.claim_suspect("other", LONG_MS)
-    assert (again.order.order_id, again.claims) == (order_id, claim.claims)
-
-
-async def test_what_is_in_doubt_is_no_suspect(world: StoreWorld) -> None:
-    store = await world.open()
-    signed = [await sign_new(store), await sign_new(store)]
-    for life in signed:
-        await store.renew("worker", {life.order.order_id: life.fence}, 1)
-    for number in range(1, SUSPECT_CLAIMS + 3):
-        await world.pass_ms(2)
-        claims = await store.claim_due("worker", 10, 1)
-        assert {(it.order.order_id, it.claims) for it in claims} == {(it.order.order_id, number) for it in signed}
-        assert await store.claim_suspect("worker", 1) == []
-
-
-async def test_orders_of_a_process_that_ended_are_due_long_before_their_lease_lapses(
-    postgres_world: PostgresWorld,
-) -> None:
-    def session_of(name: str) -> str:
-        return f"{WORKER_SESSION}{name}"
-
-    async def opened(name: str) -> PostgresStore:
-        return await PostgresStore.open(postgres_world.url, None, lambda _: None, LONG_MS, session_of(name))
-
-    gone, lives, looks = await opened("gone"), await opened("lives"), await opened("looks")
-    (left,) = await accepted(gone, 1)
-    (held,) = await accepted(lives, 1)
-    await gone.claim(session_of("gone"), [left], LONG_MS)
-    await lives.claim(session_of("lives"), [held], LONG_MS)
-    for _ in range(3):
-        await looks.end_leases_of_the_gone()
-    assert await looks.claim_due(session_of("looks"), 10, LONG_MS) == []
-    await gone.close()
-    claims = await until_claimed(looks, session_of("looks"))
-    assert [(it.order.order_id, it.fence, it.claims) for it in claims] == [(left, 2, 2)]
-    for _ in range(3):
-        await looks.end_leases_of_the_gone()
-    assert await looks.claim_due(session_of("looks"), 10, LONG_MS) == []
-    await lives.close()
-    await looks.close()
-
-
-async def until_claimed(store: PostgresStore, worker: str) -> list[Claim]:
-    """Look as a worker does, again and again."""
-    async with asyncio.timeout(10):
-        while not (claims := await store.claim_due(worker, 10, LONG_MS)):
-            await store.end_leases_of_the_gone()
-    return claims
 
 
 async def test_an_event_starts_the_count_of_claims_again(world: StoreWorld) -> None:

@@ -58,6 +58,12 @@ async def wait_until_in_doubt(url: str, count: int) -> None:
             await asyncio.sleep(0.1)
 
 
+def check_confirmed(histories: dict[str, "History"]) -> None:
+    """Nothing but kills and cuts was wrong, so every order came to what its client wanted."""
+    other = {order_id: it for order_id, it in histories.items() if it[-1][1] != "confirmed"}
+    assert not other, other
+
+
 History = list[tuple[int, str]]
 
 

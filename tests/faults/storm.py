@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from tests.faults import points
 from tests.faults.crowd import Crowd, check_streams
-from tests.faults.load import wait_for_postgres
+from tests.faults.load import check_confirmed, wait_for_postgres
 from tests.faults.proxy import CUTS, Proxy
 from tests.faults.zygote import Zygote
 from tests.servers import PostgresServer, RedisServer
@@ -38,6 +38,7 @@ _SETTINGS: Final = {
     "LOG_LEVEL": "warning",
 }
 _HEAL_S: Final = 120.0
+_MOST_OVERTIME_S: Final = 120.0
 
 
 class Plan(NamedTuple):
@@ -128,6 +129,8 @@ class Storm:
             assert not crowd.wrong, crowd.wrong
             assert len(set(crowd.accepted.values())) == len(crowd.accepted) == len(histories) >= self._plan.orders
             check_streams(crowd.streams, histories)
+            check_confirmed(histories)
+            assert not self._plan.every_point or (self._flushes and {*proxy.cuts} == {*CUTS}), proxy.cuts
             return Report(
                 self._kills,
                 self._visited(),
@@ -154,17 +157,20 @@ class Storm:
             ends_at = time.monotonic() + self._plan.seconds
             while time.monotonic() < ends_at or not self._is_enough():
                 await asyncio.sleep(0.1)
+                assert time.monotonic() < ends_at + _MOST_OVERTIME_S, f"never reached: {self._unvisited()}"
             self._is_over.set()
 
     def _visited(self) -> Counter[str]:
         return Counter(self._marks.read_text().splitlines() if self._marks.exists() else ())
 
+    def _unvisited(self) -> set[str]:
+        return {name for role in points.BY_ROLE for name in points.names(role)} - {*self._visited()}
+
     def _killed(self) -> int:
         return sum(self._kills.values()) + sum(self._visited().values())
 
     def _is_enough(self) -> bool:
-        every = {name for role in points.BY_ROLE for name in points.names(role)} if self._plan.every_point else set()
-        is_everywhere = every <= {*self._visited()}
+        is_everywhere = not self._plan.every_point or not self._unvisited()
         return self._killed() >= self._plan.kills and self._pauses >= self._plan.pauses and is_everywhere
 
     async def _lives(self, process: EngineProcess) -> None:

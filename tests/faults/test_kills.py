@@ -62,6 +62,7 @@ async def test_an_embedded_engine_told_to_end_ends_and_goes_on_later(tmp_path: P
         up = stack.spawn("up")
         load = Load(up.url)
         await load.post(60)
+        assert len(load.accepted) == 60
         assert up.terminate() < 10
         assert up.process is not None
         assert up.process.returncode == 0

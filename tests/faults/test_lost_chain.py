@@ -84,4 +84,5 @@ async def test_a_chain_that_lies_all_the_time_makes_orders_late_and_never_wrong(
         up = stack.spawn("up")
         load = Load(up.url)
         await load.post(300)
+        assert len(load.accepted) == 300
         await wait_for_sqlite(tmp_path / "data", load.accepted, timeout_s=160)

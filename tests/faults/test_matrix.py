@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.faults.crowd import Crowd, check_streams
-from tests.faults.load import wait_for_postgres
+from tests.faults.load import check_confirmed, wait_for_postgres
 from tests.faults.proxy import Proxy
 from tests.faults.zygote import Zygote
 from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
@@ -188,3 +188,4 @@ async def test_nothing_is_lost_or_wrong(
         assert len(set(accepted)) == len(histories) == ORDERS
         assert len(crowd.streams) == STREAMS
         check_streams(crowd.streams, histories)
+        check_confirmed(histories)

@@ -94,7 +94,7 @@ def test_every_setting_says_what_it_means(name: str) -> None:
         ("WORKER_CONCURRENCY", "0", "greater than or equal to 1"),
         ("ORDER_MAX_ATTEMPTS", "0", "greater than or equal to 1"),
         ("LEASE_SECONDS", "601", "less than or equal to 600"),
-        ("SHUTDOWN_GRACE_MS", "9001", "less than or equal to 9000"),
+        ("SHUTDOWN_GRACE_MS", "8001", "less than or equal to 8000"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("LOG_FORMAT", "xml", "'console' or 'json'"),
     ],

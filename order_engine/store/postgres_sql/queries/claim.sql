@@ -4,6 +4,7 @@ with wanted as (
     from orders
     where order_id = any($2::uuid[])
         and due_at_ms is not null
+        and claims < $4
         and (status = 'pending' or due_at_ms <= (select now_ms()))
     for update skip locked
 )

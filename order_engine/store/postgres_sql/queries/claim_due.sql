@@ -4,7 +4,7 @@ with lapsed as (
     select order_id
     from orders
     where lease_until_ms <= (select now_ms())
-        and (claims < $4 or status = 'submitted')
+        and claims < $4
     order by lease_until_ms
     limit $2
     for update skip locked

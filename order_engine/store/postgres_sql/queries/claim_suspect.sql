@@ -1,11 +1,11 @@
--- One order that was claimed $3 times in vain, unless this worker holds one: whatever kills the worker
--- next, it takes no other suspect along. A recorded event clears an order of the suspicion.
+-- One order that was claimed $3 times in vain and has waited for $4 ms, and longer after each further
+-- claim; none while this worker holds one. A recorded event clears an order of the suspicion.
 with suspect as (
     select order_id
     from orders
     where lease_until_ms <= (select now_ms())
         and claims >= $3
-        and status <> 'submitted'
+        and lease_until_ms <= (select now_ms()) - greatest($4, 500 * least(120, 2 ^ (claims - $3)))::bigint
         and not exists (
             select from orders held
             where held.lease_until_ms > (select now_ms()) and held.worker = $1 and held.claims > $3

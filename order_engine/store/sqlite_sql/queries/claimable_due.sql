@@ -2,7 +2,7 @@
 -- Suspects, which were claimed :suspect_claims times in vain, are for claimable_suspect.
 select order_id from (
     select order_id from orders
-    where lease_until_ms <= :now_ms and (claims < :suspect_claims or status = 'submitted')
+    where lease_until_ms <= :now_ms and claims < :suspect_claims
     order by lease_until_ms limit :most
 )
 union all

@@ -1,0 +1,124 @@
+"""Orders whose workers died: those of processes that are gone, and those that kill whoever takes them."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from order_engine.domain.order import OrderId
+from order_engine.ports import SUSPECT_CLAIMS, Claim
+from order_engine.store.postgres import SESSION, PostgresStore
+from tests.contracts.orders import LONG_MS, ROUTED, Life, Store, sign_new
+from tests.contracts.test_store_queue import accepted
+from tests.contracts.worlds import PostgresWorld, StoreWorld
+
+pytestmark = pytest.mark.asyncio
+
+
+async def claimed_in_vain(world: StoreWorld, store: Store, order_ids: Sequence[OrderId]) -> None:
+    """Let so many workers take the orders and die of them that they are suspects, and time pass until they are due."""
+    for _ in range(SUSPECT_CLAIMS - 1):
+        await world.pass_ms(2)
+        assert len(await store.claim_due("dies", 10, 1)) == len(order_ids)
+    await world.pass_ms(600)
+
+
+async def test_of_orders_that_were_claimed_in_vain_too_often_a_worker_gets_one_at_a_time(world: StoreWorld) -> None:
+    store = await world.open()
+    suspects = await accepted(store, 3)
+    await store.claim("dies", suspects, 1)
+    await claimed_in_vain(world, store, suspects)
+    fresh = await accepted(store, 2)
+    assert await store.claim_due("one", 10, LONG_MS) == []
+    (one,) = await store.claim_suspect("one", 0, LONG_MS)
+    assert (one.order.order_id in suspects, one.claims) == (True, SUSPECT_CLAIMS + 1)
+    assert len(await store.claim("one", fresh, LONG_MS)) == 2
+    assert await store.claim_suspect("one", 0, LONG_MS) == []
+    (other,) = await store.claim_suspect("other", 0, LONG_MS)
+
+    await store.record(Life(one.order, one.fence).write(ROUTED))
+    (third,) = await store.claim_suspect("one", 0, LONG_MS)
+    assert {it.order.order_id for it in (one, other, third)} == {*suspects}
+
+
+async def test_a_suspect_waits_longer_after_each_claim_and_as_long_as_the_worker_says(world: StoreWorld) -> None:
+    store = await world.open()
+    (order_id,) = await accepted(store, 1)
+    await store.claim("dies", [order_id], 1)
+    await claimed_in_vain(world, store, [order_id])
+    assert await store.claim_suspect("busy", 5_000, 1) == []
+    (claim,) = await store.claim_suspect("idle", 0, 1)
+    await world.pass_ms(600)
+    assert await store.claim_suspect("idle", 0, 1) == []
+    await world.pass_ms(500)
+    (again,) = await store.claim_suspect("idle", 0, 1)
+    assert (again.claims, again.fence) == (claim.claims + 1, claim.fence + 1)
+
+
+async def test_a_suspect_that_is_released_stays_one(world: StoreWorld) -> None:
+    store = await world.open()
+    (order_id,) = await accepted(store, 1)
+    await store.claim("dies", [order_id], 1)
+    await claimed_in_vain(world, store, [order_id])
+    (claim,) = await store.claim_suspect("one", 0, LONG_MS)
+    await store.release("one", {order_id: claim.fence})
+    await world.pass_ms(600)
+    assert await store.claim("other", [order_id], LONG_MS) == []
+    assert await store.claim_due("other", 10, LONG_MS) == []
+    (again,) = await store.claim_suspect("other", 0, LONG_MS)
+    assert (again.order.order_id, again.claims) == (order_id, claim.claims)
+
+
+async def test_what_is_in_doubt_is_taken_apart_too(world: StoreWorld) -> None:
+    store = await world.open()
+    life = await sign_new(store)
+    order_id = life.order.order_id
+    await store.renew("worker", {order_id: life.fence}, 1)
+    await world.pass_ms(2)
+    await store.claim_due("dies", 10, 1)
+    await claimed_in_vain(world, store, [order_id])
+    assert await store.claim_due("worker", 10, LONG_MS) == []
+    (claim,) = await store.claim_suspect("worker", 0, LONG_MS)
+    assert (claim.order.is_in_doubt, claim.claims) == (True, SUSPECT_CLAIMS + 1)
+
+
+async def test_orders_of_a_process_that_ended_are_due_long_before_their_lease_lapses(
+    postgres_world: PostgresWorld,
+) -> None:
+    def session_of(name: str) -> str:
+        return f"{SESSION}{name}"
+
+    async def opened(name: str) -> PostgresStore:
+        return await PostgresStore.open(postgres_world.url, None, lambda _: None, LONG_MS, session_of(name))
+
+    gone, lives, looks = await opened("gone"), await opened("lives"), await opened("looks")
+    (left,) = await accepted(gone, 1)
+    (held,) = await accepted(lives, 1)
+    await gone.claim(session_of("gone"), [left], LONG_MS)
+    await lives.claim(session_of("lives"), [held], LONG_MS)
+    for _ in range(3):
+        await looks.end_leases_of_the_gone()
+    assert await looks.claim_due(session_of("looks"), 10, LONG_MS) == []
+    await gone.close()
+    claims = await until_claimed(looks, session_of("looks"))
+    assert [(it.order.order_id, it.fence, it.claims) for it in claims] == [(left, 2, 2)]
+    for _ in range(3):
+        await looks.end_leases_of_the_gone()
+    assert await looks.claim_due(session_of("looks"), 10, LONG_MS) == []
+    await lives.close()
+    await looks.close()
+
+
+async def until_claimed(store: PostgresStore, worker: str) -> list[Claim]:
+    """Look as a worker does, again and again."""
+    async with asyncio.timeout(10):
+        while not (claims := await store.claim_due(worker, 10, LONG_MS)):
+            await store.end_leases_of_the_gone()
+    return claims
+
+
+async def test_the_cluster_may_change_until_something_is_signed_for_it(world: StoreWorld) -> None:
+    store = await world.open()
+    assert [await store.keep_genesis(it) for it in ("one", "other", "one")] == ["one", "other", "one"]
+    await sign_new(store)
+    assert [await store.keep_genesis(it) for it in ("other", "one")] == ["one", "one"]
