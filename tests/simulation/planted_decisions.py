@@ -31,7 +31,7 @@ def an_rpc_error_means_not_on_chain(patch: pytest.MonkeyPatch) -> None:
 
     async def look_at(self: Any, finalized: FinalizedPoint, signatures: Sequence[str]) -> Any:
         looked = await real(self, finalized, signatures)
-        return [Sighting(finalized, finalized.slot, None) if isinstance(it, Exception) else it for it in looked]
+        return [Sighting(finalized, finalized.slot, None, 0) if isinstance(it, Exception) else it for it in looked]
 
     patch.setattr(Settlement, "_look_at", look_at)
 
@@ -44,7 +44,7 @@ def status_first_and_expiry_second(patch: pytest.MonkeyPatch) -> None:
         answer = await self._chain.signature_statuses(signatures)
         finalized = await self._chain.finalized_point()
         # That rule has no context slot to compare: the two answers stand side by side.
-        return [Sighting(finalized, finalized.slot, answer.statuses.get(it)) for it in signatures]
+        return [Sighting(finalized, finalized.slot, answer.statuses.get(it), 0) for it in signatures]
 
     patch.setattr(Settlement, "_look_together", look)
 
@@ -93,17 +93,17 @@ def no_look_at_the_context_slot(patch: pytest.MonkeyPatch) -> None:
 def no_history_search(patch: pytest.MonkeyPatch) -> None:
     """The status cache forgets; a worker that comes late finds nothing and believes it."""
 
-    real = JsonRpc.ask_many
+    real = JsonRpc.ask_one_node
 
     def without_options(request: Request) -> Request:
         if request.method != "getSignatureStatuses":
             return request
         return msgspec.structs.replace(request, params=request.params[:1])
 
-    async def ask_many(self: Any, requests: Sequence[Request]) -> Any:
+    async def ask_one_node(self: Any, requests: Sequence[Request]) -> Any:
         return await real(self, [without_options(it) for it in requests])
 
-    patch.setattr(JsonRpc, "ask_many", ask_many)
+    patch.setattr(JsonRpc, "ask_one_node", ask_one_node)
 
 
 @planted
