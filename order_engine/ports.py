@@ -232,8 +232,9 @@ class OrderStore(Protocol):
     async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """Take one order that was claimed SUSPECT_CLAIMS times in vain, unless the worker holds one already.
 
-        It has lapsed for `waited_ms` at least, and for longer after each further claim in vain. An
-        event clears an order of the suspicion.
+        It has lapsed for longer after each claim in vain, and for `waited_ms` at least once it died as
+        a suspect. One in doubt, which is never parked, is a suspect some claims later. An event clears
+        an order of the suspicion.
         """
 
     async def end_leases_of_the_gone(self) -> None:

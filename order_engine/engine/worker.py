@@ -144,7 +144,7 @@ class Worker:
             if is_time:
                 self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
                 await self._store.end_leases_of_the_gone()
-                # A suspect is taken by a worker that holds nothing, or beside others after a lease of waiting.
+                # Once it died as one, a suspect is taken by a worker that holds nothing, or after a lease of waiting.
                 waited_ms = self._policy.lease_ms if self._running else 0
                 claims = await self._store.claim_suspect(self._name, waited_ms, self._policy.lease_ms)
                 if claims and not self._running:

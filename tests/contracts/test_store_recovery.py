@@ -46,11 +46,11 @@ async def test_a_suspect_waits_longer_after_each_claim_and_as_long_as_the_worker
     (order_id,) = await accepted(store, 1)
     await store.claim("dies", [order_id], 1)
     await claimed_in_vain(world, store, [order_id])
-    assert await store.claim_suspect("busy", 5_000, 1) == []
-    (claim,) = await store.claim_suspect("idle", 0, 1)
+    (claim,) = await store.claim_suspect("busy", 60_000, 1)
     await world.pass_ms(600)
     assert await store.claim_suspect("idle", 0, 1) == []
     await world.pass_ms(500)
+    assert await store.claim_suspect("busy", 60_000, 1) == []
     (again,) = await store.claim_suspect("idle", 0, 1)
     assert (again.claims, again.fence) == (claim.claims + 1, claim.fence + 1)
 
@@ -75,11 +75,14 @@ async def test_what_is_in_doubt_is_taken_apart_too(world: StoreWorld) -> None:
     order_id = life.order.order_id
     await store.renew("worker", {order_id: life.fence}, 1)
     await world.pass_ms(2)
-    await store.claim_due("dies", 10, 1)
-    await claimed_in_vain(world, store, [order_id])
+    for number in range(1, SUSPECT_CLAIMS + 4):
+        await world.pass_ms(2)
+        (claim,) = await store.claim_due("dies", 10, 1)
+        assert (claim.order.is_in_doubt, claim.claims) == (True, number)
+    await world.pass_ms(4_100)
     assert await store.claim_due("worker", 10, LONG_MS) == []
     (claim,) = await store.claim_suspect("worker", 0, LONG_MS)
-    assert (claim.order.is_in_doubt, claim.claims) == (True, SUSPECT_CLAIMS + 1)
+    assert (claim.order.is_in_doubt, claim.claims) == (True, SUSPECT_CLAIMS + 4)
 
 
 async def test_orders_of_a_process_that_ended_are_due_long_before_their_lease_lapses(

@@ -1,10 +1,10 @@
 -- Lapsed leases first, so that a backlog does not hold up what a dead worker left; then what is due.
--- Suspects, which were claimed $4 times in vain, are for claim_suspect.
+-- Suspects, which were claimed in vain $4 times, or 3 more if they are in doubt, are for claim_suspect.
 with lapsed as (
     select order_id
     from orders
     where lease_until_ms <= (select now_ms())
-        and claims < $4
+        and claims < $4 + case when status = 'submitted' then 3 else 0 end
     order by lease_until_ms
     limit $2
     for update skip locked
