@@ -22,7 +22,8 @@ from tests.stack import EngineProcess, Stack, distributed_stack
 
 _WORKERS: Final = 5
 _APIS: Final = 2
-_LEASE_S: Final = 1
+# Longer than it takes to find out who is gone, so that orders are got at in both ways.
+_LEASE_S: Final = 2
 # A life longer than the lease, so that renewals come into it, and shorter than anybody's patience.
 _LONGEST_LIFE_S: Final = 2.5
 # How long a life lasts that ends at random: of an API, long enough to serve those who waited for it.
@@ -189,7 +190,8 @@ class Storm:
         """One life that ends itself at a named point, or is ended if it never gets there."""
         name = next(self._to_visit[process.role])
         needs_sigterm = points.point_of(process.role, name).needs == "SIGTERM"
-        nth = 1 if needs_sigterm else self._random.choice(_NTH[process.role])
+        is_first_visit = name not in self._visited()
+        nth = 1 if needs_sigterm or is_first_visit else self._random.choice(_NTH[process.role])
         process.start(wait=False, KILL_AT=f"{name}:{nth}", KILL_MARKS=str(self._marks))
         assert process.process is not None
         deadline = time.monotonic() + _LONGEST_LIFE_S
