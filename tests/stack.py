@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -216,17 +215,3 @@ def distributed_stack(
 def market_order(amount: str = "1", **fields: Any) -> dict[str, Any]:
     """The body of a small market order."""
     return {"type": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": amount, **fields}
-
-
-def wait_for_port(port: int, timeout_s: float = 10.0) -> None:
-    """Return when something listens on the port."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return

@@ -128,7 +128,7 @@ class SolanaChain:
         clock: Clock,
         keep_genesis: Callable[[str], Awaitable[str]],
     ) -> None:
-        """`keep_genesis` keeps the first genesis hash that it is given, for ever, and returns the kept one.
+        """`keep_genesis`: see OrderStore.
 
         `clock` only tells how long a blockhash is used again.
         """

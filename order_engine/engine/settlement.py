@@ -7,10 +7,9 @@ The rules, in this order:
    as of that slot or a later one, by a node that has finalized it (a node that lags, or follows a
    losing fork, knows less than the height we hold against it).
 3. Found at `confirmed` or better without an error: landed; with an error: reverted; and what the
-   transaction did must say the same. Not found
-   although the finalized height is past the last valid height, by a node whose history goes back to
-   before it was signed: expired, and no copy of the bytes
-   can execute any more.
+   transaction did must say the same. Not found although the finalized height is past the last
+   valid height, by a node whose history goes back to before it was signed: expired, and no copy of
+   the bytes can execute any more.
 4. Anything else is unknown: every RPC error and timeout, and a block that is only processed, whose
    fork may lose. Send the same bytes again, wait, look again. Time alone never turns unknown into
    an outcome.

@@ -1,4 +1,4 @@
-"""The store on PostgreSQL: group commit, nine statements, and nothing between them and the server."""
+"""The store on PostgreSQL: group commit, a file for each statement, and nothing between them and the server."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence

@@ -1,5 +1,5 @@
 -- Workers that hold orders and have no session: a process that ends takes its sessions along, and one
--- that lives asks for due orders all the time.
+-- that lives asks the store something at every sweep, however busy.
 select distinct worker
 from orders
 where lease_until_ms > (select now_ms())
