@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec.json import Decoder
 from solders.hash import Hash, ParseHashError
 from solders.keypair import Keypair
-from solders.message import Message, MessageV0, from_bytes_versioned
+from solders.message import Message, MessageV0, from_bytes_versioned, to_bytes_versioned
 from solders.transaction import VersionedTransaction
 
 from order_engine.chain.rpc import JsonRpc, Request, Transport, decode
@@ -111,11 +112,15 @@ class _Transaction(msgspec.Struct):
     meta: _Meta
 
 
-_GENESIS: Final = Request("getGenesisHash", [], str)
-_POINT: Final = Request("getEpochInfo", [_FINALIZED], _EpochInfo)
-_FINALIZED_SLOT: Final = Request("getSlot", [_FINALIZED], Natural)
-_HISTORY_FROM: Final = Request("getFirstAvailableBlock", [], Natural)
-_BLOCKHASH: Final = Request("getLatestBlockhash", [_CONFIRMED], _BlockhashAnswer)
+_SENT: Final = Decoder(str)
+_STATUS: Final = Decoder(_Status | None)
+_STATUSES: Final = Decoder(_StatusesAnswer)
+_TRANSACTION: Final = Decoder(_Transaction | None)
+_GENESIS: Final = Request("getGenesisHash", [], Decoder(str))
+_POINT: Final = Request("getEpochInfo", [_FINALIZED], Decoder(_EpochInfo))
+_FINALIZED_SLOT: Final = Request("getSlot", [_FINALIZED], Decoder(Natural))
+_HISTORY_FROM: Final = Request("getFirstAvailableBlock", [], Decoder(Natural))
+_BLOCKHASH: Final = Request("getLatestBlockhash", [_CONFIRMED], Decoder(_BlockhashAnswer))
 
 
 class SolanaChain:
@@ -157,10 +162,11 @@ class SolanaChain:
             raise VenueFailed("the route's transaction has a version that this engine does not sign")
         if message.account_keys[0] != self._wallet.public_key or message.header.num_required_signatures != 1:
             raise ForeignFeePayer("the route's transaction would be signed or paid for by another wallet than ours")
-        signed = VersionedTransaction(_dated(message, Hash.from_string(blockhash.blockhash)), [self._wallet.keypair])
-        return SignedTransaction(
-            str(signed.signatures[0]), bytes(signed), blockhash.last_valid_block_height, blockhash.finalized_slot
-        )
+        dated = _dated(message, Hash.from_string(blockhash.blockhash))
+        # The library's own signing works the public key out again, which takes as long as the signature.
+        signature = self._wallet.keypair.sign_message(to_bytes_versioned(dated))
+        raw = bytes(VersionedTransaction.populate(dated, [signature]))
+        return SignedTransaction(str(signature), raw, blockhash.last_valid_block_height, blockhash.finalized_slot)
 
     async def send(self, raw: bytes) -> None:
         """See Chain."""
@@ -175,7 +181,7 @@ class SolanaChain:
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
         """See Chain."""
         params = [[*signatures], {"searchTransactionHistory": True}]
-        statuses = Request("getSignatureStatuses", params, _StatusesAnswer)
+        statuses = Request("getSignatureStatuses", params, _STATUSES)
         genesis, finalized_slot, answer, history_from = await self._rpc.ask_one_node(
             [_GENESIS, _FINALIZED_SLOT, statuses, _HISTORY_FROM]
         )
@@ -250,14 +256,14 @@ class SolanaChain:
         # Preflight asks a node that may lag; maxRetries 0: the engine itself sends again until it knows.
         options = {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}
         sent = await self._rpc.ask_many(
-            [Request("sendTransaction", [base64.b64encode(raw).decode(), options], str) for raw in raws]
+            [Request("sendTransaction", [base64.b64encode(raw).decode(), options], _SENT) for raw in raws]
         )
         return [it if isinstance(it, Exception) else None for it in sent]
 
     async def _ask_for_transactions(self, signatures: Sequence[str]) -> Sequence[Any]:
         options = {**_CONFIRMED, "encoding": "base64", "maxSupportedTransactionVersion": 0}
         return await self._rpc.ask_many(
-            [Request("getTransaction", [signature, options], _Transaction | None) for signature in signatures]
+            [Request("getTransaction", [signature, options], _TRANSACTION) for signature in signatures]
         )
 
     def _given(self, meta: _Meta, token_out: Token) -> int:
@@ -307,7 +313,7 @@ def _point(info: _EpochInfo) -> FinalizedPoint:
 
 def _status(body: bytes, context_slot: int) -> SignatureStatus | None:
     """Return one signature's status, None when it was not found; raises ChainUnavailable when that is unclear."""
-    value = decode(body, _Status | None)
+    value = decode(body, _STATUS)
     if value is None:
         return None
     if value.slot > context_slot:

@@ -83,11 +83,11 @@ class HttpTransport:
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One call: Solana's name of the method, its parameters, and the type that its result has."""
+    """One call: Solana's name of the method, its parameters, and what reads its result."""
 
     method: str
     params: list[Any]
-    wanted: Any
+    result: "msgspec.json.Decoder[Any]"
 
 
 _Encoded = tuple[int, Request, bytes]
@@ -97,6 +97,10 @@ class _Answer(msgspec.Struct):
     id: int | None = None
     result: msgspec.Raw = msgspec.Raw(b"")
     error: msgspec.Raw = msgspec.Raw(b"")
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWERS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class JsonRpc:
@@ -139,20 +143,20 @@ class JsonRpc:
         try:
             if len(batch) == 1:
                 number, request, encoded = batch[0]
-                return [_result(await self._transport.post(encoded), number, request.wanted)]
+                return [_result(await self._transport.post(encoded), number, request.result)]
             body = await self._transport.post(b"[" + b",".join(encoded for *_, encoded in batch) + b"]")
-            answers = decode(body, list[msgspec.Raw])
+            answers = decode(body, _ANSWERS)
         except ChainUnavailable as error:
             return [error] * len(batch)
         # A batch's answers may come in any order.
         by_id = {_id_of(answer): answer for answer in answers}
-        return [_attempt(by_id.get(number, msgspec.Raw(b"")), number, request.wanted) for number, request, _ in batch]
+        return [_attempt(by_id.get(number, msgspec.Raw(b"")), number, request.result) for number, request, _ in batch]
 
 
-def decode(body: bytes, wanted: Any) -> Any:
+def decode(body: bytes, decoder: "msgspec.json.Decoder[Any]") -> Any:
     """Return what the bytes from a node say; raises ChainUnavailable."""
     try:
-        return msgspec.json.decode(body, type=wanted)
+        return decoder.decode(body)
     except _UNREADABLE as error:
         raise ChainUnavailable(f"the chain's answer cannot be read: {error}") from error
 
@@ -176,25 +180,25 @@ def _batches(requests: Sequence[_Encoded]) -> list[list[_Encoded]]:
 
 def _id_of(answer: bytes) -> int | None:
     try:
-        return msgspec.json.decode(answer, type=_Answer).id
+        return _ANSWER.decode(answer).id
     except _UNREADABLE:
         return None
 
 
-def _result(body: bytes, request_id: int, wanted: Any) -> Any:
-    answer = decode(body, _Answer)
+def _result(body: bytes, request_id: int, decoder: "msgspec.json.Decoder[Any]") -> Any:
+    answer = decode(body, _ANSWER)
     if answer.id != request_id:
         raise ChainUnavailable("the chain answers something that was not asked")
     error = bytes(answer.error)
     if error not in (b"", b"null"):
         said = error[:_MOST_ERROR_BYTES].decode("utf-8", "replace")
         raise ChainUnavailable(f"the chain answers with an error: {said}")
-    return decode(answer.result, wanted)
+    return decode(answer.result, decoder)
 
 
-def _attempt(body: bytes, request_id: int, wanted: Any) -> Any:
+def _attempt(body: bytes, request_id: int, decoder: "msgspec.json.Decoder[Any]") -> Any:
     try:
-        return _result(body, request_id, wanted)
+        return _result(body, request_id, decoder)
     except ChainUnavailable as error:
         return error
 
