@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,7 +37,6 @@ class Batcher(Generic[Item, Result]):
     def submit(self, item: Item) -> asyncio.Future[Result]:
         """Queue the item now; the future is done when its batch is. Not awaiting it is fine."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_mark_retrieved)
         self._waiting.append((item, future))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._run())
@@ -77,12 +76,12 @@ class Batcher(Generic[Item, Result]):
             if future.done():
                 continue
             if isinstance(result, Exception):
-                future.set_exception(result)
+                fail(future, result)
             else:
                 future.set_result(result)
 
 
-def _mark_retrieved(future: "asyncio.Future[Result]") -> None:
-    """Keep a result that nobody waits for from being reported as a forgotten error."""
-    if not future.cancelled():
-        future.exception()
+def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+    """Set the error; nobody has to look at it for it not to be reported as forgotten."""
+    future.set_exception(error)
+    future.exception()
