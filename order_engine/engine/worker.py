@@ -82,8 +82,7 @@ class Worker:
             try:
                 free = await self._free_slots()
                 await self._give_back_orphans()
-                for claim in await self._claim_some(free):
-                    self._start(claim)
+                await self._claim_some(free)
             except StoreUnavailable as error:
                 observe.store_unavailable("claim", error)
                 await asyncio.sleep(_STORE_RETRY_S)
@@ -126,42 +125,52 @@ class Worker:
                 await self._store.end_leases_of_the_gone()
         return 0
 
-    async def _claim_some(self, free: int) -> Sequence[Claim]:
-        """Take what was announced, and sweep when it is time or when more is due than was announced."""
+    async def _claim_some(self, free: int) -> None:
+        """Start what was announced, and sweep when it is time or when more is due than was announced."""
         # The loop's clock, which nobody sets back.
         now_s = asyncio.get_running_loop().time()
         is_time = now_s >= self._next_sweep_s
-        claims: list[Claim] = []
         order_ids: list[OrderId] = []
         if free and not is_time:
             timeout_s = 0 if self._is_more_due else self._next_sweep_s - now_s
             order_ids = await self._ready.pop(free, timeout_s)
         if free == 0 or self._stopping.is_set():
-            return []
+            return
         if order_ids:
-            claims = await self._store.claim(self._name, order_ids, self._policy.lease_ms)
+            await self._start_all(await self._store.claim(self._name, order_ids, self._policy.lease_ms))
         elif is_time or self._is_more_due:
             if is_time:
                 self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
                 await self._store.end_leases_of_the_gone()
-                # Once it died as one, a suspect is taken by a worker that holds nothing, or after a lease of waiting.
-                waited_ms = self._policy.lease_ms if self._running else 0
-                claims = await self._store.claim_suspect(self._name, waited_ms, self._policy.lease_ms)
-                if claims and not self._running:
-                    await self._run_alone(claims[0])
-                    return []
-            if len(claims) < free:
-                claims += await self._store.claim_due(self._name, free - len(claims), self._policy.lease_ms)
-            self._is_more_due = len(claims) == free
+                if await self._start_suspect():
+                    return
+                free = min(free, self._policy.concurrency - len(self._running))
+            if free:
+                due = await self._store.claim_due(self._name, free, self._policy.lease_ms)
+                await self._start_all(due)
+                self._is_more_due = len(due) == free
+
+    async def _start_suspect(self) -> bool:
+        """Take one order that may be what its workers died of; returns whether it was left alone for a while."""
+        # Once it died as one, a suspect is taken by a worker that holds nothing, or after a lease of waiting.
+        waited_ms = self._policy.lease_ms if self._running else 0
+        is_alone = not self._running
+        claims = await self._store.claim_suspect(self._name, waited_ms, self._policy.lease_ms)
+        await self._start_all(claims)
+        if not claims or not is_alone:
+            return False
+        running = [task for _, task in self._running.values()]
+        if running:
+            # A while in which nothing else would die with this worker.
+            await asyncio.wait(running, timeout=_ALONE_S)
+        return True
+
+    async def _start_all(self, claims: Sequence[Claim]) -> None:
+        """Start what was claimed, at once: its lease runs. Then count it."""
+        for claim in claims:
+            self._start(claim)
         if claims and self._policy.max_per_min:
             await self._limiter.hit(_RATE_KEY, self._policy.max_per_min, cost=len(claims))
-        return claims
-
-    async def _run_alone(self, claim: Claim) -> None:
-        """Give a suspect a while in which nothing else would die with this worker."""
-        self._start(claim)
-        _, task = self._running[claim.order.order_id]
-        await asyncio.wait([task], timeout=_ALONE_S)
 
     def _start(self, claim: Claim) -> None:
         order_id = claim.order.order_id
