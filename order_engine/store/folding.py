@@ -1,15 +1,40 @@
-"""Writes of one order that follow from each other become one: what a statement does per row, it does once."""
+"""Batches as a database likes them: one write for each order, and whoever is at fault fails alone."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 import msgspec
 
+from order_engine.domain.errors import Fenced
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId, OrderStatus
 from order_engine.ports import Write
 
 _AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
+
+
+Flush = Callable[[Sequence[Write]], Awaitable[Sequence[Exception | None]]]
+
+
+async def flush_folded(batch: Sequence[Write], flush: Flush) -> list[Exception | None]:
+    """Write a batch, with as few writes as the orders allow; returns each one's error or None, in order."""
+    results: list[Exception | None] = [None] * len(batch)
+    for turn in fold_writes(batch):
+        outcomes = await flush([write for write, _ in turn])
+        for (_, places), outcome in zip(turn, outcomes, strict=True):
+            # A bad write takes no earlier one of its order along: then each goes alone.
+            is_bad_together = len(places) > 1 and outcome is not None and not isinstance(outcome, Fenced)
+            for place in places:
+                results[place] = (await flush([batch[place]]))[0] if is_bad_together else outcome
+    return results
+
+
+async def halve(flush: Callable[[Sequence[Any]], Awaitable[Any]], batch: Sequence[Any], error: Exception) -> list[Any]:
+    """One bad row has failed a whole batch: find it, so that it fails alone."""
+    if len(batch) == 1:
+        return [error]
+    middle = len(batch) // 2
+    return [*await flush(batch[:middle]), *await flush(batch[middle:])]
 
 
 def fold_writes(batch: Sequence[Write]) -> list[list[tuple[Write, list[int]]]]:

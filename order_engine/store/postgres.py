@@ -22,7 +22,7 @@ from order_engine.ports import (
     OrderFilter,
     Write,
 )
-from order_engine.store.folding import fold_writes
+from order_engine.store.folding import flush_folded, halve
 from order_engine.store.rows import (
     accept_columns,
     accepted_from_row,
@@ -52,7 +52,8 @@ _MIGRATION_LOCK: Final = 0x6F72646572  # "order" in ASCII: one migrator at a tim
 
 # The plan of a statement that is prepared while the tables are small would join by reading them
 # whole, and keep doing so when they have grown. Every statement here finds its rows by an index.
-_PLANNER: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+# Forbidden plans count as dear ones, which PostgreSQL would spend a tenth of a second to compile.
+_PLANNER: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 
 # What says that the server did not answer, rather than that the statement was wrong.
 _LOST: Final = (
@@ -215,7 +216,7 @@ class PostgresStore:
         try:
             rows = await self._fetch("accept", *columns, self._grace_ms)
         except asyncpg.PostgresError as error:
-            return await _halve(self._accept_batch, batch, error)
+            return await halve(self._accept_batch, batch, error)
         stored = {str(row[0]) for row in rows}
         self._announce([new.event for new in batch if new.order.order_id in stored])
         replays = [new for new in batch if new.order.order_id not in stored]
@@ -231,15 +232,7 @@ class PostgresStore:
         return {(row["account"], row["idempotency_key"]): accepted_from_row(row) for row in rows}
 
     async def _write_batch(self, batch: Sequence[Write]) -> Sequence[Exception | None]:
-        results: list[Exception | None] = [None] * len(batch)
-        for turn in fold_writes(batch):
-            outcomes = await self._write_folded([write for write, _ in turn])
-            for (_, places), outcome in zip(turn, outcomes, strict=True):
-                for place in places:
-                    # A bad write takes no earlier one of its order along: then each goes alone.
-                    is_bad_together = isinstance(outcome, asyncpg.PostgresError) and len(places) > 1
-                    results[place] = (await self._write_folded([batch[place]]))[0] if is_bad_together else outcome
-        return results
+        return await flush_folded(batch, self._write_folded)
 
     async def _write_folded(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
         events = [event_columns(event) for write in writes for event in write.events]
@@ -258,7 +251,7 @@ class PostgresStore:
                 *(zip(*proven, strict=True) if proven else [[]] * 4),
             )
         except asyncpg.PostgresError as error:
-            return await _halve(self._write_folded, writes, error)
+            return await halve(self._write_folded, writes, error)
         moved = {str(row[0]) for row in rows}
         self._announce([event for write in writes if write.order.order_id in moved for event in write.events])
         return [None if write.order.order_id in moved else Fenced(write.order.order_id) for write in writes]
@@ -288,14 +281,6 @@ class PostgresStore:
                     raise
         except _LOST as error:
             raise _unavailable(error) from error
-
-
-async def _halve(flush: Any, batch: Sequence[Any], error: Exception) -> Sequence[Any]:
-    """One bad row fails its whole statement: find it, so that it fails alone."""
-    if len(batch) == 1:
-        return [error]
-    middle = len(batch) // 2
-    return [*await flush(batch[:middle]), *await flush(batch[middle:])]
 
 
 def _in_order(claims: Mapping[OrderId, int]) -> tuple[list[OrderId], list[int]]:

@@ -5,13 +5,14 @@ import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
-from order_engine.domain.errors import Fenced
+from order_engine.domain.errors import Fenced, StoreUnavailable
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
+from order_engine.engine.batch import Batcher
 from order_engine.ports import (
     SUSPECT_CLAIMS,
     Accepted,
@@ -24,6 +25,7 @@ from order_engine.ports import (
     OrderFilter,
     Write,
 )
+from order_engine.store.folding import flush_folded, halve
 from order_engine.store.rows import (
     accept_columns,
     accepted_from_row,
@@ -41,10 +43,11 @@ from order_engine.store.sqlite_thread import (
     Result,
     SqliteThread,
     connect,
-    mark_retrieved,
     migrate,
     unavailable,
 )
+
+_MOST_IN_A_BATCH: Final = 512
 
 
 class SqliteStore:
@@ -58,6 +61,8 @@ class SqliteStore:
         self._sql = load_queries(SQLITE)
         self._writer = writer
         self._reader = reader
+        self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MOST_IN_A_BATCH)
+        self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MOST_IN_A_BATCH)
 
     @classmethod
     async def open(cls, path: Path, clock: Clock, announce: Announce, grace_ms: int) -> Self:
@@ -72,6 +77,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Finish what was queued and close the file."""
+        await self._accepts.drain()
+        await self._writes.drain()
         await self._writer.close()
         await self._reader.close()
 
@@ -79,21 +86,17 @@ class SqliteStore:
 
     async def accept(self, new: NewOrder) -> Accepted:
         """See OrderStore."""
-        return await self._write(self._accept_job(new), [new.event])
+        return await self._accepts.submit(new)
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
         """See OrderStore."""
+        wanted = {"order_ids": _json(order_ids), "now_ms": self._clock.now_ms(), "suspect_claims": SUSPECT_CLAIMS}
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
-            values = {"now_ms": self._clock.now_ms(), "suspect_claims": SUSPECT_CLAIMS}
-            found = [
-                order_id
-                for order_id in dict.fromkeys(order_ids)
-                if connection.execute(self._sql["claimable"], {**values, "order_id": order_id}).fetchone()
-            ]
+            found = [row[0] for row in _all(connection, self._sql["claimable"], wanted)]
             return self._take(connection, worker, found, lease_ms)
 
-        return await self._write(job)
+        return await self._writer.run(job)
 
     async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
@@ -110,28 +113,22 @@ class SqliteStore:
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """See OrderStore."""
+        values = {"worker": worker, "claims": _json(list(claims.items())), "lease_ms": lease_ms}
 
         def job(connection: sqlite3.Connection) -> set[OrderId]:
-            values = {"worker": worker, "now_ms": self._clock.now_ms(), "lease_ms": lease_ms}
-            return {
-                order_id
-                for order_id, fence in claims.items()
-                if connection.execute(self._sql["renew"], {**values, "order_id": order_id, "fence": fence}).rowcount
-            }
+            rows = _all(connection, self._sql["renew"], {**values, "now_ms": self._clock.now_ms()})
+            return {row[0] for row in rows}
 
-        return await self._write(job)
+        return await self._writer.run(job)
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
         """See OrderStore."""
+        values = {"worker": worker, "claims": _json(list(claims.items())), "suspect_claims": SUSPECT_CLAIMS}
 
         def job(connection: sqlite3.Connection) -> None:
-            values = {"worker": worker, "now_ms": self._clock.now_ms(), "suspect_claims": SUSPECT_CLAIMS}
-            connection.executemany(
-                self._sql["release"],
-                [{**values, "order_id": order_id, "fence": fence} for order_id, fence in claims.items()],
-            )
+            connection.execute(self._sql["release"], {**values, "now_ms": self._clock.now_ms()})
 
-        await self._write(job)
+        await self._writer.run(job)
 
     async def take_back_leases(self) -> int:
         """Free what a former life of this process still holds; returns how many orders that were.
@@ -140,16 +137,16 @@ class SqliteStore:
         stay counted, so that an order that kills its process is parked all the same.
         """
         values = {"now_ms": self._clock.now_ms()}
-        return await self._write(lambda connection: connection.execute(self._sql["take_back"], values).rowcount)
+        return await self._writer.run(lambda connection: connection.execute(self._sql["take_back"], values).rowcount)
 
     def record(self, write: Write) -> Awaitable[None]:
         """See OrderStore."""
-        return self._write(self._record_job(write), write.events)
+        return self._writes.submit(write)
 
     async def keep_genesis(self, genesis_hash: str) -> str:
         """See OrderStore."""
         values = (genesis_hash,)
-        kept: str = (await self._write(lambda connection: _one(connection, self._sql["keep_genesis"], values)))[0]
+        kept: str = (await self._writer.run(lambda connection: _one(connection, self._sql["keep_genesis"], values)))[0]
         return kept
 
     # --- OrderReader ---
@@ -198,42 +195,68 @@ class SqliteStore:
         """See OrderReader."""
         await self._read(lambda connection: connection.execute("select 1").fetchone())
 
-    # --- jobs ---
+    # --- batches ---
 
-    def _accept_job(self, new: NewOrder) -> Callable[[sqlite3.Connection], Accepted]:
-        def job(connection: sqlite3.Connection) -> Accepted:
-            created_at_ms = new.order.created_at_ms
-            due_at_ms = self._clock.now_ms() + self._grace_ms
-            if new.idempotency is not None:
-                key = (new.order.account, new.idempotency.key)
-                if (row := _one(connection, self._sql["find_by_key"], key)) is not None:
-                    return accepted_from_row(row)
-            values = (*accept_columns(new), created_at_ms, due_at_ms)
-            connection.execute(self._sql["accept_order"], values)
-            connection.execute(self._sql["insert_event"], event_columns(new.event))
-            return Accepted(new.order, is_replay=False, digest=None)
+    async def _accept_batch(self, batch: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
+        due_at_ms = self._clock.now_ms() + self._grace_ms
 
-        return job
+        def job(connection: sqlite3.Connection) -> list[Accepted]:
+            return [self._accept(connection, new, due_at_ms) for new in batch]
 
-    def _record_job(self, write: Write) -> Callable[[sqlite3.Connection], None]:
-        def job(connection: sqlite3.Connection) -> None:
-            order_id = write.order.order_id
-            columns = {**move_columns(write), "now_ms": self._clock.now_ms()}
-            if _one(connection, self._sql["is_writable"], columns) is None:
-                raise Fenced(order_id)
-            connection.execute(self._sql["move_order"], columns)
-            if write.proven is not None:
-                it = write.proven
-                values = (it.outcome.value, text(it.evidence), order_id, it.attempt)
-                connection.execute(self._sql["prove_attempt"], values)
-            if write.signed is not None:
-                connection.execute(self._sql["insert_attempt"], attempt_columns(order_id, write.signed))
-            # Last, since each event is refused unless the order and its attempt already say the same.
-            connection.executemany(self._sql["insert_event"], map(event_columns, write.events))
-            if _one(connection, self._sql["is_matched"], (order_id,)) is None:
+        try:
+            accepted = await self._writer.run(job)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
+            return await halve(self._accept_batch, batch, error)
+        self._announce([new.event for new, it in zip(batch, accepted, strict=True) if not it.is_replay])
+        return accepted
+
+    def _accept(self, connection: sqlite3.Connection, new: NewOrder, due_at_ms: int) -> Accepted:
+        if new.idempotency is not None:
+            key = (new.order.account, new.idempotency.key)
+            if (row := _one(connection, self._sql["find_by_key"], key)) is not None:
+                return accepted_from_row(row)
+        connection.execute(self._sql["accept_order"], (*accept_columns(new), new.order.created_at_ms, due_at_ms))
+        connection.execute(self._sql["insert_event"], event_columns(new.event))
+        return Accepted(new.order, is_replay=False, digest=None)
+
+    async def _write_batch(self, batch: Sequence[Write]) -> Sequence[Exception | None]:
+        return await flush_folded(batch, self._write_folded)
+
+    async def _write_folded(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
+        def job(connection: sqlite3.Connection) -> list[Exception | None]:
+            results: list[Exception | None] = [self._move(connection, write) for write in writes]
+            moved = _json([it.order.order_id for it, result in zip(writes, results, strict=True) if result is None])
+            if _one(connection, self._sql["unmatched"], (moved,)) is not None:
                 raise sqlite3.IntegrityError("orders_match_events: the history does not say so")
+            return results
 
-        return job
+        try:
+            results = await self._writer.run(job)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
+            return await halve(self._write_folded, writes, error)
+        moved = [write for write, result in zip(writes, results, strict=True) if result is None]
+        self._announce([event for write in moved for event in write.events])
+        return results
+
+    def _move(self, connection: sqlite3.Connection, write: Write) -> Fenced | None:
+        order_id = write.order.order_id
+        columns = {**move_columns(write), "now_ms": self._clock.now_ms()}
+        if connection.execute(self._sql["move_order"], columns).rowcount == 0:
+            return Fenced(order_id)
+        if write.proven is not None:
+            it = write.proven
+            connection.execute(self._sql["prove_attempt"], (it.outcome.value, text(it.evidence), order_id, it.attempt))
+        if write.signed is not None:
+            connection.execute(self._sql["insert_attempt"], attempt_columns(order_id, write.signed))
+        # Last, since each event is refused unless the order and its attempt already say the same.
+        connection.executemany(self._sql["insert_event"], map(event_columns, write.events))
+        return None
+
+    # --- jobs ---
 
     async def _claim_found(self, query: str, values: dict[str, Any], worker: str, lease_ms: int) -> list[Claim]:
         def find(connection: sqlite3.Connection) -> list[OrderId]:
@@ -244,36 +267,15 @@ class SqliteStore:
             return self._take(connection, worker, find(connection), lease_ms)
 
         # Most sweeps find nothing; looking first spares them the write transaction and its fsync.
-        return await self._write(job) if await self._read(find) else []
+        return await self._writer.run(job) if await self._read(find) else []
 
     def _take(
         self, connection: sqlite3.Connection, worker: str, order_ids: Sequence[OrderId], lease_ms: int
     ) -> list[Claim]:
-        values = {"worker": worker, "now_ms": self._clock.now_ms(), "lease_ms": lease_ms}
-        claims = []
-        for order_id in order_ids:
-            connection.execute(self._sql["claim"], {**values, "order_id": order_id})
-            row = _one(connection, self._sql["get"], (order_id,))
-            claims.append(Claim(order_from_row(row), row["fence"], row["claims"]))
-        return claims
-
-    def _write(
-        self, job: Callable[[sqlite3.Connection], Result], events: Sequence[OrderEvent] = ()
-    ) -> "asyncio.Future[Result]":
-        future = self._writer.run(job)
-        if not events:
-            return future
-        future.add_done_callback(lambda done: self._announce_if_new(done, events))
-        # A caller who gives up waiting keeps neither the commit nor its announcement from happening.
-        outer = asyncio.shield(future)
-        outer.add_done_callback(mark_retrieved)
-        return outer
-
-    def _announce_if_new(self, done: "asyncio.Future[Any]", events: Sequence[OrderEvent]) -> None:
-        if done.cancelled() or done.exception() is not None:
-            return
-        if not (isinstance(done.result(), Accepted) and done.result().is_replay):
-            self._announce(events)
+        values = {"order_ids": _json(order_ids), "worker": worker, "lease_ms": lease_ms}
+        rows = _all(connection, self._sql["claim"], {**values, "now_ms": self._clock.now_ms()})
+        claims = {row["order_id"]: Claim(order_from_row(row), row["fence"], row["claims"]) for row in rows}
+        return [claims[order_id] for order_id in order_ids]
 
     def _read(self, job: Callable[[sqlite3.Connection], Result]) -> "asyncio.Future[Result]":
         return self._reader.run(job)
@@ -281,6 +283,10 @@ class SqliteStore:
 
 def _one(connection: sqlite3.Connection, statement: str, values: Any) -> Any:
     return connection.execute(statement, values).fetchone()
+
+
+def _json(values: Any) -> str:
+    return msgspec.json.encode(values).decode()
 
 
 def _all(connection: sqlite3.Connection, statement: str, values: Any) -> list[Any]:

@@ -24,6 +24,7 @@ from order_engine.engine.executor import Executor, Journal
 from order_engine.engine.intake import Intake, Submission
 from order_engine.ports import Claim, NewOrder
 from order_engine.store import sqlite
+from order_engine.store.sql import SQLITE, load_queries
 from order_engine.store.sqlite import SqliteStore
 from tests.simulation import ports
 from tests.simulation.loop import host_of
@@ -133,7 +134,8 @@ def nothing_refuses_a_stale_write(patch: pytest.MonkeyPatch) -> None:
     go by the same seq can write only one of their events: with the seq checked, a stale fence
     never gets through, and with neither checked the keys and triggers of the database refuse.
     """
-    change_query(patch, "is_writable", "select 1 from orders where order_id = :order_id")
+    move_order = load_queries(SQLITE)["move_order"]
+    change_query(patch, "move_order", f"{move_order.rpartition('where')[0]} where order_id = :order_id")
     lenient = re.sub(r"create trigger .*?\nend;\n", "", ports.MIGRATIONS, flags=re.DOTALL)
     patch.setattr(ports, "MIGRATIONS", re.sub(r"create unique index .*?;\n", "", lenient))
 
@@ -176,7 +178,7 @@ def only_announced_orders_are_found(patch: pytest.MonkeyPatch) -> None:
 @planted
 def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     async def accept(self: Any, new: NewOrder) -> Any:
-        self._write(self._accept_job(new), [new.event])
+        self._accepts.submit(new)
         return await asyncio.sleep(0, msgspec.structs.replace(ACCEPTED, order=new.order))
 
     from order_engine.ports import Accepted  # noqa: PLC0415
@@ -229,9 +231,10 @@ def passes_on_whatever_arrives(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def publishes_before_the_commit(patch: pytest.MonkeyPatch) -> None:
-    def write(self: Any, job: Any, events: Any = ()) -> Any:
-        if events:
-            self._announce(events)
-        return self._writer.run(job)
+    real = SqliteStore._write_folded
 
-    patch.setattr(SqliteStore, "_write", write)
+    async def write_folded(self: Any, writes: Any) -> Any:
+        self._announce([event for write in writes for event in write.events])
+        return await real(self, writes)
+
+    patch.setattr(SqliteStore, "_write_folded", write_folded)

@@ -1,3 +1,4 @@
+-- Moves the order where the fence and the seq still fit; a cancellation names no fence.
 update orders
 set status = :status,
     seq = :seq,
@@ -21,4 +22,5 @@ set status = :status,
         when :status = 'retrying' then :now_ms + :due_in_ms
         when :status in ('confirmed', 'failed', 'cancelled') then null
         else due_at_ms end
-where order_id = :order_id
+where order_id = :order_id and seq = :expected_seq
+    and (:held_fence is null or (fence = :held_fence and worker is not null))

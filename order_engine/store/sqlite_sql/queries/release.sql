@@ -5,4 +5,4 @@ set worker = case when claims > :suspect_claims then worker end,
     lease_until_ms = case when claims > :suspect_claims then :now_ms end,
     due_at_ms = case when claims > :suspect_claims then null else :now_ms end,
     claims = max(claims - 1, 0)
-where order_id = :order_id and fence = :fence and worker = :worker
+where (order_id, fence) in (select json_extract(value, '$[0]'), json_extract(value, '$[1]') from json_each(:claims)) and worker = :worker
