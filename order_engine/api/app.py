@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
 import msgspec
+import uuid_utils
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -267,10 +267,14 @@ def build_app(context: ApiContext) -> ASGIApp:
     return Edge(app, context.allowed_origins)
 
 
+# What every order comes through: no router and no layers of handlers on its way.
+_HOT: Final = {("POST", "/v1/orders"): orders.post_order}
+
+
 class Edge:
     """Around every request: its id, the origins that may call, and an answer even to a bug."""
 
-    def __init__(self, app: ASGIApp, allowed_origins: frozenset[str]) -> None:
+    def __init__(self, app: Starlette, allowed_origins: frozenset[str]) -> None:
         """`allowed_origins`: see ALLOWED_ORIGINS."""
         self._app = app
         self._allowed_origins = allowed_origins
@@ -299,7 +303,7 @@ class Edge:
         try:
             require_short_head(scope)
             require_known_origin(Headers(scope=scope), self._allowed_origins)
-            await self._app(scope, receive, send_with_id)
+            await self._route(scope, receive, send_with_id)
         except EdgeRefusal as error:
             await problem_response(error, request_id)(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -312,7 +316,21 @@ class Edge:
         except Exception as error:  # noqa: BLE001 - a bug, which the handler above has answered
             observe.request_crashed(request_id, scope["path"], error)
             if not has_begun:
-                await problem_response(error, request_id)(scope, receive, send_with_id)
+                answer = await _on_error(Request(scope), error)
+                await answer(scope, receive, send_with_id)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = _HOT.get((scope["method"], scope["path"]))
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        scope["app"] = self._app
+        request = Request(scope, receive)
+        try:
+            response = await handler(request)
+        except (OrderEngineError, EdgeRefusal) as error:
+            response = await _on_error(request, error)
+        await response(scope, receive, send)
 
 
 async def _end_of_stream(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -342,7 +360,7 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())
-    return str(uuid.uuid4())
+    return str(uuid_utils.uuid4())
 
 
 async def _on_error(request: Request[Any], error: Exception) -> Response:

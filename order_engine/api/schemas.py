@@ -1,5 +1,6 @@
 """What goes over the wire: the shapes of requests, orders and events, and their making."""
 
+import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
@@ -216,8 +217,13 @@ class ReadyView(msgspec.Struct):
 def time_text(epoch_ms: int) -> str:
     """Return RFC 3339 in UTC with milliseconds."""
     seconds, milliseconds = divmod(epoch_ms, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    return f"{_second_text(seconds)}.{milliseconds:03d}Z"
+
+
+@functools.lru_cache(maxsize=1024)
+def _second_text(seconds: int) -> str:
+    """Most times that are told at one moment are of the same few seconds."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def view_order(order: Order, attempts: Sequence[Attempt] | None = None) -> OrderView:
