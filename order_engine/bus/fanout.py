@@ -44,6 +44,9 @@ class Fanout:
         """Begin to deliver to the subscription."""
         self._by_order.setdefault(order_id, {})[subscription] = None
 
+    async def opened(self, order_id: OrderId | None) -> None:
+        """Return when events of the order come in here; in one process they always do."""
+
     def remove(self, order_id: OrderId | None, subscription: "FanoutSubscription") -> None:
         """Stop delivering to it."""
         remaining = self._by_order[order_id]
@@ -66,6 +69,11 @@ class FanoutSubscription:
     async def __aenter__(self) -> Self:
         """See Subscription."""
         self._fanout.add(self._order_id, self)
+        try:
+            await self._fanout.opened(self._order_id)
+        except BaseException:
+            self._fanout.remove(self._order_id, self)
+            raise
         return self
 
     async def __aexit__(

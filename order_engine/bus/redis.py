@@ -5,9 +5,11 @@ Everything here may be lost at any time, and says so instead of failing.
 
 import asyncio
 import contextlib
+import itertools
 import re
+import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,10 +21,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from order_engine import observe
-from order_engine.bus.fanout import Fanout
+from order_engine.bus.fanout import Fanout, FanoutSubscription
 from order_engine.bus.memory import MOST_READY_IDS, MemoryRateLimiter, count
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import OrderId
+from order_engine.engine.batch import Batcher
 from order_engine.ports import Clock, RateVerdict, Subscription
 
 _TIMEOUT_S: Final = 2.0
@@ -34,6 +37,10 @@ _MOST_OUTGOING: Final = 20_000
 _MOST_AT_ONCE: Final = 16
 _ORDER_ID: Final = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LOST: Final = (RedisError, OSError, TimeoutError)
+# Events go out on as many channels, by their order's id, and a process listens
+# to those on which somebody follows an order there.
+SHARDS: Final = 64
+_SUBSCRIBE_S: Final = 0.5
 
 _event_decoder = msgspec.json.Decoder(list[OrderEvent])
 
@@ -45,8 +52,15 @@ class RedisBus:
         """`prefix` begins every key and channel, so that engines can share a server."""
         self._redis: Redis = _connect(url)
         self._ready_key = f"{prefix}:ready"
-        self._channel = f"{prefix}:events"
-        self._fanout = Fanout()
+        self._channels = [f"{prefix}:events:{shard}" for shard in range(SHARDS)]
+        # Nothing is published here: to be subscribed to something is how a connection shows that it lives.
+        self._alive_channel = f"{prefix}:alive"
+        self._fanout = _ShardedFanout(self._listen_to)
+        # Each shard that was asked for, and whether Redis has said yes.
+        self._listened: dict[int, asyncio.Event] = {}
+        self._pubsub: Any = None
+        # One task alone writes to that connection, and nobody's leaving cuts it short.
+        self._commands: Batcher[tuple[str, int], None] = Batcher(self._command_together, SHARDS)
         self._ids: deque[OrderId] = deque(maxlen=_MOST_OUTGOING)
         self._events: deque[OrderEvent] = deque(maxlen=_MOST_OUTGOING)
         self._outgoing = asyncio.Event()
@@ -125,8 +139,8 @@ class RedisBus:
             if ids:
                 pipeline.rpush(self._ready_key, *ids)
                 pipeline.ltrim(self._ready_key, -MOST_READY_IDS, -1)
-            if events:
-                pipeline.publish(self._channel, msgspec.json.encode(events))
+            for shard, part in _by_shard(events).items():
+                pipeline.publish(self._channels[shard], msgspec.json.encode(part))
             await pipeline.execute()
 
     # --- listening ---
@@ -136,8 +150,11 @@ class RedisBus:
         while not self._is_closing:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=False) as pubsub:
-                    await pubsub.subscribe(self._channel)
-                    await self._listen(pubsub, was_lost=was_lost)
+                    try:
+                        await self._subscribe_anew(pubsub)
+                        await self._listen(pubsub, was_lost=was_lost)
+                    finally:
+                        self._pubsub = None
             except _LOST as error:
                 if self.is_connected or not was_lost:
                     observe.bus_lost(error)
@@ -158,21 +175,100 @@ class RedisBus:
                 continue
             silent_turns = 0
             if message["type"] == "subscribe":
-                self.is_connected = True
-                self._listening.set()
-                # What was published while nobody listened is in the log.
-                self._fanout.wake_all()
-                if was_lost:
-                    observe.bus_recovered()
+                self._note_subscribed(message["channel"], was_lost=was_lost)
             elif message["type"] == "message":
-                self._receive(message["data"])
+                self._receive(message["channel"], message["data"])
 
-    def _receive(self, payload: bytes) -> None:
+    async def _subscribe_anew(self, pubsub: Any) -> None:
+        known = self._fanout.watched_shards()
+        self._listened = {shard: asyncio.Event() for shard in known}
+        # The last one is confirmed last: then all are.
+        await pubsub.subscribe(*(self._channels[shard] for shard in known), self._alive_channel)
+        self._pubsub = pubsub
+        for shard in self._listened.keys() - set(known):
+            self._commands.submit(("SUBSCRIBE", shard))
+
+    async def _listen_to(self, shards: Sequence[int]) -> None:
+        """Return when Redis sends what is published on these shards, or soon if it does not answer."""
+        for shard in shards:
+            if shard not in self._listened:
+                self._listened[shard] = asyncio.Event()
+                self._commands.submit(("SUBSCRIBE", shard))
+        missing = [it for shard in shards if not (it := self._listened[shard]).is_set()]
+        if missing and self.is_connected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SUBSCRIBE_S):
+                    for confirmed in missing:
+                        await confirmed.wait()
+
+    async def _command_together(self, commands: Sequence[tuple[str, int]]) -> Sequence[None]:
+        """Send them in order. Where that fails the connection is lost, and whoever connects anew asks for all."""
+        with contextlib.suppress(*_LOST):
+            for name, group in itertools.groupby(commands, key=lambda it: it[0]):
+                # Not through the client's subscribe: that would connect again beside us.
+                connection = self._pubsub.connection if self._pubsub is not None else None
+                if connection is not None and connection.is_connected:
+                    channels = [self._channels[shard] for _, shard in group]
+                    await connection.send_command(name, *channels, check_health=False)
+        return [None] * len(commands)
+
+    def _note_subscribed(self, channel: bytes, *, was_lost: bool) -> None:
+        name = channel.decode()
+        if name != self._alive_channel:
+            if (confirmed := self._listened.get(_shard_of_channel(name))) is not None:
+                confirmed.set()
+            return
+        self.is_connected = True
+        self._listening.set()
+        # What was published while nobody listened is in the log.
+        self._fanout.wake_all()
+        if was_lost:
+            observe.bus_recovered()
+
+    def _receive(self, channel: bytes, payload: bytes) -> None:
+        shard = _shard_of_channel(channel.decode())
+        if not self._fanout.is_watched(shard):
+            if self._listened.pop(shard, None) is not None:
+                self._commands.submit(("UNSUBSCRIBE", shard))
+            return
         try:
             events = _event_decoder.decode(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return  # Not ours, or forged: the log is the truth either way.
         self._fanout.deliver(events)
+
+
+class _ShardedFanout(Fanout):
+    """A Fanout that knows on which shards somebody here follows an order."""
+
+    def __init__(self, listen_to: Callable[[Sequence[int]], Awaitable[None]]) -> None:
+        super().__init__()
+        self._listen_to = listen_to
+        self._watchers = [0] * SHARDS
+
+    def is_watched(self, shard: int) -> bool:
+        """Return whether an event on this shard may be for somebody here."""
+        return self._watchers[shard] > 0
+
+    def watched_shards(self) -> list[int]:
+        """Return every shard that somebody here follows."""
+        return [shard for shard in range(SHARDS) if self._watchers[shard]]
+
+    def add(self, order_id: OrderId | None, subscription: FanoutSubscription) -> None:
+        """See Fanout."""
+        super().add(order_id, subscription)
+        for shard in _shards_of(order_id):
+            self._watchers[shard] += 1
+
+    async def opened(self, order_id: OrderId | None) -> None:
+        """See Fanout."""
+        await self._listen_to(_shards_of(order_id))
+
+    def remove(self, order_id: OrderId | None, subscription: FanoutSubscription) -> None:
+        """See Fanout."""
+        super().remove(order_id, subscription)
+        for shard in _shards_of(order_id):
+            self._watchers[shard] -= 1
 
 
 class RedisRateLimiter:
@@ -211,6 +307,26 @@ class RedisRateLimiter:
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _shards_of(order_id: OrderId | None) -> Sequence[int]:
+    """Return the shard of an order; of no order in particular, all."""
+    return range(SHARDS) if order_id is None else (_shard_of(order_id),)
+
+
+def _shard_of(order_id: OrderId) -> int:
+    return zlib.crc32(order_id.encode()) % SHARDS
+
+
+def _shard_of_channel(name: str) -> int:
+    return int(name.rpartition(":")[2])
+
+
+def _by_shard(events: Sequence[OrderEvent]) -> dict[int, list[OrderEvent]]:
+    parts: dict[int, list[OrderEvent]] = {}
+    for event in events:
+        parts.setdefault(_shard_of(event.order_id), []).append(event)
+    return parts
 
 
 def _order_ids(kept: Sequence[bytes]) -> list[OrderId]:

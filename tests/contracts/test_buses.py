@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from order_engine.bus.fanout import MOST_WAITING_EVENTS
 from order_engine.bus.memory import MOST_READY_IDS, MemoryEventBus, MemoryReadyQueue
-from order_engine.bus.redis import RedisBus
+from order_engine.bus.redis import SHARDS, RedisBus, _shard_of
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import EpochMs, OrderId, OrderStatus
 from order_engine.ports import EventBus, ReadyQueue, Subscription
@@ -140,7 +140,10 @@ async def test_events_reach_those_who_follow_their_order_or_all_and_nobody_else(
     async with bus.subscribe(OrderId("one")) as one, bus.subscribe(OrderId("two")) as two, bus.subscribe(None) as every:
         events = [event("one", 1), event("two", 1), event("one", 2), event("three", 1)]
         bus.publish(events)
-        assert await received(every, 4) == events
+        # What belongs to different orders may overtake each other.
+        assert sorted(await received(every, 4), key=lambda it: (it.order_id, it.seq)) == [
+            events[at] for at in (0, 2, 3, 1)
+        ]
         assert await received(one, 2) == [events[0], events[2]]
         assert await received(two, 1) == [events[1]]
         for subscription in (one, two, every):
@@ -263,6 +266,35 @@ async def test_closing_sends_what_still_waits(redis: RedisServer) -> None:
     await there.close()
 
 
+async def test_a_process_hears_of_the_shards_that_somebody_there_follows_and_of_no_others(
+    redis_bus: RedisBus, client: Redis
+) -> None:
+    async def listeners(order_id: str) -> int:
+        channel = redis_bus._channels[_shard_of(OrderId(order_id))]
+        return (await client.pubsub_numsub(channel))[0][1]
+
+    one = "one"
+    other = next(name for name in map(str, range(SHARDS)) if _shard_of(OrderId(name)) != _shard_of(OrderId(one)))
+    assert await listeners(one) == 0
+    async with redis_bus.subscribe(OrderId(one)) as following:
+        assert (await listeners(one), await listeners(other)) == (1, 0)
+        redis_bus.publish([event(other), event(one)])
+        assert await received(following, 1) == [event(one)]
+        async with redis_bus.subscribe(None) as every:
+            assert await listeners(other) == 1
+            redis_bus.publish([event(other)])
+            assert await received(every, 1) == [event(other)]
+
+    # What comes when nobody follows any more ends the listening.
+    redis_bus.publish([event(one)])
+    async with asyncio.timeout(PATIENCE_S):
+        while await listeners(one):
+            await asyncio.sleep(A_MOMENT_S)
+    async with redis_bus.subscribe(OrderId(one)) as again:
+        redis_bus.publish([event(one, 2)])
+        assert await received(again, 1) == [event(one, 2)]
+
+
 MARK = "££££"
 DEEP = 100_000
 
@@ -287,14 +319,15 @@ FORGED: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("name", sorted(FORGED))
 async def test_a_forged_message_is_ignored(redis_bus: RedisBus, client: Redis, name: str) -> None:
     async with client.pubsub(ignore_subscribe_messages=True) as wire, redis_bus.subscribe(None) as every:
-        await wire.subscribe(redis_bus._channel)
+        channel = redis_bus._channels[_shard_of(OrderId(MARK))]
+        await wire.subscribe(channel)
         redis_bus.publish([event(MARK)])
         ours = await until(lambda: wire.get_message(timeout=1))
         await received(every, 1)
 
         forged = FORGED[name](ours["data"])
         assert forged != ours["data"]
-        assert await client.publish(redis_bus._channel, forged) == 2
+        assert await client.publish(channel, forged) == 2
         redis_bus.publish([event("two")])
         assert await received(every, 1) == [event("two")]
         assert redis_bus.is_connected
