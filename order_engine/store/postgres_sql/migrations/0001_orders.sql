@@ -98,7 +98,9 @@ create unique index attempts_one_live on attempts (order_id) where outcome is nu
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
 
 -- What the database refuses, whoever asks. Checked once per statement, not once per row, and with
--- index lookups only: a cached plan that joins by hash would read whole tables for every batch.
+-- index lookups only: a cached plan that joins by hash would read whole tables for every batch. So
+-- would one that was made when a table was all but empty and reading its whole index cost no more
+-- than looking up one row: `lateral (... limit 1)` leaves nothing but the look-up.
 
 create function check_new_events() returns trigger
     language plpgsql
@@ -132,11 +134,16 @@ begin
             end) is not true then 'order_events_match_attempts'
         end as violated
         from new_events n
-        left join order_events p on p.order_id = n.order_id and p.seq = n.seq - 1
-        left join orders o on o.order_id = n.order_id
-        -- Where no attempt is asked for, there is no number to look up.
-        left join attempts a on a.order_id = n.order_id
-            and a.attempt = case when 'submitted' in (p.status, n.status) then n.attempt end
+        left join lateral (
+            select * from order_events where order_id = n.order_id and seq = n.seq - 1 limit 1
+        ) p on true
+        left join lateral (select * from orders where order_id = n.order_id limit 1) o on true
+        left join lateral (
+            -- Where no attempt is asked for, there is no number to look up.
+            select * from attempts
+            where order_id = n.order_id and attempt = case when 'submitted' in (p.status, n.status) then n.attempt end
+            limit 1
+        ) a on true
     ) checked
     where violated is not null
     limit 1;
@@ -162,7 +169,9 @@ declare
 begin
     select n.order_id, n.seq, n.status, n.attempt into bad
     from new_orders n
-    left join order_events e on e.order_id = n.order_id and e.seq = n.seq
+    left join lateral (
+        select * from order_events where order_id = n.order_id and seq = n.seq limit 1
+    ) e on true
     where (e.status = n.status and e.attempt = n.attempt) is not true
     limit 1;
     if found then
@@ -194,7 +203,7 @@ declare
 begin
     select n.order_id, n.attempt into bad
     from new_attempts n
-    left join orders o on o.order_id = n.order_id
+    left join lateral (select * from orders where order_id = n.order_id limit 1) o on true
     where (n.outcome is null and o.status = 'submitted' and o.attempt = n.attempt) is not true
     limit 1;
     if found then
@@ -218,7 +227,7 @@ declare
 begin
     select n.order_id, n.attempt into bad
     from new_attempts n
-    join orders o on o.order_id = n.order_id
+    cross join lateral (select * from orders where order_id = n.order_id limit 1) o
     where o.status = 'submitted' and o.attempt = n.attempt
     limit 1;
     if found then

@@ -10,6 +10,5 @@ with wanted as (
 )
 update orders o
 set worker = $1, fence = o.fence + 1, claims = o.claims + 1, due_at_ms = null, lease_until_ms = now_ms() + $3
-from wanted
-where o.order_id = wanted.order_id
+where o.order_id = any(array(select order_id from wanted))
 returning o.*

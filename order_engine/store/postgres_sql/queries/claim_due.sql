@@ -19,6 +19,5 @@ due as (
 )
 update orders o
 set worker = $1, fence = o.fence + 1, claims = o.claims + 1, due_at_ms = null, lease_until_ms = now_ms() + $3
-from (select order_id from lapsed union all select order_id from due) wanted
-where o.order_id = wanted.order_id
+where o.order_id = any(array(select order_id from lapsed union all select order_id from due))
 returning o.*

@@ -20,6 +20,5 @@ with suspect as (
 )
 update orders o
 set worker = $1, fence = o.fence + 1, claims = o.claims + 1, due_at_ms = null, lease_until_ms = now_ms() + $2
-from suspect
-where o.order_id = suspect.order_id
+where o.order_id = (select order_id from suspect)
 returning o.*

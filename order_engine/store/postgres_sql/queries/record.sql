@@ -2,6 +2,7 @@
 -- its attempts if it was moved. Returns the orders moved; the others were fenced.
 -- `(... in (select ...)) is true` and not a join: that keeps the planner at one hashed look-up a row,
 -- where a join, without hash joins, would compare every row of the batch with every other.
+-- `= any(...)` beside each join bounds what a plan that was made for empty tables can read.
 with input as (
     select *
     from unnest(
@@ -42,6 +43,7 @@ moved as (
             else o.due_at_ms end
     from input i
     where o.order_id = i.order_id
+        and o.order_id = any($1::uuid[])
         and o.seq = i.expected_seq
         and (i.held_fence is null or (o.fence = i.held_fence and o.worker is not null))
     returning o.order_id
@@ -67,6 +69,7 @@ proven as (
     from unnest($29::uuid[], $30::integer[], $31::text[], $32::text[])
         as p (order_id, attempt, outcome, evidence)
     where a.order_id = p.order_id and a.attempt = p.attempt
+        and a.order_id = any($29::uuid[])
         and (p.order_id in (select order_id from moved)) is true
 )
 select order_id from moved

@@ -6,5 +6,5 @@ set worker = case when o.claims > $4 then o.worker end,
     due_at_ms = case when o.claims > $4 then null else now_ms() end,
     claims = greatest(o.claims - 1, 0)
 from unnest($2::uuid[], $3::bigint[]) as held (order_id, fence)
-where o.order_id = held.order_id and o.fence = held.fence and o.worker = $1
+where o.order_id = held.order_id and o.order_id = any($2::uuid[]) and o.fence = held.fence and o.worker = $1
 returning o.order_id
