@@ -26,6 +26,8 @@ class Numbers(msgspec.Struct):
     """Orders whose work ended in an error that nobody expected."""
     chain_outages: int = 0
     """Times that the chain did not answer for seconds on end."""
+    deleted: int = 0
+    """Orders that ended longer ago than RETENTION_DAYS."""
     failed_sends: int = 0
     """Sends that the chain refused or did not answer; each transaction is sent again until its outcome is proven."""
 
@@ -49,6 +51,13 @@ def in_doubt_at_start(count: int, oldest_ms: int) -> None:
     """A worker starts and finds attempts without an outcome: it proves each as soon as its lease lapses."""
     if count:
         _log.info("in doubt at start", count=count, oldest_s=oldest_ms // 1000)
+
+
+def orders_deleted(count: int) -> None:
+    """Orders that had ended long ago went, as RETENTION_DAYS says."""
+    numbers.deleted += count
+    if count:
+        _log.debug("orders deleted", count=count)
 
 
 def process_started(role: str, address: str, store: str, bus: str, chain: str) -> None:

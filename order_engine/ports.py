@@ -252,6 +252,12 @@ class OrderStore(Protocol):
     def record(self, write: Write) -> Awaitable[None]:
         """Queue the write at once, in order; the awaitable returns when it is committed."""
 
+    async def delete_ended(self, older_than_ms: int, limit: int) -> int:
+        """Delete up to `limit` of the oldest orders that ended so long ago, with all that is kept of them.
+
+        Returns how many. An idempotency key goes with its order.
+        """
+
     async def keep_genesis(self, genesis_hash: str) -> str:
         """Keep the cluster's genesis hash, for ever once an attempt is signed; return the one that is kept."""
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from order_engine import observe
 from order_engine.api.connections import HttpProtocol, WebSocketProtocol
+from order_engine.engine.retention import delete_ended_forever
 from order_engine.engine.watch import watch_in_doubt
 from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
 from order_engine.wiring import Engine, build_api, build_worker, open_chain_app, open_engine
@@ -27,6 +28,7 @@ _FILES: Final = 65_536
 _CLOSE_STREAMS_S: Final = 1
 _MOST_STOPPING_S: Final = 9.5
 _MOST_FRAME_BYTES: Final = 64 * 1024
+_DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
 def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
@@ -159,13 +161,17 @@ async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator
 
 @contextlib.asynccontextmanager
 async def _watching(engine: Engine, role: str) -> AsyncIterator[None]:
-    """Count what is in doubt for as long as the context lasts."""
-    watching = asyncio.create_task(watch_in_doubt(engine.store, role))
+    """Count what is in doubt and delete what ended long ago, for as long as the context lasts."""
+    tasks = [asyncio.create_task(watch_in_doubt(engine.store, role))]
+    if engine.settings.retention_days:
+        keep_ms = engine.settings.retention_days * _DAY_MS
+        tasks.append(asyncio.create_task(delete_ended_forever(engine.store, keep_ms)))
     try:
         yield
     finally:
-        watching.cancel()
-        await asyncio.wait([watching])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 @contextlib.asynccontextmanager

@@ -166,6 +166,12 @@ class Settings(ClientSettings):
     sweep_interval_ms: int = Field(
         500, ge=50, le=60_000, description="How often a worker looks for due and abandoned orders, in ms."
     )
+    retention_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days after its end for which an order is kept, with its history and its key; 0 is for ever.",
+    )
     max_claims: int = Field(5, ge=4, le=100, description="Claims without an event after which an order is parked.")
     chain_poll_ms: int = Field(200, ge=10, le=60_000, description="Pause between two looks at a signature, in ms.")
     chain_resend_ms: int = Field(

@@ -164,6 +164,11 @@ class PostgresStore:
         """See OrderStore."""
         return self._writes.submit(write)
 
+    async def delete_ended(self, older_than_ms: int, limit: int) -> int:
+        """See OrderStore."""
+        deleted: int = (await self._fetch("delete_ended", older_than_ms, limit))[0][0]
+        return deleted
+
     async def keep_genesis(self, genesis_hash: str) -> str:
         """See OrderStore."""
         while not (rows := await self._fetch("keep_genesis", genesis_hash)):

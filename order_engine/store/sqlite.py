@@ -143,6 +143,21 @@ class SqliteStore:
         """See OrderStore."""
         return self._writes.submit(write)
 
+    async def delete_ended(self, older_than_ms: int, limit: int) -> int:
+        """See OrderStore."""
+        before_ms = self._clock.now_ms() - older_than_ms
+        values = {"before_ms": before_ms, "before_id": _first_id_of(before_ms), "most": limit}
+
+        def job(connection: sqlite3.Connection) -> int:
+            ended = [row[0] for row in _all(connection, self._sql["ended"], values)]
+            connection.execute(self._sql["set_deleting"], (True,))
+            for statement in ("delete_attempts", "delete_events", "delete_orders"):
+                connection.execute(self._sql[statement], (_json(ended),))
+            connection.execute(self._sql["set_deleting"], (False,))
+            return len(ended)
+
+        return await self._writer.run(job)
+
     async def keep_genesis(self, genesis_hash: str) -> str:
         """See OrderStore."""
         values = (genesis_hash,)
@@ -283,6 +298,12 @@ class SqliteStore:
 
 def _one(connection: sqlite3.Connection, statement: str, values: Any) -> Any:
     return connection.execute(statement, values).fetchone()
+
+
+def _first_id_of(at_ms: int) -> str:
+    """Return what no UUIDv7 of this time or a later one is less than."""
+    text = f"{at_ms:012x}"
+    return f"{text[:8]}-{text[8:]}"
 
 
 def _json(values: Any) -> str:

@@ -246,6 +246,10 @@ create function refuse() returns trigger
     language plpgsql
 as $$
 begin
+    -- What has ended long ago goes by delete_ended alone, which sets this for as long as it runs.
+    if tg_op = 'DELETE' and current_setting('order_engine.is_deleting_ended', true) = 'on' then
+        return null;
+    end if;
     raise exception '% on % is refused: %', tg_op, tg_table_name, tg_argv[0]
         using errcode = 'check_violation', constraint = tg_name;
 end
@@ -292,3 +296,32 @@ create trigger attempts_decided_once before update on attempts
             (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_at_ms)
     )
     execute function refuse('an outcome is written once, and a signed transaction never changes');
+
+-- Retention: the oldest orders that ended longer ago than this, with all that is kept of them. An id
+-- begins with the time at which it was made (UUIDv7), so those that are old enough come first.
+create function delete_ended(older_than_ms bigint, most integer) returns integer
+    language plpgsql
+    set order_engine.is_deleting_ended = 'on'
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    before_ms bigint := now_ms() - older_than_ms;
+    ended uuid[];
+begin
+    select array_agg(found.order_id) into ended
+    from (
+        select order_id
+        from orders
+        where order_id < (lpad(to_hex(before_ms), 12, '0') || repeat('0', 20))::uuid
+            and status in ('confirmed', 'failed', 'cancelled')
+            and updated_at_ms < before_ms
+        order by order_id
+        limit most
+        for update skip locked
+    ) found;
+    delete from attempts where order_id = any(ended);
+    delete from order_events where order_id = any(ended);
+    delete from orders where order_id = any(ended);
+    return coalesce(cardinality(ended), 0);
+end
+$$;

@@ -1,0 +1,27 @@
+"""Deletes what ended long ago, a little at a time, while everything else goes on."""
+
+import asyncio
+from typing import Final
+
+from order_engine import observe
+from order_engine.domain.errors import StoreUnavailable
+from order_engine.ports import OrderStore
+
+_AT_ONCE: Final = 500
+_PAUSE_S: Final = 0.2
+_LOOK_EVERY_S: Final = 60.0
+
+
+async def delete_ended_forever(store: OrderStore, keep_ms: int) -> None:
+    """Keep orders for `keep_ms` after their end, and no longer by much. Several workers may do this at once."""
+    while True:
+        deleted = 0
+        try:
+            deleted = await store.delete_ended(keep_ms, _AT_ONCE)
+            observe.orders_deleted(deleted)
+        except StoreUnavailable as error:
+            observe.store_unavailable("retention", error)
+        except Exception as error:  # noqa: BLE001 - the next turn may go well
+            observe.loop_crashed("retention", error)
+        # The pause is the database's: those who trade come first.
+        await asyncio.sleep(_PAUSE_S if deleted == _AT_ONCE else _LOOK_EVERY_S)

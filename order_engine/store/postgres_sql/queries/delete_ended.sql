@@ -1,0 +1,1 @@
+select delete_ended($1, $2)

@@ -1,0 +1,1 @@
+delete from orders where order_id in (select value from json_each(?))

@@ -1,0 +1,1 @@
+update retention set is_deleting_ended = ?
