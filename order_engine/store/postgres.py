@@ -83,6 +83,7 @@ class PostgresStore:
         self._looked_s = 0.0
         self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MOST_IN_A_BATCH)
         self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MOST_IN_A_BATCH)
+        self._gets: Batcher[OrderId, Order | None] = Batcher(self._get_together, _MOST_IN_A_BATCH)
         self._readers: Batcher[tuple[OrderId, int], list[OrderEvent]] = Batcher(self._read_histories, _MOST_IN_A_BATCH)
 
     @classmethod
@@ -180,8 +181,8 @@ class PostgresStore:
 
     async def get(self, account: str, order_id: OrderId) -> Order | None:
         """See OrderReader."""
-        rows = await self._fetch("get", order_id, account)
-        return order_from_row(rows[0]) if rows else None
+        found = await self._gets.submit(order_id)
+        return found if found is not None and found.account == account else None
 
     async def attempts(self, order_id: OrderId) -> list[Attempt]:
         """See OrderReader."""
@@ -260,6 +261,11 @@ class PostgresStore:
         moved = {str(row[0]) for row in rows}
         self._announce([event for write in writes if write.order.order_id in moved for event in write.events])
         return [None if write.order.order_id in moved else Fenced(write.order.order_id) for write in writes]
+
+    async def _get_together(self, order_ids: Sequence[OrderId]) -> Sequence[Order | None]:
+        found = (order_from_row(row) for row in await self._fetch("get", [*set(order_ids)]))
+        by_id = {order.order_id: order for order in found}
+        return [by_id.get(order_id) for order_id in order_ids]
 
     async def _read_histories(self, wanted: Sequence[tuple[OrderId, int]]) -> Sequence[list[OrderEvent] | Exception]:
         least: dict[OrderId, int] = {}

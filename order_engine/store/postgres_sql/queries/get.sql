@@ -1,1 +1,1 @@
-select * from orders where order_id = $1 and account = $2
+select * from orders where order_id = any($1::uuid[])
