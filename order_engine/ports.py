@@ -61,11 +61,13 @@ class Blockhash(msgspec.Struct, frozen=True):
     """A recent blockhash; a transaction that carries it can land up to `last_valid_block_height`.
 
     `finalized_slot` was finalized when it was read, so that what is signed from now on lands after it.
+    `genesis_hash`: of the cluster that it is a blockhash of.
     """
 
     blockhash: str
     last_valid_block_height: int
     finalized_slot: int
+    genesis_hash: str
 
 
 class SignedTransaction(msgspec.Struct, frozen=True):
@@ -75,6 +77,7 @@ class SignedTransaction(msgspec.Struct, frozen=True):
     raw: bytes
     last_valid_block_height: int
     signed_slot: int
+    genesis_hash: str
 
 
 class FinalizedPoint(msgspec.Struct, frozen=True):
@@ -259,7 +262,10 @@ class OrderStore(Protocol):
         """
 
     async def keep_genesis(self, genesis_hash: str) -> str:
-        """Keep the cluster's genesis hash, for ever once an attempt is signed; return the one that is kept."""
+        """Keep the cluster's genesis hash, for ever once an attempt is signed; return the one that is kept.
+
+        An attempt that was signed for another cluster than the kept one is refused.
+        """
 
 
 class OrderFilter(msgspec.Struct, frozen=True):

@@ -166,7 +166,13 @@ class SolanaChain:
         # The library's own signing works the public key out again, which takes as long as the signature.
         signature = self._wallet.keypair.sign_message(to_bytes_versioned(dated))
         raw = bytes(VersionedTransaction.populate(dated, [signature]))
-        return SignedTransaction(str(signature), raw, blockhash.last_valid_block_height, blockhash.finalized_slot)
+        return SignedTransaction(
+            str(signature),
+            raw,
+            blockhash.last_valid_block_height,
+            blockhash.finalized_slot,
+            blockhash.genesis_hash,
+        )
 
     async def send(self, raw: bytes) -> None:
         """See Chain."""
@@ -237,7 +243,7 @@ class SolanaChain:
         if value.last_valid_block_height - point.block_height not in _VALID_BLOCKS:
             raise ChainUnavailable("the chain's blockhash is good for too few blocks or too many")
         _hash_of(value.blockhash)
-        blockhash = Blockhash(value.blockhash, value.last_valid_block_height, point.slot)
+        blockhash = Blockhash(value.blockhash, value.last_valid_block_height, point.slot, genesis)
         self._blockhash = (now_ms, blockhash)
         return [blockhash] * len(waiting)
 

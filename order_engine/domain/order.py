@@ -91,7 +91,8 @@ class AttemptOutcome(StrEnum):
 class Attempt(msgspec.Struct, frozen=True):
     """One signed transaction of an order. Without an outcome it is live: it may still execute.
 
-    It can land up to `last_valid_block_height`, and in no slot before `signed_slot`.
+    It can land up to `last_valid_block_height`, in no slot before `signed_slot`, and only on the
+    cluster with this genesis hash.
     """
 
     attempt: int
@@ -100,5 +101,6 @@ class Attempt(msgspec.Struct, frozen=True):
     last_valid_block_height: int
     signed_slot: int
     signed_at_ms: EpochMs
+    genesis_hash: str
     outcome: AttemptOutcome | None = None
     evidence: msgspec.Raw | None = None

@@ -172,6 +172,7 @@ class Executor:
             signed.last_valid_block_height,
             signed.signed_slot,
             self._clock.now_ms(),
+            signed.genesis_hash,
         )
         fact = TransactionSigned(signed.signature, signed.last_valid_block_height)
         journal.note(fact, signed=attempt)

@@ -253,7 +253,7 @@ class PostgresStore:
                 "record",
                 *zip(*(move_columns(write).values() for write in writes), strict=True),
                 *zip(*events, strict=True),
-                *(zip(*signed, strict=True) if signed else [[]] * 7),
+                *(zip(*signed, strict=True) if signed else [[]] * 8),
                 *(zip(*proven, strict=True) if proven else [[]] * 4),
             )
         except asyncpg.PostgresError as error:

@@ -57,7 +57,7 @@ def event_from_row(row: Sequence[Any]) -> OrderEvent:
 
 def attempt_from_row(row: Sequence[Any]) -> Attempt:
     """Return the attempt of a row of `attempts.sql`, in its order of columns."""
-    attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms, outcome, evidence = row
+    attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms, genesis_hash, outcome, evidence = row
     return Attempt(
         attempt,
         signature,
@@ -65,6 +65,7 @@ def attempt_from_row(row: Sequence[Any]) -> Attempt:
         last_valid_block_height,
         signed_slot,
         signed_at_ms,
+        genesis_hash,
         None if outcome is None else AttemptOutcome(outcome),
         None if evidence is None else raw_json(evidence),
     )
@@ -141,6 +142,7 @@ def attempt_columns(order_id: OrderId, attempt: Attempt) -> tuple[Any, ...]:
         attempt.last_valid_block_height,
         attempt.signed_slot,
         attempt.signed_at_ms,
+        attempt.genesis_hash,
     )
 
 

@@ -32,6 +32,7 @@ BONK: Final = _tokens.resolve("BONK", "tokenOut")
 
 ACCOUNT: Final = "acme"
 CREATED_AT_MS: Final = EpochMs(1_760_000_000_000)
+GENESIS: Final = "genesis hash of the cluster that everything here is signed for"
 LONG_MS: Final = 600_000  # a lease or a pause that no test outlives
 
 _offers = [Quote(name, BaseUnits(10), BaseUnits(out), Bps(30), Bps(1)) for name, out in (("a", 150), ("b", 149))]
@@ -76,7 +77,8 @@ def pause(for_ms: int) -> AttemptFailed:
 def attempt_of(order: Order) -> Attempt:
     """The order's signed transaction in its current attempt."""
     name = f"{order.order_id}/{order.attempt}"
-    return Attempt(order.attempt, f"signature of {name}", b"\x00raw\xff" + name.encode(), 1_150, 900, CREATED_AT_MS)
+    raw = b"\x00raw\xff" + name.encode()
+    return Attempt(order.attempt, f"signature of {name}", raw, 1_150, 900, CREATED_AT_MS, GENESIS)
 
 
 def signed(attempt: Attempt) -> TransactionSigned:

@@ -10,6 +10,7 @@ import asyncpg
 from order_engine.domain.lifecycle import TERMINAL, TRANSITIONS
 from order_engine.domain.order import OrderId, OrderStatus
 from order_engine.wiring import new_order_id
+from tests.contracts.orders import GENESIS
 
 Values = Mapping[str, Any]
 Statement = tuple[str, Sequence[Any]]
@@ -53,6 +54,7 @@ ATTEMPT: Final[Values] = {
     "last_valid_block_height": 150,
     "signed_slot": 90,
     "signed_at_ms": 1_000,
+    "genesis_hash": GENESIS,
 }
 
 

@@ -178,6 +178,8 @@ async def test_an_outcome_is_written_once(database: RawDatabase, first: str) -> 
         "outcome = 'expired', evidence = 'proof', last_valid_block_height = 151",
         "outcome = 'expired', evidence = 'proof', signed_at_ms = 1001",
         "outcome = 'expired', evidence = 'proof', raw = signature",
+        "outcome = 'expired', evidence = 'proof', signed_slot = 91",
+        "outcome = 'expired', evidence = 'proof', genesis_hash = 'another'",
         "signed_at_ms = 1001",
     ],
 )

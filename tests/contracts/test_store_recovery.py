@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
 from order_engine.domain.order import OrderId
 from order_engine.ports import SUSPECT_CLAIMS, Claim
 from order_engine.store.postgres import SESSION, PostgresStore
-from tests.contracts.orders import LONG_MS, ROUTED, Life, Store, sign_new
+from tests.contracts.orders import BUILT, GENESIS, LONG_MS, ROUTED, Life, Store, claim_new, sign_new
 from tests.contracts.test_store_queue import accepted
 from tests.contracts.worlds import PostgresWorld, StoreWorld
 
@@ -122,6 +123,40 @@ async def until_claimed(store: PostgresStore, worker: str) -> list[Claim]:
 
 async def test_the_cluster_may_change_until_something_is_signed_for_it(world: StoreWorld) -> None:
     store = await world.open()
-    assert [await store.keep_genesis(it) for it in ("one", "other", "one")] == ["one", "other", "one"]
+    assert [await store.keep_genesis(it) for it in ("one", "other", GENESIS)] == ["one", "other", GENESIS]
     await sign_new(store)
-    assert [await store.keep_genesis(it) for it in ("other", "one")] == ["one", "one"]
+    assert [await store.keep_genesis(it) for it in ("other", GENESIS)] == [GENESIS, GENESIS]
+
+
+async def test_what_is_signed_for_another_cluster_than_the_kept_one_is_refused(world: StoreWorld) -> None:
+    """Two engines with different chains begin at once: the one that kept its cluster last has its way."""
+    late, early = await world.open(), await world.open()
+    await late.keep_genesis("another")
+    life = await claim_new(early)
+    for write in (life.write(ROUTED), life.write(BUILT)):
+        await early.record(write)
+    with pytest.raises(Exception, match="cluster"):
+        await early.record(life.sign())
+    assert await early.attempts(life.order.order_id) == []
+    assert await early.keep_genesis("a third one") == "a third one"
+
+
+async def test_a_signing_and_another_cluster_at_the_same_moment_do_not_both_have_their_way(
+    postgres_world: PostgresWorld,
+) -> None:
+    store = await postgres_world.open()
+    life = await claim_new(store)
+    for write in (life.write(ROUTED), life.write(BUILT)):
+        await store.record(write)
+    keeping = await asyncpg.connect(postgres_world.url)
+    try:
+        async with keeping.transaction():
+            await keeping.execute("update cluster set genesis_hash = 'another'")
+            signing = asyncio.ensure_future(store.record(life.sign()))
+            done, _ = await asyncio.wait([signing], timeout=0.5)
+            assert not done
+        with pytest.raises(Exception, match="cluster"):
+            await signing
+    finally:
+        await keeping.close()
+    assert await store.keep_genesis(GENESIS) == GENESIS

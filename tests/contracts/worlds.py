@@ -18,7 +18,7 @@ from order_engine.domain.order import EpochMs, OrderId
 from order_engine.ports import Announce
 from order_engine.store.postgres import PostgresStore
 from order_engine.store.sqlite import SqliteStore
-from tests.contracts.orders import LONG_MS, Store
+from tests.contracts.orders import GENESIS, LONG_MS, Store
 from tests.contracts.waiting import until
 from tests.servers import PostgresServer
 
@@ -65,8 +65,10 @@ class _World:
         self.announced: list[OrderEvent] = []
         self._stores: list[Store] = []
 
-    def _opened(self, store: Store) -> Store:
+    async def _opened(self, store: Store) -> Store:
         self._stores.append(store)
+        # An engine asks its chain before it signs anything.
+        await store.keep_genesis(GENESIS)
         return store
 
     def _announce(self, events: Sequence[OrderEvent]) -> None:
@@ -86,7 +88,7 @@ class SqliteWorld(_World):
         self._clock = SteppedClock()
 
     async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> Store:
-        return self._opened(await SqliteStore.open(self.path, self._clock, announce or self._announce, grace_ms))
+        return await self._opened(await SqliteStore.open(self.path, self._clock, announce or self._announce, grace_ms))
 
     async def pass_ms(self, by_ms: int) -> None:
         self._clock.advance(by_ms)
@@ -105,7 +107,7 @@ class PostgresWorld(_World):
         self.url = url
 
     async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> Store:
-        return self._opened(await PostgresStore.open(self.url, None, announce or self._announce, grace_ms))
+        return await self._opened(await PostgresStore.open(self.url, None, announce or self._announce, grace_ms))
 
     async def pass_ms(self, by_ms: int) -> None:
         connection = await asyncpg.connect(self.url)

@@ -55,7 +55,15 @@ async def sign_and_send_unsaved(executor: Any, journal: Journal) -> Attempt:
     signed = executor._chain.sign(transaction, await executor._blockhash())
     with contextlib.suppress(ChainUnavailable):
         await executor._chain.send(signed.raw)
-    return Attempt(order.attempt, signed.signature, signed.raw, signed.last_valid_block_height, signed.signed_slot, 0)
+    return Attempt(
+        order.attempt,
+        signed.signature,
+        signed.raw,
+        signed.last_valid_block_height,
+        signed.signed_slot,
+        0,
+        signed.genesis_hash,
+    )
 
 
 # --- sending ---

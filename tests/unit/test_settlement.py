@@ -37,7 +37,7 @@ TROUBLES = ("none", "send lost", "answer lost", "no height", "no status", "old h
 
 
 def attempt_of(signature: str = SIGNATURE, raw: bytes = RAW, last_valid: int = LAST_VALID) -> Attempt:
-    return Attempt(1, signature, raw, last_valid, SIGNED_SLOT, EpochMs(START_MS))
+    return Attempt(1, signature, raw, last_valid, SIGNED_SLOT, EpochMs(START_MS), "genesis")
 
 
 class ScriptedChain:

@@ -76,7 +76,9 @@ create table order_events (
 -- The cluster that every attempt here was signed for: what another one says proves nothing of them.
 create table cluster (
     one integer primary key check (one = 1),
-    genesis_hash text not null
+    genesis_hash text not null,
+    -- By the first attempt that is signed: from then on it stays.
+    is_pinned boolean not null default false
 );
 
 create table attempts (
@@ -88,6 +90,7 @@ create table attempts (
     -- What was finalized when it was signed: it can have landed in no slot before.
     signed_slot bigint not null check (signed_slot >= 0),
     signed_at_ms bigint not null,
+    genesis_hash text not null,
     outcome text check (outcome in ('landed', 'reverted', 'expired')),
     evidence text,
     primary key (order_id, attempt),
@@ -210,6 +213,16 @@ begin
         raise exception 'attempt % is signed, and order % is not submitted with it', bad.attempt, bad.order_id
             using errcode = 'check_violation', constraint = 'attempts_match_order';
     end if;
+    -- The first one waits here for whoever is just keeping another cluster, or makes him wait.
+    update cluster set is_pinned = true where not is_pinned and exists (select from new_attempts);
+    select n.order_id, n.genesis_hash into bad
+    from new_attempts n
+    where n.genesis_hash is distinct from (select genesis_hash from cluster)
+    limit 1;
+    if found then
+        raise exception 'order % is signed for cluster %, and the orders here are of another', bad.order_id, bad.genesis_hash
+            using errcode = 'check_violation', constraint = 'attempts_of_one_cluster';
+    end if;
     return null;
 end
 $$;
@@ -262,6 +275,13 @@ create trigger orders_kept before delete or truncate on orders
 create trigger attempts_kept before delete or truncate on attempts
     for each statement execute function refuse('a signed transaction is kept');
 
+create trigger cluster_kept before delete or truncate on cluster
+    for each statement execute function refuse('what was signed is of one cluster');
+create trigger cluster_pinned before update on cluster
+    for each row
+    when (old.is_pinned)
+    execute function refuse('what was signed is of one cluster');
+
 create trigger orders_only_move_on before update on orders
     for each row
     when (
@@ -291,9 +311,11 @@ create trigger attempts_decided_once before update on attempts
     when (
         old.outcome is not null
         or new.outcome is null
-        or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_at_ms)
+        or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_slot,
+            old.signed_at_ms, old.genesis_hash)
             is distinct from
-            (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_at_ms)
+            (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_slot,
+            new.signed_at_ms, new.genesis_hash)
     )
     execute function refuse('an outcome is written once, and a signed transaction never changes');
 

@@ -56,20 +56,21 @@ events as (
     where (e.order_id in (select order_id from moved)) is true
 ),
 signed as (
-    insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms)
+    insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms,
+        genesis_hash)
     select s.*
     from unnest($22::uuid[], $23::integer[], $24::text[], $25::bytea[], $26::bigint[], $27::bigint[],
-        $28::bigint[])
-        as s (order_id, attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms)
+        $28::bigint[], $29::text[])
+        as s (order_id, attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms, genesis_hash)
     where (s.order_id in (select order_id from moved)) is true
 ),
 proven as (
     update attempts a
     set outcome = p.outcome, evidence = p.evidence
-    from unnest($29::uuid[], $30::integer[], $31::text[], $32::text[])
+    from unnest($30::uuid[], $31::integer[], $32::text[], $33::text[])
         as p (order_id, attempt, outcome, evidence)
     where a.order_id = p.order_id and a.attempt = p.attempt
-        and a.order_id = any($29::uuid[])
+        and a.order_id = any($30::uuid[])
         and (p.order_id in (select order_id from moved)) is true
 )
 select order_id from moved

@@ -69,7 +69,9 @@ create table order_events (
 -- The cluster that every attempt here was signed for: what another one says proves nothing of them.
 create table cluster (
     one integer primary key check (one = 1),
-    genesis_hash text not null
+    genesis_hash text not null,
+    -- By the first attempt that is signed: from then on it stays.
+    is_pinned integer not null default 0 check (is_pinned in (0, 1))
 );
 
 create table attempts (
@@ -81,6 +83,7 @@ create table attempts (
     -- What was finalized when it was signed: it can have landed in no slot before.
     signed_slot integer not null check (signed_slot >= 0),
     signed_at_ms integer not null,
+    genesis_hash text not null,
     outcome text check (outcome in ('landed', 'reverted', 'expired')),
     evidence text,
     primary key (order_id, attempt),
@@ -212,6 +215,26 @@ begin
     select raise(abort, 'attempts_match_order: the order still waits for its outcome');
 end;
 
+create trigger attempts_of_one_cluster before insert on attempts
+when new.genesis_hash is not (select genesis_hash from cluster)
+begin
+    select raise(abort, 'attempts_of_one_cluster: the orders here are of another cluster');
+end;
+create trigger attempts_pin_the_cluster after insert on attempts
+when exists (select 1 from cluster where not is_pinned)
+begin
+    update cluster set is_pinned = 1;
+end;
+create trigger cluster_kept before delete on cluster
+begin
+    select raise(abort, 'cluster_kept: what was signed is of one cluster');
+end;
+create trigger cluster_pinned before update on cluster
+when old.is_pinned and (new.genesis_hash, new.is_pinned) is not (old.genesis_hash, old.is_pinned)
+begin
+    select raise(abort, 'cluster_pinned: what was signed is of one cluster');
+end;
+
 create trigger orders_only_move_on before update on orders
 when old.status in ('confirmed', 'failed', 'cancelled')
     or new.seq < old.seq
@@ -236,8 +259,10 @@ end;
 create trigger attempts_decided_once before update on attempts
 when old.outcome is not null
     or new.outcome is null
-    or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_at_ms)
-        is not (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_at_ms)
+    or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_slot,
+            old.signed_at_ms, old.genesis_hash)
+        is not (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_slot,
+            new.signed_at_ms, new.genesis_hash)
 begin
     select raise(abort, 'attempts_decided_once: an outcome is written once, and a signed transaction never changes');
 end;
