@@ -8,7 +8,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format sim faults bench docs lock clean
+.PHONY: help setup demo test check format sim faults bench bench-quick docs lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -41,6 +41,9 @@ faults: .venv/.ready ## Kill, freeze and cut the real engine for two minutes (AR
 
 bench: .venv/.ready ## Measure throughput and latency; prints a table, writes bench/results/latest.json
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-quick: .venv/.ready ## One small burst of this engine and two peers, under a minute; keeps no figures
+	@$(BIN)/python -m bench --quick $(ARGS)
 
 docs: .venv/.ready ## Write what the documents take from the code
 	@$(BIN)/python -m docs.generate

@@ -1,18 +1,15 @@
-"""`make bench`: the burst scenario on the real stack, with its own PostgreSQL and Redis.
+"""`make bench`: this engine and its peers, one after the other in the same run, on the same servers and the same load.
 
-The zero-delay paper venues leave the engine's own cost. Durability is PostgreSQL's default (fsync
-and synchronous_commit on). Every order is checked in the database afterwards.
+PostgreSQL and Redis are the bench's own, with their default durability (fsync and
+synchronous_commit on). Every order is checked in the database afterwards.
 """
 
 import argparse
 import asyncio
 import json
 import platform
-import sqlite3
-import statistics
 import sys
-import tempfile
-import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,127 +17,122 @@ from typing import Any
 import asyncpg
 import psutil
 
-from bench.measure import (
-    MOST_SECONDS,
-    POLL_S,
-    checked_figures,
-    cpu_seconds,
-    post_orders,
-    summary,
-    wait_until_all_ended,
+from bench.burst import CONNECTIONS, burst_round, embedded_round
+from bench.growth import LONG_QUEUE, full_tables_rounds, long_queue_round
+from bench.measure import Stand, median_of, stand
+from bench.report import BEGIN, END, readme_section
+from bench.scenarios import (
+    IN_FLIGHT,
+    RATES,
+    SECONDS_AT_A_RATE,
+    in_flight_round,
+    rate_round,
+    scale_round,
+    slow_disk_round,
 )
+from bench.subjects import BATCHING_PEER, ENGINE, SUBJECTS, USUAL_PEER, Subject
 from docs.generate import with_section
-from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
-from tests.stack import distributed_stack, embedded_stack
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+UP = ("up-500", "order-engine up (one process, SQLite), 500 at once")
+PARTS = ("burst", "watched", "rates", "in_flight", "scale", "slow_disk", "growth")
 
 
-async def distributed_round(
-    postgres: PostgresServer, redis: RedisServer, directory: Path, options: argparse.Namespace
-) -> dict[str, Any]:
-    """One burst against `api` and `worker`."""
-    url = await postgres.create_database()
-    settings = {"MOCK_DELAY_SCALE": "0", "WORKER_CONCURRENCY": str(options.concurrency), "LOG_LEVEL": "warning"}
-    with distributed_stack(directory, url, redis.url, **settings) as stack:
-        api, worker = stack.spawn("api"), stack.spawn("worker", LOG_LEVEL="info")
-        pids = {"api": api.pid, "worker": worker.pid, "postgres": postgres.pid, "redis": redis.pid}
-        outside = {"chain": stack.chain_pid}
-        connection = await asyncpg.connect(url)
-        post_orders(f"{api.url}/v1/orders", options.orders // 20, options.connections)
-        await wait_until_all_ended(connection, options.orders // 20)
-        before = {name: cpu_seconds(pid) for name, pid in (pids | outside).items()}
-        began = time.perf_counter()
-        load = asyncio.to_thread(post_orders, f"{api.url}/v1/orders", options.orders, options.connections)
-        loading = asyncio.create_task(load)
-        await wait_until_all_ended(connection, options.orders * 21 // 20)
-        took = time.perf_counter() - began
-        loaded = await loading
-        used = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
-        chain_cpu_s = cpu_seconds(outside["chain"]) - before["chain"]
-        memory = {name: psutil.Process(pids[name]).memory_info().rss // 2**20 for name in ("api", "worker")}
-        checked = await checked_figures(connection)
-        await connection.close()
-    await postgres.drop_database(url)
-    chain = {"chain_cpu_s_per_1000": 1000 * chain_cpu_s / options.orders}
-    return summary(options.orders, took, loaded, used, memory) | chain | checked
+class Bench:
+    """One run: what is measured, in which order, and what came of it."""
+
+    def __init__(self, found: Stand, options: argparse.Namespace) -> None:
+        """`options`: see main."""
+        self._stand = found
+        self._options = options
+        self._orders = options.orders
+        self._missing = {it.name: it.missing() for it in SUBJECTS}
+
+    async def burst(self) -> dict[str, Any]:
+        """Every subject in turn, as often as there are rounds."""
+        subjects = [it for it in SUBJECTS if not self._options.quick or it in (ENGINE, USUAL_PEER, BATCHING_PEER)]
+        found: dict[str, Any] = {}
+        for number in range(self._options.rounds):
+            for it in subjects:
+                profiles = self._options.profile if it is ENGINE else None
+                await self._one(found, it, number, burst_round(self._stand, it, self._orders, profiles=profiles))
+            print(f"{UP[1]}, round {number + 1} ...", file=sys.stderr)
+            figures = await embedded_round(self._stand, self._orders, ENGINE.concurrency)
+            found.setdefault(UP[0], {"title": UP[1], "rounds": []})["rounds"].append(figures)
+        return _with_medians(found)
+
+    async def watched(self) -> dict[str, Any]:
+        """A WebSocket for each order."""
+        found: dict[str, Any] = {}
+        for number in range(self._options.rounds):
+            for it in (ENGINE, USUAL_PEER, BATCHING_PEER):
+                await self._one(found, it, number, burst_round(self._stand, it, self._orders // 5, is_watched=True))
+        return _with_medians(found)
+
+    async def rates(self) -> list[dict[str, Any]]:
+        """Orders at a rate, and one peer where there is nothing to batch."""
+        wanted: list[tuple[Subject, int]] = [(ENGINE, per_s) for per_s in RATES] + [(USUAL_PEER, RATES[0])]
+        return [
+            {"title": it.title} | await rate_round(self._stand, it, per_s, per_s * SECONDS_AT_A_RATE)
+            for it, per_s in wanted
+            if self._missing[it.name] is None
+        ]
+
+    async def in_flight(self) -> dict[str, Any]:
+        """Thousands at once, at the delays that are shipped."""
+        return await in_flight_round(self._stand, IN_FLIGHT)
+
+    async def scale(self) -> list[dict[str, Any]]:
+        """More processes on the same cores."""
+        return [
+            {"title": f"{apis} API, {workers} worker"} | await scale_round(self._stand, workers, apis, self._orders)
+            for apis, workers in ((1, 1), (1, 2), (1, 4), (2, 2))
+        ]
+
+    async def slow_disk(self) -> list[dict[str, Any]]:
+        """Each flush of the log takes longer."""
+        return [
+            {"title": it.title} | await slow_disk_round(self._stand, it, self._orders // 2)
+            for it in (ENGINE, USUAL_PEER)
+            if self._missing[it.name] is None
+        ]
+
+    async def growth(self) -> list[dict[str, Any]]:
+        """Full tables, then long queues."""
+        full = await full_tables_rounds(self._stand, (0, 100_000, 1_000_000), self._orders, self._options.rounds)
+        queues = []
+        for waiting, is_held_open in ((self._orders, False), (LONG_QUEUE, False), (LONG_QUEUE, True)):
+            rounds = [
+                await long_queue_round(self._stand, waiting, self._orders, is_held_open=is_held_open)
+                for _ in range(self._options.rounds)
+            ]
+            queues.append(median_of([it for _, it in rounds]) | {"title": rounds[0][0]})
+        return full + queues
+
+    async def _one(self, found: dict[str, Any], it: Subject, number: int, measuring: Awaitable[Any]) -> None:
+        entry = found.setdefault(it.name, {"title": it.title})
+        if reason := self._missing[it.name]:
+            entry["missing"] = reason
+            asyncio.ensure_future(measuring).cancel()
+            return
+        print(f"{it.title}, round {number + 1} ...", file=sys.stderr)
+        entry.setdefault("rounds", []).append(await measuring)
 
 
-async def embedded_round(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """One burst against `up`, checked through its own file."""
-    settings = {"MOCK_DELAY_SCALE": "0", "WORKER_CONCURRENCY": str(options.concurrency), "LOG_LEVEL": "warning"}
-    with embedded_stack(directory, **settings) as stack:
-        up = stack.spawn("up")
-        file = sqlite3.connect(f"file:{directory}/data/order-engine.sqlite3?mode=ro", uri=True)
-        before = cpu_seconds(up.pid)
-        began = time.perf_counter()
-        load = asyncio.to_thread(post_orders, f"{up.url}/v1/orders", options.orders, options.connections)
-        loading = asyncio.create_task(load)
-        deadline = time.monotonic() + MOST_SECONDS
-        while file.execute("select count(*) from orders where status = 'confirmed'").fetchone()[0] < options.orders:
-            if time.monotonic() > deadline:
-                raise TimeoutError("the embedded engine did not finish")
-            await asyncio.sleep(4 * POLL_S)
-        took = time.perf_counter() - began
-        loaded = await loading
-        used = {"up": cpu_seconds(up.pid) - before}
-        memory = {"up": psutil.Process(up.pid).memory_info().rss // 2**20}
-        gaps = file.execute(
-            "select count(*) from orders o "
-            "where seq <> (select count(*) from order_events e where e.order_id = o.order_id)"
-        ).fetchone()[0]
-        spans = sorted(row[0] for row in file.execute("select updated_at_ms - created_at_ms from orders"))
-        file.close()
-    return summary(options.orders, took, loaded, used, memory) | {
-        "confirm_p50_ms": spans[len(spans) // 2],
-        "confirm_p99_ms": spans[len(spans) * 99 // 100],
-        "unconfirmed": 0,
-        "gaps": gaps,
-    }
+def _with_medians(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: it | ({"median": median_of(it["rounds"])} if "rounds" in it else {}) for name, it in found.items()}
 
 
-def median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the median of each figure over the rounds."""
-    return {
-        name: median_of([it[name] for it in rounds])
-        if isinstance(value, dict)
-        else statistics.median(it[name] for it in rounds)
-        for name, value in rounds[0].items()
-    }
-
-
-def table(shapes: dict[str, Any]) -> str:
-    """Return the medians as Markdown, with the spread of the throughput."""
-    columns = ("Shape", "accepted/s", "completed/s (least-most)", "CPU-s per 1,000 orders", "POST p50/p99 ms")
-    columns = (*columns, "accept → confirmed p50/p99 ms")
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    for name, shape in shapes.items():
-        it = shape["median"]
-        rates = [round_["completed_per_s"] for round_ in shape["rounds"]]
-        parts = ", ".join(f"{process} {seconds:.2f}" for process, seconds in it["cpu_s_per_1000"].items())
-        lines.append(
-            f"| {name} | {it['accepted_per_s']:,.0f} "
-            f"| {it['completed_per_s']:,.0f} ({min(rates):,.0f}-{max(rates):,.0f}) "
-            f"| {it['cpu_s_per_1000_total']:.2f} ({parts}) | {it['post_p50_ms']:.0f}/{it['post_p99_ms']:.0f} "
-            f"| {it['confirm_p50_ms']:,.0f}/{it['confirm_p99_ms']:,.0f} |"
-        )
-    return "\n".join(lines)
-
-
-def readme_section(document: dict[str, Any]) -> str:
-    """Return what the README says of the figures: generated, so that it cannot say more."""
-    machine, options = document["machine"], document["options"]
-    measured = "one round" if options["rounds"] == 1 else f"medians of {options['rounds']} rounds"
-    sentences = (
-        f"{options['orders']:,} orders over {options['connections']} connections, worker concurrency",
-        f"{options['concurrency']}, no venue delay; {measured} by `{document['command']}`",
-        f"on {document['at'][:10]}, {machine['cores']} cores, {machine['system']}, Python {machine['python']},",
-        "the load generator and the paper chain on the same machine. The chain is not part of the engine: it is not in",
-        "the CPU figures, except in `up`, where it runs in the same process.",
-    )
-    return "\n".join([*sentences, "", table(document["shapes"])])
+def rounds_of(part: Any) -> list[dict[str, Any]]:
+    """Return every single measurement of a part, however it is kept."""
+    if isinstance(part, list):
+        return [one for it in part for one in rounds_of(it)]
+    if "rounds" in part:
+        return list(part["rounds"])
+    if "refused" in part:
+        return [part]
+    return [one for it in part.values() if isinstance(it, dict) for one in rounds_of(it)]
 
 
 def write_readme(document: dict[str, Any]) -> None:
@@ -149,57 +141,54 @@ def write_readme(document: dict[str, Any]) -> None:
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Run every round of both shapes."""
-    shapes: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        with postgres_server(root) as postgres, redis_server(root) as redis:
-            rounds = []
-            for number in range(options.rounds):
-                print(f"distributed, round {number + 1} of {options.rounds} ...", file=sys.stderr)
-                (directory := root / f"distributed-{number}").mkdir()
-                rounds.append(await distributed_round(postgres, redis, directory, options))
-            shapes["api + worker, PostgreSQL, Redis"] = {"rounds": rounds, "median": median_of(rounds)}
-        rounds = []
-        for number in range(options.rounds):
-            print(f"embedded, round {number + 1} of {options.rounds} ...", file=sys.stderr)
-            (directory := root / f"embedded-{number}").mkdir()
-            rounds.append(await embedded_round(directory, options))
-        shapes["up (one process, SQLite)"] = {"rounds": rounds, "median": median_of(rounds)}
-    return shapes
-
-
-def main() -> None:
-    """Measure, print the table, and keep the figures."""
-    parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("--orders", type=int, default=10_000)
-    parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--concurrency", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    shapes = asyncio.run(measure(options))
-    bad = [
-        name
-        for name, it in shapes.items()
-        for one in it["rounds"]
-        if one["unconfirmed"] or one["gaps"] or one["refused"]
-    ]
-    RESULTS.parent.mkdir(exist_ok=True)
-    document = {
+    """Run what was asked for, and return the document."""
+    async with stand() as found:
+        connection = await asyncpg.connect(found.postgres.url)
+        version = await connection.fetchval("show server_version")
+        await connection.close()
+        bench = Bench(found, options)
+        parts: dict[str, Any] = {}
+        for name in options.only:
+            print(f"--- {name} ---", file=sys.stderr)
+            parts[name] = await getattr(bench, name)()
+    return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "make bench",
-        "options": vars(options),
+        "options": {"orders": options.orders, "connections": CONNECTIONS, "rounds": options.rounds},
         "machine": {
             "cores": psutil.cpu_count(),
             "memory_gib": round(psutil.virtual_memory().total / 2**30),
             "system": platform.system(),
             "python": platform.python_version(),
+            "postgres": f"PostgreSQL {version.split()[0]}",
         },
-        "shapes": shapes,
+        **parts,
     }
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
-    print(table(shapes))
-    write_readme(document)
+
+
+def main() -> None:
+    """Measure, print the tables, and keep the figures of a whole run."""
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--orders", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="keeps no figures")
+    parser.add_argument("--profile", type=Path, help="a directory for what py-spy sees of this engine's processes")
+    parser.add_argument("--quick", action="store_true", help="one small burst; keeps no figures")
+    options = parser.parse_args()
+    if options.quick:
+        options.orders, options.rounds, options.only = 2_000, 1, ["burst"]
+    document = asyncio.run(measure(options))
+    print(readme_section(document))
+    if options.only == list(PARTS) and not options.profile:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+        write_readme(document)
+    bad = [
+        it
+        for name in options.only
+        for it in rounds_of(document[name])
+        if it["refused"] or it["unconfirmed"] or it["gaps"]
+    ]
     if bad:
         sys.exit(f"not every order was accepted and confirmed with a gapless history: {bad}")
 

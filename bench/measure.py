@@ -1,17 +1,28 @@
-"""What every round does, whoever is measured: load, wait for the end, count processor time, check the tables."""
+"""What every round does, whoever is measured: load, wait for the end, count, check the tables."""
 
 import asyncio
 import json
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import psutil
+from redis.asyncio import Redis
 
-MOST_SECONDS = 300
+from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
+
+MOST_SECONDS = 600
 POLL_S = 0.05
+# The bench asks as a user of its own, so that its statements are not taken for the engine's.
+OBSERVER = "bench"
 
 # The engine's own question: both counts are answered from small partial indexes.
 NOBODY_WAITS = (
@@ -29,31 +40,144 @@ from orders o
 """
 
 
+@dataclass(frozen=True)
+class Stand:
+    """The servers that all subjects run on, one after the other, and where their files go."""
+
+    postgres: PostgresServer
+    redis: RedisServer
+    root: Path
+
+    def directory(self) -> Path:
+        """Return a new, empty one."""
+        return Path(tempfile.mkdtemp(dir=self.root))
+
+
+def processes_of(pid: int) -> list[psutil.Process]:
+    """Return a process and all of its children."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the processor time of a process and of all of its children, those included that have ended."""
-    process = psutil.Process(pid)
-    ended = process.cpu_times()
+    ended = psutil.Process(pid).cpu_times()
     total = ended.children_user + ended.children_system
-    for it in (process, *process.children(recursive=True)):
+    for it in processes_of(pid):
         times = it.cpu_times()
         total += times.user + times.system
     return total
 
 
-def memory_mib(pid: int) -> int:
-    """Return the resident memory of a process and all of its children."""
-    process = psutil.Process(pid)
-    return sum(it.memory_info().rss for it in (process, *process.children(recursive=True))) // 2**20
+def cpu_seconds_of(pids: dict[str, int], observer_pid: int) -> dict[str, float]:
+    """Return the processor time of each; what PostgreSQL does for the observer is not PostgreSQL's."""
+    used = {name: cpu_seconds(pid) for name, pid in pids.items()}
+    used["postgres"] -= cpu_seconds(observer_pid)
+    return used
 
 
-def post_orders(url: str, orders: int, connections: int, body: bytes | None = None) -> dict[str, Any]:
-    """Run the load generator in a process of its own; without a body it posts this engine's orders."""
-    command = [sys.executable, "-m", "bench.load", url, str(orders), str(connections)]
-    if body is not None:
-        command.append(body.decode())
-    done = subprocess.run(command, check=True, capture_output=True, timeout=MOST_SECONDS)
+def peak_memory_mib(pid: int) -> int:
+    """Return the most memory that a process and each of its children ever had resident; now, where nobody kept it."""
+    total = 0
+    for it in processes_of(pid):
+        try:
+            lines = Path(f"/proc/{it.pid}/status").read_text("utf-8").splitlines()
+            total += next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+        except (OSError, StopIteration):
+            total += it.memory_info().rss
+    return total // 2**20
+
+
+class Counters:
+    """What one database and one Redis were asked, apart from what the bench asks."""
+
+    def __init__(self, stand: Stand, url: str) -> None:
+        """Nothing is counted before `open`. `url`: the database of one subject."""
+        self._server_url = stand.postgres.url
+        self._url = url
+        self._redis = Redis.from_url(stand.redis.url)
+        self._redis_before = 0
+        self.connection: asyncpg.Connection
+        self.pid = 0
+
+    async def open(self) -> None:
+        """Connect as the observer."""
+        self.connection = await asyncpg.connect(self._url, user=OBSERVER)
+        self.pid = self.connection.get_server_pid()
+        self._redis_before = await self._redis_commands()
+
+    async def per_order(self, orders: int) -> dict[str, float | None]:
+        """Return what an order took since the database was made; to be asked when the processes have ended.
+
+        A process tells the server's counters at its end what it has not told yet. The statements
+        are None where the server has no pg_stat_statements.
+        """
+        name = await self.connection.fetchval("select current_database()")
+        await self.connection.close()
+        server = await asyncpg.connect(self._server_url, user=OBSERVER)
+        commits = await server.fetchval("select xact_commit from pg_stat_database where datname = $1", name)
+        statements = own = None
+        if await server.fetchval("select count(*) from pg_extension where extname = 'pg_stat_statements'"):
+            asked = (
+                "select coalesce(sum(calls) filter (where userid <> r.oid), 0), "
+                "coalesce(sum(calls) filter (where userid = r.oid), 0) "
+                "from pg_roles r, pg_stat_statements s join pg_database d on d.oid = s.dbid "
+                "where r.rolname = $1 and d.datname = $2"
+            )
+            statements, own = await server.fetchrow(asked, OBSERVER, name)
+        await server.close()
+        redis = await self._redis_commands() - self._redis_before
+        await self._redis.aclose()
+        return {
+            "statements_per_order": None if statements is None else float(statements) / orders,
+            "commits_per_order": (commits - float(own or 0)) / orders,
+            "redis_commands_per_order": redis / orders,
+        }
+
+    async def _redis_commands(self) -> int:
+        return int((await self._redis.info("stats"))["total_commands_processed"])
+
+
+async def prepare_server(postgres: PostgresServer) -> None:
+    """Make the observer, and count statements if the server can."""
+    connection = await asyncpg.connect(postgres.url)
+    await connection.execute(f"create role {OBSERVER} superuser login")
+    wanted = "select count(*) from pg_available_extensions where name = 'pg_stat_statements'"
+    can_count = await connection.fetchval(wanted)
+    if can_count:
+        await connection.execute("alter system set shared_preload_libraries = 'pg_stat_statements'")
+    await connection.close()
+    if can_count:
+        postgres.stop()
+        postgres.start()
+        connection = await asyncpg.connect(postgres.url)
+        await connection.execute("create extension pg_stat_statements")
+        await connection.close()
+
+
+@asynccontextmanager
+async def stand() -> AsyncIterator[Stand]:
+    """Servers of the bench's own, for as long as the context lasts."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        with postgres_server(root) as postgres, redis_server(root) as redis:
+            await prepare_server(postgres)
+            yield Stand(postgres, redis, root)
+
+
+async def generate(arguments: list[str]) -> dict[str, Any]:
+    """Run the load generator in a process of its own and return what it found."""
+    command = [sys.executable, "-m", "bench.load", *arguments]
+    done = await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.PIPE, timeout=MOST_SECONDS)
     loaded: dict[str, Any] = json.loads(done.stdout)
     return loaded
+
+
+async def post_orders(url: str, orders: int, connections: int, body: bytes | None = None) -> dict[str, Any]:
+    """Post as fast as it goes; without a body, this engine's orders."""
+    return await generate(["burst", url, str(orders), str(connections), *([body.decode()] if body else [])])
 
 
 async def wait_until_all_ended(
@@ -84,7 +208,7 @@ def summary(
         "refused": loaded["refused"],
         "cpu_s_per_1000": {name: 1000 * seconds / orders for name, seconds in used.items()},
         "cpu_s_per_1000_total": 1000 * sum(used.values()) / orders,
-        "memory_mib": memory,
+        "peak_memory_mib": memory,
     }
 
 
@@ -97,3 +221,20 @@ async def checked_figures(connection: asyncpg.Connection) -> dict[str, Any]:
         "unconfirmed": row["orders"] - row["confirmed"],
         "gaps": row["gaps"],
     }
+
+
+def median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median of each figure over the rounds; None where there is none."""
+    return {
+        name: median_of([it[name] for it in rounds])
+        if isinstance(value, dict)
+        else None
+        if value is None
+        else statistics.median(it[name] for it in rounds)
+        for name, value in rounds[0].items()
+    }
+
+
+def at(quantile: float, values: list[float]) -> float:
+    """Return a quantile of sorted values."""
+    return values[min(len(values) - 1, int(len(values) * quantile))]

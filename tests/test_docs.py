@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.__main__ import BEGIN as BENCH_BEGIN
-from bench.__main__ import RESULTS, readme_section
+from bench.__main__ import RESULTS
+from bench.report import BEGIN as BENCH_BEGIN
+from bench.report import readme_section
 from docs.generate import BEGIN, example_environment, lifecycle_diagram
 from order_engine.settings import Settings, load_settings
 

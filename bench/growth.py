@@ -1,0 +1,153 @@
+"""What an order costs when the tables are full, when the queue is long, and beside a transaction that stays open."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import asyncpg
+
+from bench.burst import burst_round
+from bench.measure import Stand, checked_figures, cpu_seconds_of, median_of, summary
+from bench.subjects import ENGINE, EngineSubject
+from order_engine.store.postgres import PostgresStore
+
+SESSION_IS_OLD = "select 1 from orders limit 1"
+LONG_QUEUE = 100_000
+
+# Orders as the engine leaves them; ids in the order of time, as it makes them.
+_ID = "(lpad(to_hex(1700000000000 + n), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid"
+FINISHED = f"""
+insert into orders (order_id, account, token_in, token_in_mint, token_in_decimals,
+    token_out, token_out_mint, token_out_decimals, amount_in, slippage_bps, created_at_ms,
+    status, seq, attempt, updated_at_ms, venue, quotes, min_amount_out, amount_out, tx_signature, fence)
+select {_ID}, 'default', 'SOL', 'So11111111111111111111111111111111111111112', 9,
+    'USDC', 'EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v', 6, 1000000000, 100, 1700000000000 + n,
+    'confirmed', 5, 1, 1700000002500 + n, 'raydium', repeat('q', 220), 148000000, 149000000,
+    'signature' || lpad(n::text, 79, '0'), 1
+from generate_series($1::bigint, $2::bigint) n
+"""
+EVENTS = f"""
+insert into order_events (order_id, seq, status, attempt, at_ms, data)
+select {_ID}, k,
+    (array['pending', 'routing', 'building', 'submitted', 'confirmed'])[k], least(k - 1, 1),
+    1700000000000 + n, repeat('d', (array[2, 280, 90, 170, 190])[k])
+from generate_series($1::bigint, $2::bigint) n, generate_series(1, $3) k
+"""
+ATTEMPTS = f"""
+insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms,
+    genesis_hash, outcome, evidence)
+select {_ID}, 1, 'signature' || lpad(n::text, 79, '0'), decode(repeat('ab', 450), 'hex'), 1000, 1000,
+    1700000000000 + n, repeat('g', 44), 'landed', repeat('e', 180)
+from generate_series($1::bigint, $2::bigint) n
+"""
+WAITING = f"""
+with waiting as (
+    insert into orders (order_id, account, token_in, token_in_mint, token_in_decimals,
+        token_out, token_out_mint, token_out_decimals, amount_in, slippage_bps, created_at_ms,
+        status, seq, attempt, updated_at_ms, quotes, due_at_ms)
+    select {_ID}, 'default', 'SOL', 'So11111111111111111111111111111111111111112', 9,
+        'USDC', 'EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v', 6, 1000000000, 100, now_ms(),
+        'pending', 1, 0, now_ms(), '[]', now_ms()
+    from generate_series($1::bigint, $2::bigint) n
+    returning order_id, created_at_ms
+)
+insert into order_events (order_id, seq, status, attempt, at_ms, data)
+select order_id, 1, 'pending', 0, created_at_ms, '{{}}' from waiting
+"""
+AT_ONCE = 50_000
+
+
+async def fill(url: str, finished: int, events: int = 5) -> None:
+    """Make the schema and put finished orders into it, each with this many of its events."""
+    await make_schema(url)
+    connection = await asyncpg.connect(url)
+    # What is written here is finished already: nothing is to look each row over.
+    await connection.execute("set session_replication_role = replica")
+    for begin in range(1, finished + 1, AT_ONCE):
+        end = min(begin + AT_ONCE - 1, finished)
+        await connection.execute(FINISHED, begin, end)
+        await connection.execute(EVENTS, begin, end, events)
+        await connection.execute(ATTEMPTS, begin, end)
+    await connection.execute("vacuum (analyze) orders, order_events, attempts")
+    await connection.close()
+
+
+async def make_schema(url: str) -> None:
+    """Bring the schema up to date, as an engine does that starts."""
+    store = await PostgresStore.open(url, None, lambda _events: None, 0)
+    await store.close()
+
+
+async def forget_the_chain(url: str) -> None:
+    """Let the next round sign for a chain of its own, which the database would refuse."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("set session_replication_role = replica")
+    await connection.execute("delete from cluster")
+    await connection.close()
+
+
+async def full_tables_rounds(stand: Stand, sizes: Sequence[int], orders: int, rounds: int) -> list[dict[str, Any]]:
+    """Measure bursts beside so many finished orders, in turn; returns the medians."""
+    urls = []
+    for finished in sizes:
+        urls.append(await stand.postgres.create_database())
+        await fill(urls[-1], finished)
+    measured: list[list[dict[str, Any]]] = [[] for _ in sizes]
+    for _ in range(rounds):
+        for url, figures in zip(urls, measured, strict=True):
+            await forget_the_chain(url)
+            figures.append(await burst_round(stand, ENGINE, orders, url=url))
+    for url in urls:
+        await stand.postgres.drop_database(url)
+    titles = (f"{finished:,} finished orders" if finished else "nothing but its own" for finished in sizes)
+    return [{"title": title} | median_of(figures) for title, figures in zip(titles, measured, strict=True)]
+
+
+@contextlib.asynccontextmanager
+async def open_transaction(url: str) -> AsyncIterator[None]:
+    """Hold a snapshot, as a forgotten session or a long report does: nothing that dies meanwhile can be removed."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction(isolation="repeatable_read"):
+            await connection.fetch(SESSION_IS_OLD)
+            yield
+    finally:
+        await connection.close()
+
+
+async def long_queue_round(
+    stand: Stand, waiting: int, orders: int, *, is_held_open: bool
+) -> tuple[str, dict[str, Any]]:
+    """Measure the first `orders` that a worker takes from a queue of `waiting`; returns its title and figures."""
+    url, directory = await stand.postgres.create_database(), stand.directory()
+    await fill(url, 0)
+    connection = await asyncpg.connect(url)
+    for begin in range(1, waiting + 1, AT_ONCE):
+        await connection.execute(WAITING, begin, min(begin + AT_ONCE - 1, waiting), timeout=600)
+    await connection.execute("vacuum (analyze) orders, order_events")
+    subject = EngineSubject("", "", ENGINE.concurrency, apis=0)
+    async with contextlib.AsyncExitStack() as stack:
+        if is_held_open:
+            await stack.enter_async_context(open_transaction(url))
+        running = stack.enter_context(subject.running(directory, url, stand.redis.url))
+        pids = running.pids | {"postgres": stand.postgres.pid, "redis": stand.redis.pid}
+        # An index that holds nothing else: what is asked is paid by the PostgreSQL that is measured.
+        ended = "select count(*) from attempts where outcome = 'landed'"
+        before = cpu_seconds_of(pids, connection.get_server_pid())
+        began = time.perf_counter()
+        done = 0
+        while done < orders:
+            await asyncio.sleep(0.5)
+            done = await connection.fetchval(ended)
+        took = time.perf_counter() - began
+        after = cpu_seconds_of(pids, connection.get_server_pid())
+        used = {name: after[name] - before[name] for name in after}
+    checked = await checked_figures(connection)
+    await connection.close()
+    await stand.postgres.drop_database(url)
+    loaded = {"took_s": took, "post_p50_ms": 0.0, "post_p99_ms": 0.0, "refused": 0}
+    beside = ", a transaction open beside it" if is_held_open else ""
+    figures = summary(done, took, loaded, used, {}) | {"unconfirmed": 0, "gaps": checked["gaps"]}
+    return f"{waiting:,} orders waiting{beside}", figures

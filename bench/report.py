@@ -1,0 +1,212 @@
+"""The figures as Markdown: what the README says of them is made here, so that it cannot say more."""
+
+from collections.abc import Iterator
+from typing import Any
+
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+
+
+def readme_section(document: dict[str, Any]) -> str:
+    """Return the README's performance section."""
+    machine, options = document["machine"], document["options"]
+    measured = "one round" if options["rounds"] == 1 else f"medians of {options['rounds']} rounds"
+    head = (
+        f"`{document['command']}` on {document['at'][:10]}: {machine['cores']} cores, {machine['system']}, "
+        f"Python {machine['python']}, {machine['postgres']}, default durability; {measured}, each subject in turn. "
+        "Load generator and paper chain share the machine; they are not in the CPU figures, except the chain in `up`, "
+        "which runs it in its own process."
+    )
+    parts = [head]
+    if "burst" in document:
+        parts.append(_burst(document))
+    parts += [part for name, make in _SECTIONS if (part := make(document.get(name)))]
+    return "\n\n".join(parts)
+
+
+def _burst(document: dict[str, Any]) -> str:
+    options, burst = document["options"], document["burst"]
+    columns = ("", "completed/s (least-most)", "accepted/s", "POST p50/p99 ms", "accept → confirmed p50/p99 ms")
+    columns = (*columns, "CPU-s per 1,000", "peak MiB", "SQL statements · commits · Redis commands an order")
+    rows = []
+    for it in burst.values():
+        if "missing" in it:
+            rows.append((it["title"], f"left out: {it['missing']}", *[""] * 6))
+            continue
+        one = it["median"]
+        rates = [round_["completed_per_s"] for round_ in it["rounds"]]
+        asked = [one.get(f"{name}_per_order") for name in ("statements", "commits", "redis_commands")]
+        rows.append(
+            (
+                it["title"],
+                f"{one['completed_per_s']:,.0f} ({min(rates):,.0f}-{max(rates):,.0f})",
+                f"{one['accepted_per_s']:,.0f}",
+                _pair(one, "post"),
+                _pair(one, "confirm"),
+                f"{one['cpu_s_per_1000_total']:.2f} ({_parts(one['cpu_s_per_1000'], '.2f')})",
+                _parts(one["peak_memory_mib"], ".0f"),
+                " · ".join("-" if value is None else f"{value:.2f}" for value in asked) if any(asked) else "-",
+            )
+        )
+    title = f"**{options['orders']:,} orders over {options['connections']} connections, no venue delay**"
+    ratios = _ratios(burst)
+    return "\n\n".join([title, _table(columns, rows), *([ratios] if ratios else [])])
+
+
+def _ratios(burst: dict[str, Any]) -> str:
+    """Return this engine beside each peer that was measured."""
+    medians = {name: it["median"] for name, it in burst.items() if "median" in it}
+    ours = medians.get("engine-500")
+    if ours is None:
+        return ""
+    rows = []
+    for name, it in medians.items():
+        if name.startswith(("engine", "up")):
+            continue
+        mine = medians.get("engine-10", ours) if name.endswith("-10") else ours
+        rows.append(
+            (
+                f"{burst[name]['title']}",
+                f"{mine['completed_per_s'] / it['completed_per_s']:.2f} x",
+                f"{mine['cpu_s_per_1000_total'] / it['cpu_s_per_1000_total']:.2f} x",
+                f"{mine['post_p99_ms'] / it['post_p99_ms']:.2f} x",
+            )
+        )
+    columns = ("order-engine at its best, to (at 10 at once: to it at 10)", "completed/s", "CPU an order", "POST p99")
+    return _table(columns, rows) if rows else ""
+
+
+def _watched(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    rows = []
+    for it in found.values():
+        if "missing" in it:
+            rows.append((it["title"], f"left out: {it['missing']}", "", ""))
+            continue
+        one = it["median"]
+        rows.append(
+            (
+                it["title"],
+                f"{one['completed_per_s']:,.0f}",
+                f"{one['cpu_s_per_1000_total']:.2f} ({_parts(one['cpu_s_per_1000'], '.2f')})",
+                _pair(one, "post"),
+            )
+        )
+    return "**A WebSocket for each order, read to its end before the next is posted**\n\n" + _table(
+        ("", "orders/s", "CPU-s per 1,000", "POST p50/p99 ms"), rows
+    )
+
+
+def _rates(found: list[dict[str, Any]] | None) -> str:
+    if not found:
+        return ""
+    rows = [
+        (
+            it["title"],
+            f"{it['per_s']:,}",
+            f"{it['posted_per_s']:,.0f}",
+            _pair(it, "post", ".1f"),
+            _pair(it, "confirm"),
+            f"{it['cpu_s_per_1000']:.2f}",
+        )
+        for it in found
+    ]
+    columns = (
+        "",
+        "orders/s wanted",
+        "accepted/s",
+        "POST p50/p99 ms",
+        "accept → confirmed p50/p99 ms",
+        "CPU-s per 1,000",
+    )
+    return (
+        "**Orders at a rate of their own, no venue delay; a latency counts from when the order was due** "
+        "(at the low rates there is nothing to batch)\n\n" + _table(columns, rows)
+    )
+
+
+def _in_flight(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    return (
+        f"**Venue delays as shipped, {found['orders']:,} orders at once on one worker:** "
+        f"{found['most_in_flight']:,} in flight; what an order took beyond its venue and its chain: "
+        f"p50 {found['overhead_p50_ms']:,.0f} ms, p99 {found['overhead_p99_ms']:,.0f} ms; "
+        f"peak memory {_parts(found['peak_memory_mib'], '.0f')} MiB."
+    )
+
+
+def _scale(found: list[dict[str, Any]] | None) -> str:
+    if not found:
+        return ""
+    rows = [
+        (
+            it["title"],
+            f"{it['completed_per_s']:,.0f}",
+            f"{it['cpu_s_per_1000_total']:.2f}",
+            _parts(it["cpu_s_per_1000"], ".2f"),
+            _pair(it, "post"),
+        )
+        for it in found
+    ]
+    return "**Several processes on this one machine**\n\n" + _table(
+        ("", "completed/s", "CPU-s per 1,000", "by process", "POST p50/p99 ms"), rows
+    )
+
+
+def _slow_disk(found: list[dict[str, Any]] | None) -> str:
+    if not found:
+        return ""
+    rows = [(it["title"], f"{it['completed_per_s']:,.0f}", _pair(it, "post"), _pair(it, "confirm")) for it in found]
+    return "**A disk that takes 5 ms longer for each flush** (`commit_delay`)\n\n" + _table(
+        ("", "completed/s", "POST p50/p99 ms", "accept → confirmed p50/p99 ms"), rows
+    )
+
+
+def _growth(found: list[dict[str, Any]] | None) -> str:
+    if not found:
+        return ""
+    # A queue that is only worked off has no API: it is compared with a short one.
+    first = {"api" in it["cpu_s_per_1000"]: it["cpu_s_per_1000_total"] for it in reversed(found)}
+    rows = [
+        (
+            it["title"],
+            f"{it['cpu_s_per_1000_total']:.2f}",
+            f"{it['cpu_s_per_1000']['postgres']:.2f}",
+            f"{it['cpu_s_per_1000_total'] / first['api' in it['cpu_s_per_1000']]:.2f} x",
+            f"{it['completed_per_s']:,.0f}",
+        )
+        for it in found
+    ]
+    return "**As the tables grow**\n\n" + _table(
+        ("In the tables", "CPU-s per 1,000", "of it PostgreSQL", "to the smallest of its kind", "completed/s"), rows
+    )
+
+
+_SECTIONS = (
+    ("watched", _watched),
+    ("rates", _rates),
+    ("in_flight", _in_flight),
+    ("scale", _scale),
+    ("slow_disk", _slow_disk),
+    ("growth", _growth),
+)
+
+
+def _pair(figures: dict[str, Any], name: str, shape: str = ",.0f") -> str:
+    return f"{figures[f'{name}_p50_ms']:{shape}}/{figures[f'{name}_p99_ms']:{shape}}"
+
+
+def _parts(figures: dict[str, float], shape: str) -> str:
+    return ", ".join(f"{name} {value:{shape}}" for name, value in figures.items())
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return "\n".join(_lines(columns, rows))
+
+
+def _lines(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
