@@ -120,6 +120,10 @@ class SwapResult(msgspec.Struct, frozen=True):
 class Chain(Protocol):
     """One Solana cluster seen through its RPC. Every method may raise ChainUnavailable."""
 
+    @property
+    def genesis_hash(self) -> str | None:
+        """The cluster that every answer so far was of; None before the first."""
+
     async def latest_blockhash(self) -> Blockhash:
         """Return a blockhash fresh enough to sign with."""
 

@@ -151,6 +151,11 @@ class SolanaChain:
             self._ask_for_transactions, _MOST_TOGETHER, _PATIENCE_S
         )
 
+    @property
+    def genesis_hash(self) -> str | None:
+        """See Chain."""
+        return self._genesis
+
     async def latest_blockhash(self) -> Blockhash:
         """See Chain."""
         return self._fresh_blockhash() or await self._blockhashes.submit(None)

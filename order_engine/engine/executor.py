@@ -116,7 +116,8 @@ class Executor:
     async def run(self, claim: Claim) -> None:
         """Work on the order until it rests; everything is committed when this returns.
 
-        Raises Fenced when another worker owns it, StoreUnavailable when nothing can be known.
+        Raises Fenced when another worker owns it, StoreUnavailable when nothing can be known,
+        AnotherCluster when this engine's chain is not the one that the orders here are signed for.
         Whatever was stored before a crash is where the next run goes on.
         """
         journal = Journal(self._store, self._clock, claim)

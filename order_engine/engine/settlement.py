@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from order_engine import observe
-from order_engine.domain.errors import ChainUnavailable
+from order_engine.domain.errors import AnotherCluster, ChainUnavailable
 from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.domain.tokens import Token
 from order_engine.engine.batch import Batcher
@@ -122,12 +122,17 @@ class Settlement:
         self._refusals = Outage(now_s, observe.sends_refused, observe.sends_accepted)
 
     async def prove(self, attempt: Attempt, token_out: Token) -> Proof:
-        """Send the committed bytes until the chain proves an outcome. Ends only with a proof."""
+        """Send the committed bytes until the chain proves an outcome. Ends only with a proof.
+
+        Raises AnotherCluster when this chain is not the one that the attempt was signed for: it can
+        prove nothing of it.
+        """
         send_at_s = self._now_s()
         tell_at_s = send_at_s + _TELL_DOUBT_EVERY_S
         refusal: str | None = None
         doubt = "not found yet"
         while True:
+            self._require_cluster_of(attempt)
             if self._now_s() >= send_at_s:
                 send_at_s = self._now_s() + self._resend_s
                 refusal = await self._send(attempt)
@@ -139,11 +144,18 @@ class Settlement:
             else:
                 self.silence.note_success()
                 if proof is not None:
+                    self._require_cluster_of(attempt)
                     return proof
             if self._now_s() >= tell_at_s:
                 tell_at_s = self._now_s() + _TELL_DOUBT_EVERY_S
                 observe.still_in_doubt(attempt.signature, refusal or doubt)
             await asyncio.sleep(self._poll_s)
+
+    def _require_cluster_of(self, attempt: Attempt) -> None:
+        if self._chain.genesis_hash not in (None, attempt.genesis_hash):
+            raise AnotherCluster(
+                f"{attempt.signature} was signed for the cluster {attempt.genesis_hash}, and this chain is another"
+            )
 
     async def _send(self, attempt: Attempt) -> str | None:
         """Offer the bytes; returns what went wrong. They may have gone out all the same."""

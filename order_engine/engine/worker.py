@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from order_engine import observe
-from order_engine.domain.errors import Fenced, StoreUnavailable
+from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable
 from order_engine.domain.order import OrderId
 from order_engine.ports import Claim, OrderStore, RateLimiter, ReadyQueue
 
@@ -142,28 +142,24 @@ class Worker:
             if is_time:
                 self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
                 await self._store.end_leases_of_the_gone()
-                if await self._start_suspect():
-                    return
-                free = min(free, self._policy.concurrency - len(self._running))
+                free -= await self._start_suspect()
             if free:
                 due = await self._store.claim_due(self._name, free, self._policy.lease_ms)
                 await self._start_all(due)
                 self._is_more_due = len(due) == free
 
-    async def _start_suspect(self) -> bool:
-        """Take one order that may be what its workers died of; returns whether it was left alone for a while."""
+    async def _start_suspect(self) -> int:
+        """Start one order that may be what its workers died of, if there is one; returns how many that was."""
         # Once it died as one, a suspect is taken by a worker that holds nothing, or after a lease of waiting.
         waited_ms = self._policy.lease_ms if self._running else 0
         is_alone = not self._running
         claims = await self._store.claim_suspect(self._name, waited_ms, self._policy.lease_ms)
         await self._start_all(claims)
-        if not claims or not is_alone:
-            return False
         running = [task for _, task in self._running.values()]
-        if running:
+        if is_alone and running:
             # A while in which nothing else would die with this worker.
             await asyncio.wait(running, timeout=_ALONE_S)
-        return True
+        return len(claims)
 
     async def _start_all(self, claims: Sequence[Claim]) -> None:
         """Start what was claimed, at once: its lease runs. Then count it."""
@@ -193,7 +189,7 @@ class Worker:
             await self._execute(claim)
         except Fenced:
             observe.write_fenced(order_id)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, AnotherCluster) as error:
             observe.order_let_go(order_id, str(error))
             self._orphans[order_id] = claim.fence
         except Exception as error:  # noqa: BLE001 - a bug with one order must not stop the others

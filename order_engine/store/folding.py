@@ -13,6 +13,9 @@ from order_engine.ports import Write
 _AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
 
 
+# The constraint that refuses what was signed for another cluster than the kept one.
+ONE_CLUSTER: Final = "attempts_of_one_cluster"
+
 Flush = Callable[[Sequence[Write]], Awaitable[Sequence[Exception | None]]]
 
 

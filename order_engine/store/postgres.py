@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import asyncpg
 import msgspec
 
-from order_engine.domain.errors import Fenced, StoreUnavailable
+from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
@@ -22,7 +22,7 @@ from order_engine.ports import (
     OrderFilter,
     Write,
 )
-from order_engine.store.folding import flush_folded, halve
+from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
 from order_engine.store.rows import (
     accept_columns,
     accepted_from_row,
@@ -227,8 +227,14 @@ class PostgresStore:
         self._announce([new.event for new in batch if new.order.order_id in stored])
         replays = [new for new in batch if new.order.order_id not in stored]
         first = await self._first_answers(replays) if replays else {}
+        # A key that was in the way and is gone: its order was deleted in between.
+        gone = [new for new in replays if _key(new) not in first]
+        accepted = await self._accept_batch(gone) if gone else []
+        again = {new.order.order_id: it for new, it in zip(gone, accepted, strict=True)}
         return [
-            Accepted(new.order, is_replay=False, digest=None) if new.order.order_id in stored else first[_key(new)]
+            Accepted(new.order, is_replay=False, digest=None)
+            if new.order.order_id in stored
+            else again.get(new.order.order_id) or first[_key(new)]
             for new in batch
         ]
 
@@ -257,7 +263,8 @@ class PostgresStore:
                 *(zip(*proven, strict=True) if proven else [[]] * 4),
             )
         except asyncpg.PostgresError as error:
-            return await halve(self._write_folded, writes, error)
+            is_foreign = getattr(error, "constraint_name", None) == ONE_CLUSTER
+            return await halve(self._write_folded, writes, AnotherCluster(str(error)) if is_foreign else error)
         moved = {str(row[0]) for row in rows}
         self._announce([event for write in writes if write.order.order_id in moved for event in write.events])
         return [None if write.order.order_id in moved else Fenced(write.order.order_id) for write in writes]

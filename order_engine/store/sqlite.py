@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from order_engine.domain.errors import Fenced, StoreUnavailable
+from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
@@ -25,7 +25,7 @@ from order_engine.ports import (
     OrderFilter,
     Write,
 )
-from order_engine.store.folding import flush_folded, halve
+from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
 from order_engine.store.rows import (
     accept_columns,
     accepted_from_row,
@@ -252,7 +252,8 @@ class SqliteStore:
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
-            return await halve(self._write_folded, writes, error)
+            is_foreign = isinstance(error, sqlite3.IntegrityError) and str(error).startswith(ONE_CLUSTER)
+            return await halve(self._write_folded, writes, AnotherCluster(str(error)) if is_foreign else error)
         moved = [write for write, result in zip(writes, results, strict=True) if result is None]
         self._announce([event for write in moved for event in write.events])
         return results

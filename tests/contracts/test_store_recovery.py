@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
+from order_engine.domain.errors import AnotherCluster
 from order_engine.domain.order import OrderId
 from order_engine.ports import SUSPECT_CLAIMS, Claim
 from order_engine.store.postgres import SESSION, PostgresStore
@@ -135,7 +136,7 @@ async def test_what_is_signed_for_another_cluster_than_the_kept_one_is_refused(w
     life = await claim_new(early)
     for write in (life.write(ROUTED), life.write(BUILT)):
         await early.record(write)
-    with pytest.raises(Exception, match="cluster"):
+    with pytest.raises(AnotherCluster, match="cluster"):
         await early.record(life.sign())
     assert await early.attempts(life.order.order_id) == []
     assert await early.keep_genesis("a third one") == "a third one"
@@ -155,7 +156,7 @@ async def test_a_signing_and_another_cluster_at_the_same_moment_do_not_both_have
             signing = asyncio.ensure_future(store.record(life.sign()))
             done, _ = await asyncio.wait([signing], timeout=0.5)
             assert not done
-        with pytest.raises(Exception, match="cluster"):
+        with pytest.raises(AnotherCluster, match="cluster"):
             await signing
     finally:
         await keeping.close()

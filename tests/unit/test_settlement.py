@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_engine.domain.errors import ChainUnavailable
+from order_engine.domain.errors import AnotherCluster, ChainUnavailable
 from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs
 from order_engine.domain.tokens import Token
 from order_engine.engine.settlement import Proof, Settlement, Sighting, decide
@@ -53,6 +53,7 @@ class ScriptedChain:
         self._trouble = "none"
         self._lands_after = lands_after
         self._error = error
+        self.genesis_hash = "genesis"
         self.landed_slot: int | None = None
         self.sent: list[tuple[int, bytes]] = []
         self.calls: list[str] = []
@@ -204,6 +205,17 @@ async def test_an_outage_of_any_length_is_no_outcome(trouble: str) -> None:
     chain.heal()
     async with asyncio.timeout(5):
         assert (await proving).outcome.outcome is EXPIRED
+
+
+@pytest.mark.asyncio
+async def test_another_cluster_than_the_one_it_was_signed_for_proves_nothing_and_is_sent_nothing() -> None:
+    """It has never heard of the signature, and its blocks may be far past the last valid height."""
+    clock = ManualClock()
+    chain = ScriptedChain(clock, (), None, None)
+    chain.genesis_hash = "of another cluster"
+    with pytest.raises(AnotherCluster):
+        await prove(chain, clock)
+    assert chain.sent == []
 
 
 @pytest.mark.asyncio
