@@ -169,7 +169,7 @@ class Settings(ClientSettings):
     retention_days: int = Field(
         0,
         ge=0,
-        le=36_500,
+        le=10_000,
         description="Days after its end for which an order is kept, with its history and its key; 0 is for ever.",
     )
     max_claims: int = Field(5, ge=4, le=100, description="Claims without an event after which an order is parked.")

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from order_engine.api.context import (
     ACCOUNT,
+    ApiContext,
     client_of,
     context_of,
     json_response,
@@ -45,6 +46,7 @@ from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId, OrderStatus, SwapRequest
 from order_engine.engine.intake import Submission
 from order_engine.engine.stream import POLL_CONNECTED_S, POLL_LOST_S, next_in_line
+from order_engine.ports import Subscription
 
 # What row D's systems take for an order that names nothing.
 _DEFAULT_PAIR: Final = ("SOL", "USDC")
@@ -281,33 +283,34 @@ async def jobs_websocket(websocket: WebSocket[Any]) -> None:
         return
     if not await _origin_is_known(websocket):
         return
-    await websocket.accept()
-    await send_until_gone(websocket, _every_job(websocket))
-
-
-async def _every_job(websocket: WebSocket[Any]) -> AsyncGenerator[Sequence[bytes], None]:
-    """Follow all orders: live, and from the log for each order whose events did not follow on."""
     context = context_of(websocket)
-    seen: dict[OrderId, int] = {}
+    # Before it is accepted: who is told that it is open misses nothing from then on.
     async with context.bus.subscribe(None) as live:
-        while True:
-            arrived = await live.next(POLL_CONNECTED_S if context.bus.is_connected else POLL_LOST_S)
-            by_order: dict[OrderId, list[OrderEvent]] = {}
-            for event in arrived:
-                by_order.setdefault(event.order_id, []).append(event)
-            if not arrived:
-                by_order = {order_id: [] for order_id in seen}
-            for order_id, events in by_order.items():
-                after = seen.get(order_id, min((it.seq for it in events), default=1) - 1)
-                following = next_in_line(events, after)
-                if not following:
-                    following = await context.reader.history(order_id, after)
-                if not following:
-                    continue
-                seen.pop(order_id, None)
-                if following[-1].status not in TERMINAL and len(seen) < _MOST_FOLLOWED_JOBS:
-                    seen[order_id] = following[-1].seq
-                yield [job_frame(event) for event in following]
+        await websocket.accept()
+        await send_until_gone(websocket, _every_job(context, live))
+
+
+async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[Sequence[bytes], None]:
+    """Follow all orders: live, and from the log for each order whose events did not follow on."""
+    seen: dict[OrderId, int] = {}
+    while True:
+        arrived = await live.next(POLL_CONNECTED_S if context.bus.is_connected else POLL_LOST_S)
+        by_order: dict[OrderId, list[OrderEvent]] = {}
+        for event in arrived:
+            by_order.setdefault(event.order_id, []).append(event)
+        if not arrived:
+            by_order = {order_id: [] for order_id in seen}
+        for order_id, events in by_order.items():
+            after = seen.get(order_id, min((it.seq for it in events), default=1) - 1)
+            following = next_in_line(events, after)
+            if not following:
+                following = await context.reader.history(order_id, after)
+            if not following:
+                continue
+            seen.pop(order_id, None)
+            if following[-1].status not in TERMINAL and len(seen) < _MOST_FOLLOWED_JOBS:
+                seen[order_id] = following[-1].seq
+            yield [job_frame(event) for event in following]
 
 
 async def _submit(connection: HTTPConnection[Any], swap: SwapRequest) -> Submission:

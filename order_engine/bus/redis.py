@@ -9,7 +9,7 @@ import itertools
 import re
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -60,7 +60,10 @@ class RedisBus:
         self._listened: dict[int, asyncio.Event] = {}
         self._pubsub: Any = None
         # One task alone writes to that connection, and nobody's leaving cuts it short.
-        self._commands: Batcher[tuple[str, int], None] = Batcher(self._command_together, SHARDS)
+        self._commands: Batcher[tuple[Any, str, int], None] = Batcher(self._command_together, 4 * SHARDS)
+        # Shards whose followers did not wait until Redis had said yes.
+        self._late: set[int] = set()
+        self._confirmations = 0
         self._ids: deque[OrderId] = deque(maxlen=_MOST_OUTGOING)
         self._events: deque[OrderEvent] = deque(maxlen=_MOST_OUTGOING)
         self._outgoing = asyncio.Event()
@@ -182,29 +185,36 @@ class RedisBus:
     async def _subscribe_anew(self, pubsub: Any) -> None:
         known = self._fanout.watched_shards()
         self._listened = {shard: asyncio.Event() for shard in known}
+        self._confirmations = 0
         # The last one is confirmed last: then all are.
         await pubsub.subscribe(*(self._channels[shard] for shard in known), self._alive_channel)
         self._pubsub = pubsub
-        for shard in self._listened.keys() - set(known):
-            self._commands.submit(("SUBSCRIBE", shard))
+        self._ask_for(self._listened.keys() - set(known))
+
+    def _ask_for(self, shards: Iterable[int]) -> None:
+        for shard in shards:
+            self._commands.submit((self._pubsub, "SUBSCRIBE", shard))
 
     async def _listen_to(self, shards: Sequence[int]) -> None:
         """Return when Redis sends what is published on these shards, or soon if it does not answer."""
-        for shard in shards:
-            if shard not in self._listened:
-                self._listened[shard] = asyncio.Event()
-                self._commands.submit(("SUBSCRIBE", shard))
-        missing = [it for shard in shards if not (it := self._listened[shard]).is_set()]
-        if missing and self.is_connected:
+        missing = [shard for shard in shards if not self._listened.setdefault(shard, asyncio.Event()).is_set()]
+        if not missing:
+            return
+        # Asked for again and again until Redis has said yes: to ask twice does nothing.
+        self._ask_for(missing)
+        if self.is_connected:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SUBSCRIBE_S):
-                    for confirmed in missing:
-                        await confirmed.wait()
+                    for shard in missing:
+                        await self._listened[shard].wait()
+                return
+        self._late.update(missing)
 
-    async def _command_together(self, commands: Sequence[tuple[str, int]]) -> Sequence[None]:
-        """Send them in order. Where that fails the connection is lost, and whoever connects anew asks for all."""
+    async def _command_together(self, commands: Sequence[tuple[Any, str, int]]) -> Sequence[None]:
+        """Send them in order, those of this connection. Where that fails, whoever connects anew asks for all."""
+        current = [(name, shard) for pubsub, name, shard in dict.fromkeys(commands) if pubsub is self._pubsub]
         with contextlib.suppress(*_LOST):
-            for name, group in itertools.groupby(commands, key=lambda it: it[0]):
+            for name, group in itertools.groupby(current, key=lambda it: it[0]):
                 # Not through the client's subscribe: that would connect again beside us.
                 connection = self._pubsub.connection if self._pubsub is not None else None
                 if connection is not None and connection.is_connected:
@@ -215,9 +225,18 @@ class RedisBus:
     def _note_subscribed(self, channel: bytes, *, was_lost: bool) -> None:
         name = channel.decode()
         if name != self._alive_channel:
-            if (confirmed := self._listened.get(_shard_of_channel(name))) is not None:
+            shard = _shard_of_channel(name)
+            if (confirmed := self._listened.get(shard)) is not None:
                 confirmed.set()
+            if shard in self._late:
+                # Somebody went on without waiting for this: what he missed is in the log.
+                self._late.discard(shard)
+                self._fanout.wake_shard(shard)
             return
+        self._confirmations += 1
+        if self._confirmations > 1:
+            # The client has connected anew by itself, and knows nothing of what was asked for since.
+            self._ask_for(self._listened)
         self.is_connected = True
         self._listening.set()
         # What was published while nobody listened is in the log.
@@ -229,7 +248,7 @@ class RedisBus:
         shard = _shard_of_channel(channel.decode())
         if not self._fanout.is_watched(shard):
             if self._listened.pop(shard, None) is not None:
-                self._commands.submit(("UNSUBSCRIBE", shard))
+                self._commands.submit((self._pubsub, "UNSUBSCRIBE", shard))
             return
         try:
             events = _event_decoder.decode(payload)
@@ -253,6 +272,13 @@ class _ShardedFanout(Fanout):
     def watched_shards(self) -> list[int]:
         """Return every shard that somebody here follows."""
         return [shard for shard in range(SHARDS) if self._watchers[shard]]
+
+    def wake_shard(self, shard: int) -> None:
+        """Tell those who follow something on this shard that events may have been missed."""
+        for order_id, subscriptions in self._by_order.items():
+            if shard in _shards_of(order_id):
+                for subscription in subscriptions:
+                    subscription.wake()
 
     def add(self, order_id: OrderId | None, subscription: FanoutSubscription) -> None:
         """See Fanout."""

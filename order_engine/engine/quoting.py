@@ -33,6 +33,8 @@ async def _quote(venue: Venue, request: SwapRequest) -> Quote | QuoteFailure:
         return await venue.quote(request)
     except StepFailed as error:
         return QuoteFailure(venue.name, error)
+    except TimeoutError as error:
+        return QuoteFailure(venue.name, QuoteTimedOut(f"gave up: {error}" if str(error) else "gave up waiting"))
     except Exception as error:  # noqa: BLE001 - an adapter's bug
         observe.venue_crashed(venue.name, error)
         return QuoteFailure(venue.name, VenueFailed(f"unexpected {type(error).__name__}"))

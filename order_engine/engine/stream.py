@@ -29,6 +29,8 @@ async def order_stream(
         events = await _read(reader, order_id, max(after - 1, 0))
         if events and events[-1].seq <= after and events[-1].status in TERMINAL:
             return
+        if not events:
+            return  # An order has a first event; this one was deleted.
         events = [event for event in events if event.seq > after]
         seq = after
         while True:

@@ -295,6 +295,19 @@ async def test_a_process_hears_of_the_shards_that_somebody_there_follows_and_of_
         assert await received(again, 1) == [event(one, 2)]
 
 
+async def test_a_connection_that_is_cut_leaves_no_shard_unheard(redis_bus: RedisBus, client: Redis) -> None:
+    async with redis_bus.subscribe(OrderId("one")) as one, redis_bus.subscribe(OrderId("two")) as two:
+        await client.client_kill_filter(_type="pubsub")
+        for seq, following, order_id in ((1, one, "one"), (1, two, "two")):
+            arrived: list[OrderEvent] = []
+            async with asyncio.timeout(FEED_PATIENCE_S):
+                while not arrived:
+                    redis_bus.publish([event(order_id, seq)])
+                    arrived = [*await following.next(A_MOMENT_S)]
+        channels = [redis_bus._channels[_shard_of(OrderId(it))] for it in ("one", "two")]
+        assert [count for _, count in await client.pubsub_numsub(*channels)] == [1, 1]
+
+
 MARK = "££££"
 DEEP = 100_000
 
