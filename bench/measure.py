@@ -101,11 +101,14 @@ class Counters:
         self._redis_before = 0
         self.connection: asyncpg.Connection
         self.pid = 0
+        self._wal_before, self._size_before = "", 0
 
     async def open(self) -> None:
         """Connect as the observer."""
         self.connection = await asyncpg.connect(self._url, user=OBSERVER)
         self.pid = self.connection.get_server_pid()
+        before = "select pg_current_wal_lsn()::text, pg_database_size(current_database())"
+        self._wal_before, self._size_before = await self.connection.fetchrow(before)
         self._redis_before = await self._redis_commands()
 
     async def per_order(self, orders: int) -> dict[str, float | None]:
@@ -127,6 +130,8 @@ class Counters:
                 "where r.rolname = $1 and d.datname = $2"
             )
             statements, own = await server.fetchrow(asked, OBSERVER, name)
+        wal_bytes = await server.fetchval("select pg_current_wal_lsn() - $1::text::pg_lsn", self._wal_before)
+        size_bytes = await server.fetchval("select pg_database_size($1)", name)
         await server.close()
         redis = await self._redis_commands() - self._redis_before
         await self._redis.aclose()
@@ -134,6 +139,8 @@ class Counters:
             "statements_per_order": None if statements is None else float(statements) / orders,
             "commits_per_order": (commits - float(own or 0)) / orders,
             "redis_commands_per_order": redis / orders,
+            "wal_kb_per_order": float(wal_bytes) / 1000 / orders,
+            "database_kb_per_order": (size_bytes - self._size_before) / 1000 / orders,
         }
 
     async def _redis_commands(self) -> int:

@@ -26,7 +26,12 @@ def readme_section(document: dict[str, Any]) -> str:
 def _burst(document: dict[str, Any]) -> str:
     options, burst = document["options"], document["burst"]
     columns = ("", "completed/s (least-most)", "accepted/s", "POST p50/p99 ms", "accept → confirmed p50/p99 ms")
-    columns = (*columns, "CPU-s per 1,000", "peak MiB", "SQL statements · commits · Redis commands an order")
+    columns = (
+        *columns,
+        "CPU-s per 1,000",
+        "peak MiB",
+        "SQL statements · commits · Redis commands · KB of WAL · KB in the database, an order",
+    )
     rows = []
     for it in burst.values():
         if "missing" in it:
@@ -34,7 +39,8 @@ def _burst(document: dict[str, Any]) -> str:
             continue
         one = it["median"]
         rates = [round_["completed_per_s"] for round_ in it["rounds"]]
-        asked = [one.get(f"{name}_per_order") for name in ("statements", "commits", "redis_commands")]
+        names = ("statements", "commits", "redis_commands", "wal_kb", "database_kb")
+        asked = [one.get(f"{name}_per_order") for name in names]
         rows.append(
             (
                 it["title"],
