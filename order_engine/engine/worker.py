@@ -143,7 +143,8 @@ class Worker:
                 self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
                 await self._store.end_leases_of_the_gone()
                 free -= await self._start_suspect()
-            if free:
+            # The suspect may have taken a second, in which it can be time to stop.
+            if free and not self._stopping.is_set():
                 due = await self._store.claim_due(self._name, free, self._policy.lease_ms)
                 await self._start_all(due)
                 self._is_more_due = len(due) == free
