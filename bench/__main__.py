@@ -9,7 +9,6 @@ import asyncio
 import json
 import platform
 import sys
-from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ class Bench:
         for number in range(self._options.rounds):
             for it in subjects:
                 profiles = self._options.profile if it is ENGINE else None
-                await self._one(found, it, number, burst_round(self._stand, it, self._orders, profiles=profiles))
+                await self._one(found, it, number, self._orders, profiles=profiles)
             print(f"{UP[1]}, round {number + 1} ...", file=sys.stderr)
             figures = await embedded_round(self._stand, self._orders, ENGINE.concurrency)
             found.setdefault(UP[0], {"title": UP[1], "rounds": []})["rounds"].append(figures)
@@ -67,7 +66,7 @@ class Bench:
         found: dict[str, Any] = {}
         for number in range(self._options.rounds):
             for it in (ENGINE, USUAL_PEER, BATCHING_PEER):
-                await self._one(found, it, number, burst_round(self._stand, it, self._orders // 5, is_watched=True))
+                await self._one(found, it, number, self._orders // 5, is_watched=True)
         return _with_medians(found)
 
     async def rates(self) -> list[dict[str, Any]]:
@@ -110,14 +109,13 @@ class Bench:
             queues.append(median_of([it for _, it in rounds]) | {"title": rounds[0][0]})
         return full + queues
 
-    async def _one(self, found: dict[str, Any], it: Subject, number: int, measuring: Awaitable[Any]) -> None:
+    async def _one(self, found: dict[str, Any], it: Subject, number: int, orders: int, **how: Any) -> None:
         entry = found.setdefault(it.name, {"title": it.title})
         if reason := self._missing[it.name]:
             entry["missing"] = reason
-            asyncio.ensure_future(measuring).cancel()
             return
         print(f"{it.title}, round {number + 1} ...", file=sys.stderr)
-        entry.setdefault("rounds", []).append(await measuring)
+        entry.setdefault("rounds", []).append(await burst_round(self._stand, it, orders, **how))
 
 
 def _with_medians(found: dict[str, Any]) -> dict[str, Any]:

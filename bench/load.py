@@ -88,25 +88,32 @@ class Client:
             frames += 1
 
 
-async def burst(url: str, count: int, connections: int, body: bytes) -> dict[str, Any]:
-    """Post `count` orders over `connections` sockets, each as soon as the one before it is answered."""
-    left, refused = count, 0
+async def burst(url: str, count: int, connections: int, body: bytes, stream: str | None = None) -> dict[str, Any]:
+    """Post `count` orders over `connections` sockets, each as soon as the one before it is answered.
+
+    With `stream`, a path with a place for the order's id, as soon as the one before it has ended
+    and its life was read over a WebSocket.
+    """
+    left, refused, frames = count, 0, 0
     latencies: list[float] = []
 
     async def run() -> None:
-        nonlocal left, refused
+        nonlocal left, refused, frames
         client = Client(url, body)
         await client.open()
         while left > 0:
             left -= 1
             began = time.perf_counter()
-            is_accepted, _ = await client.post()
+            is_accepted, answer = await client.post()
             latencies.append(time.perf_counter() - began)
             refused += not is_accepted
+            if stream is not None:
+                seen = await client.watch(stream.format(json.loads(answer)["orderId"]))
+                frames += seen
 
     began = time.perf_counter()
     await asyncio.gather(*(run() for _ in range(connections)))
-    return _summary(time.perf_counter() - began, latencies, refused)
+    return _summary(time.perf_counter() - began, latencies, refused) | {"frames": frames}
 
 
 async def rate(url: str, count: int, per_s: float, body: bytes) -> dict[str, Any]:
@@ -149,29 +156,6 @@ async def rate(url: str, count: int, per_s: float, body: bytes) -> dict[str, Any
     return _summary(time.perf_counter() - began, latencies, refused)
 
 
-async def watched(url: str, count: int, connections: int, stream: str, body: bytes) -> dict[str, Any]:
-    """Post orders one after the other on each connection, and read each one's life over a WebSocket."""
-    left, refused, frames = count, 0, 0
-    latencies: list[float] = []
-
-    async def run() -> None:
-        nonlocal left, refused, frames
-        client = Client(url, body)
-        await client.open()
-        while left > 0:
-            left -= 1
-            began = time.perf_counter()
-            is_accepted, answer = await client.post()
-            latencies.append(time.perf_counter() - began)
-            refused += not is_accepted
-            seen = await client.watch(stream.format(json.loads(answer)["orderId"]))
-            frames += seen
-
-    began = time.perf_counter()
-    await asyncio.gather(*(run() for _ in range(connections)))
-    return _summary(time.perf_counter() - began, latencies, refused) | {"frames": frames}
-
-
 def _summary(took_s: float, latencies: list[float], refused: int) -> dict[str, Any]:
     latencies.sort()
     return {
@@ -189,7 +173,7 @@ def main() -> None:
     _, mode, url, count, number, *more = sys.argv
     if mode == "watched":
         stream, *more = more
-        load = watched(url, int(count), int(number), stream, more[0].encode() if more else BODY)
+        load = burst(url, int(count), int(number), more[0].encode() if more else BODY, stream)
     elif mode == "rate":
         load = rate(url, int(count), float(number), more[0].encode() if more else BODY)
     else:

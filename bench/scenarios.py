@@ -122,8 +122,7 @@ async def in_flight_round(stand: Stand, orders: int) -> dict[str, Any]:
 
 async def scale_round(stand: Stand, workers: int, apis: int, orders: int) -> dict[str, Any]:
     """Measure several processes on this one machine, and who did how much of the work."""
-    title = f"{apis} API, {workers} workers" if workers > 1 or apis > 1 else "1 API, 1 worker"
-    subject = EngineSubject(f"scale-{apis}-{workers}", title, ENGINE.concurrency, workers=workers, apis=apis)
+    subject = EngineSubject("", "", ENGINE.concurrency, workers=workers, apis=apis)
     return await burst_round(stand, subject, orders)
 
 

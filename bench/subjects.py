@@ -1,7 +1,7 @@
 """Who is measured: this engine in its shapes, and its peers, each started, loaded and asked in the same way."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -45,7 +45,7 @@ class Subject(Protocol):
         """Return why it cannot run here, or None."""
         ...
 
-    def running(self, directory: Path, database_url: str, redis_url: str) -> "Running":
+    def running(self, directory: Path, database_url: str, redis_url: str) -> AbstractContextManager[Running]:
         """Start it; it ends with the context."""
         ...
 
