@@ -38,7 +38,10 @@ from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
-from order_engine.ports import Announce, Clock, EventBus, OrderReader, OrderStore, RateLimiter, ReadyQueue, Venue
+from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
+from order_engine.ports.clock import Clock
+from order_engine.ports.store import Announce, OrderReader, OrderStore
+from order_engine.ports.venues import Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
 from order_engine.store.postgres import SESSION, PostgresStore
 from order_engine.store.sqlite import SqliteStore

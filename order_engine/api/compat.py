@@ -46,7 +46,7 @@ from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId, OrderStatus, SwapRequest
 from order_engine.engine.intake import Submission
 from order_engine.engine.stream import POLL_CONNECTED_S, POLL_LOST_S, next_in_line
-from order_engine.ports import Subscription
+from order_engine.ports.bus import Subscription
 
 # What row D's systems take for an order that names nothing.
 _DEFAULT_PAIR: Final = ("SOL", "USDC")

@@ -15,7 +15,11 @@ from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal
 from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.intake import Intake, Submission
-from order_engine.ports import Chain, Clock, EventBus, OrderReader, Venue
+from order_engine.ports.bus import EventBus
+from order_engine.ports.chain import Chain
+from order_engine.ports.clock import Clock
+from order_engine.ports.store import OrderReader
+from order_engine.ports.venues import Venue
 
 # Accounts come with API keys; until then every caller is this one.
 ACCOUNT: Final = "default"

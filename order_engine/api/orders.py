@@ -44,7 +44,9 @@ from order_engine.domain.order import EpochMs, Order, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.quoting import ask_venue, ask_venues
-from order_engine.ports import Clock, OrderFilter, OrderReader, Venue
+from order_engine.ports.clock import Clock
+from order_engine.ports.store import OrderFilter, OrderReader
+from order_engine.ports.venues import Venue
 
 _DEFAULT_PAGE: Final = 50
 _MOST_ON_A_PAGE: Final = 100

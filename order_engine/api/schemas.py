@@ -12,7 +12,7 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.money import format_amount
 from order_engine.domain.order import Attempt, Order, price_text
 from order_engine.domain.tokens import Token
-from order_engine.ports import InDoubt
+from order_engine.ports.store import InDoubt
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_METADATA_BYTES: Final = 4 * 1024

@@ -13,7 +13,8 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from order_engine.bus.fanout import Fanout
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import OrderId
-from order_engine.ports import Clock, RateVerdict, Subscription
+from order_engine.ports.bus import RateVerdict, Subscription
+from order_engine.ports.clock import Clock
 
 MOST_READY_IDS: Final = 100_000
 

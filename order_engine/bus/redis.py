@@ -26,7 +26,8 @@ from order_engine.bus.memory import MOST_READY_IDS, MemoryRateLimiter, count
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import OrderId
 from order_engine.engine.batch import Batcher
-from order_engine.ports import Clock, RateVerdict, Subscription
+from order_engine.ports.bus import RateVerdict, Subscription
+from order_engine.ports.clock import Clock
 
 _TIMEOUT_S: Final = 2.0
 _RECONNECT_S: Final = 0.25

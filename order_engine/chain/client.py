@@ -23,9 +23,8 @@ from order_engine.domain.errors import AnotherCluster, ChainUnavailable, Foreign
 from order_engine.domain.money import MAX_BASE_UNITS
 from order_engine.domain.tokens import Token
 from order_engine.engine.batch import Batcher
-from order_engine.ports import (
+from order_engine.ports.chain import (
     Blockhash,
-    Clock,
     Commitment,
     FinalizedPoint,
     SignatureStatus,
@@ -34,6 +33,7 @@ from order_engine.ports import (
     SwapResult,
     UnsignedTransaction,
 )
+from order_engine.ports.clock import Clock
 
 _MOST_TOGETHER: Final = 500
 _BLOCKHASH_KEPT_MS: Final = 1_000

@@ -18,7 +18,8 @@ from solders.transaction import VersionedTransaction
 from order_engine.chain.faults import ChainFaults
 from order_engine.domain.order import EpochMs
 from order_engine.engine.batch import Batcher
-from order_engine.ports import Clock, Commitment
+from order_engine.ports.chain import Commitment
+from order_engine.ports.clock import Clock
 
 SLOT_MS: Final = 400
 FIRST_SLOT: Final = 1_000

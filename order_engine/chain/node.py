@@ -21,7 +21,7 @@ from order_engine.chain.faults import ChainFaults
 from order_engine.chain.network import SLOT_MS, VALID_BLOCKS, LedgerEntry, PaperNetwork, Sight, block_height
 from order_engine.chain.node_rpc import RpcError
 from order_engine.domain.errors import ChainUnavailable
-from order_engine.ports import MOST_SIGNATURES_IN_A_CALL, SLIPPAGE_ERROR, Commitment
+from order_engine.ports.chain import MOST_SIGNATURES_IN_A_CALL, SLIPPAGE_ERROR, Commitment
 
 _MOST_LAG_SLOTS: Final = 250
 _VIEW_LASTS_S: Final = 20.0

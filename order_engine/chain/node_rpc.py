@@ -9,7 +9,7 @@ from solders.hash import Hash, ParseHashError
 from solders.signature import Signature
 from solders.transaction import SanitizeError, VersionedTransaction
 
-from order_engine.ports import Commitment
+from order_engine.ports.chain import Commitment
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600

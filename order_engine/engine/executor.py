@@ -28,18 +28,10 @@ from order_engine.domain.retry import RetryPolicy, after_failure
 from order_engine.domain.routing import choose_quote
 from order_engine.engine.quoting import ask_venues
 from order_engine.engine.settlement import Proof, Settlement
-from order_engine.ports import (
-    SLIPPAGE_ERROR,
-    Blockhash,
-    Chain,
-    Claim,
-    Clock,
-    OrderReader,
-    OrderStore,
-    ProvenOutcome,
-    Venue,
-    Write,
-)
+from order_engine.ports.chain import SLIPPAGE_ERROR, Blockhash, Chain
+from order_engine.ports.clock import Clock
+from order_engine.ports.store import Claim, OrderReader, OrderStore, ProvenOutcome, Write
+from order_engine.ports.venues import Venue
 
 _AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
 _BLOCKHASH_RETRY_S: Final = 0.5

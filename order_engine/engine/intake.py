@@ -16,20 +16,9 @@ from order_engine.domain.errors import (
 from order_engine.domain.events import OrderCancelled, OrderEvent
 from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply, open_order
 from order_engine.domain.order import Order, OrderId, OrderStatus, SwapRequest
-from order_engine.ports import (
-    Accepted,
-    Announce,
-    Clock,
-    EventBus,
-    IdempotencyKey,
-    NewOrder,
-    OrderReader,
-    OrderStore,
-    RateLimiter,
-    RateVerdict,
-    ReadyQueue,
-    Write,
-)
+from order_engine.ports.bus import EventBus, RateLimiter, RateVerdict, ReadyQueue
+from order_engine.ports.clock import Clock
+from order_engine.ports.store import Accepted, Announce, IdempotencyKey, NewOrder, OrderReader, OrderStore, Write
 
 _CANCEL_TRIES: Final = 20
 

@@ -7,7 +7,7 @@ from order_engine import observe
 from order_engine.domain.errors import QuoteTimedOut, StepFailed, VenueFailed
 from order_engine.domain.order import SwapRequest
 from order_engine.domain.routing import Quote, QuoteFailure
-from order_engine.ports import Venue
+from order_engine.ports.venues import Venue
 
 
 async def ask_venues(venues: Iterable[Venue], request: SwapRequest, timeout_s: float) -> list[Quote | QuoteFailure]:

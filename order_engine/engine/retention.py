@@ -5,7 +5,7 @@ from typing import Final
 
 from order_engine import observe
 from order_engine.domain.errors import StoreUnavailable
-from order_engine.ports import OrderStore
+from order_engine.ports.store import OrderStore
 
 _AT_ONCE: Final = 500
 _PAUSE_S: Final = 0.2

@@ -26,15 +26,15 @@ from order_engine.domain.errors import AnotherCluster, ChainUnavailable
 from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.domain.tokens import Token
 from order_engine.engine.batch import Batcher
-from order_engine.ports import (
+from order_engine.ports.chain import (
     MOST_SIGNATURES_IN_A_CALL,
     Chain,
     Commitment,
     FinalizedPoint,
-    ProvenOutcome,
     SignatureStatus,
     SwapResult,
 )
+from order_engine.ports.store import ProvenOutcome
 
 # How long one height serves all looks. An older height proves less, never more: it is read before
 # every status that it is held against.

@@ -9,7 +9,8 @@ from order_engine.domain.errors import StoreUnavailable
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId
-from order_engine.ports import EventBus, OrderReader
+from order_engine.ports.bus import EventBus
+from order_engine.ports.store import OrderReader
 
 # How long a stream waits for the live feed before it reads the log by itself.
 POLL_CONNECTED_S: Final = 1.5

@@ -5,7 +5,7 @@ from typing import Final
 
 from order_engine import observe
 from order_engine.domain.errors import StoreUnavailable
-from order_engine.ports import OrderReader
+from order_engine.ports.store import OrderReader
 
 _COUNT_EVERY_S: Final = 5.0
 _TELL_EVERY: Final = 12  # counts

@@ -9,7 +9,8 @@ import msgspec
 from order_engine import observe
 from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable
 from order_engine.domain.order import OrderId
-from order_engine.ports import Claim, OrderStore, RateLimiter, ReadyQueue
+from order_engine.ports.bus import RateLimiter, ReadyQueue
+from order_engine.ports.store import Claim, OrderStore
 
 _STORE_RETRY_S: Final = 0.5
 _RATE_KEY: Final = "queue"

@@ -8,7 +8,7 @@ import msgspec
 from order_engine.domain.errors import Fenced
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId, OrderStatus
-from order_engine.ports import Write
+from order_engine.ports.store import Write
 
 _AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
 

@@ -9,7 +9,7 @@ from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, AttemptOutcome, Order, OrderId, OrderStatus, SwapRequest
 from order_engine.domain.tokens import Token
-from order_engine.ports import Accepted, NewOrder, Write
+from order_engine.ports.store import Accepted, NewOrder, Write
 
 
 class Row(Protocol):

@@ -13,12 +13,12 @@ from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
-from order_engine.ports import (
+from order_engine.ports.clock import Clock
+from order_engine.ports.store import (
     SUSPECT_CLAIMS,
     Accepted,
     Announce,
     Claim,
-    Clock,
     InDoubt,
     InDoubtCount,
     NewOrder,

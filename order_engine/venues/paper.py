@@ -22,7 +22,8 @@ from order_engine.domain.money import BPS_ONE, MAX_BASE_UNITS, BaseUnits, Bps
 from order_engine.domain.order import EpochMs, Order, SwapRequest
 from order_engine.domain.routing import Quote
 from order_engine.domain.tokens import Token
-from order_engine.ports import SLIPPAGE_ERROR, Clock, UnsignedTransaction
+from order_engine.ports.chain import SLIPPAGE_ERROR, UnsignedTransaction
+from order_engine.ports.clock import Clock
 
 _PPM: Final = 1_000_000
 _PRICE_SCALE: Final = 10**18

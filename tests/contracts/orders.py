@@ -22,7 +22,7 @@ from order_engine.domain.money import BaseUnits, Bps
 from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs, Order, OrderId, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
-from order_engine.ports import IdempotencyKey, NewOrder, OrderReader, OrderStore, ProvenOutcome, Write
+from order_engine.ports.store import IdempotencyKey, NewOrder, OrderReader, OrderStore, ProvenOutcome, Write
 from order_engine.wiring import new_order_id
 
 _tokens: Final = TokenRegistry()

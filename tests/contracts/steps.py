@@ -8,7 +8,7 @@ from order_engine.domain.errors import Fenced, ReasonCode
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import Attempt, AttemptOutcome, OrderStatus
-from order_engine.ports import ProvenOutcome, Write
+from order_engine.ports.store import ProvenOutcome, Write
 from tests.contracts.orders import EVIDENCE, Life, attempt_of
 from tests.contracts.raw import ROUTING, SUBMITTED
 from tests.contracts.situations import LIVE, NOTHING, is_lawful

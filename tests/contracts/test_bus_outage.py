@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from order_engine.bus.redis import RedisBus
 from order_engine.domain.order import OrderId
-from order_engine.ports import RateLimiter, Subscription
+from order_engine.ports.bus import RateLimiter, Subscription
 from tests.contracts.test_buses import event
 from tests.contracts.waiting import PATIENCE_S, until, until_true
 from tests.servers import RedisServer

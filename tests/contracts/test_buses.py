@@ -14,7 +14,7 @@ from order_engine.bus.memory import MOST_READY_IDS, MemoryEventBus, MemoryReadyQ
 from order_engine.bus.redis import SHARDS, RedisBus, _shard_of
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import EpochMs, OrderId, OrderStatus
-from order_engine.ports import EventBus, ReadyQueue, Subscription
+from order_engine.ports.bus import EventBus, ReadyQueue, Subscription
 from tests.contracts.waiting import PATIENCE_S, until
 from tests.servers import RedisServer
 

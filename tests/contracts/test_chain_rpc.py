@@ -15,7 +15,7 @@ from solders.transaction import VersionedTransaction
 
 from order_engine.chain.network import FIRST_SLOT
 from order_engine.chain.server import build_chain_app
-from order_engine.ports import Commitment
+from order_engine.ports.chain import Commitment
 from order_engine.venues.paper import PaperMarket
 from order_engine.wiring import _program
 from tests.contracts.test_chains import served

@@ -19,7 +19,7 @@ from order_engine.chain.network import SLOT_MS
 from order_engine.chain.rpc import HttpTransport
 from order_engine.chain.server import build_chain_app
 from order_engine.domain.errors import ChainUnavailable, ForeignFeePayer, VenueFailed
-from order_engine.ports import (
+from order_engine.ports.chain import (
     MOST_SIGNATURES_IN_A_CALL,
     SLIPPAGE_ERROR,
     Commitment,

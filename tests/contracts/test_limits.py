@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from order_engine.bus.memory import MemoryRateLimiter
 from order_engine.bus.redis import RedisRateLimiter
-from order_engine.ports import RateLimiter
+from order_engine.ports.bus import RateLimiter
 from order_engine.wiring import SystemClock
 from tests.contracts.waiting import until_true
 from tests.servers import RedisServer

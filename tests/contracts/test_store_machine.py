@@ -25,7 +25,7 @@ from order_engine.domain.errors import Fenced
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, TRANSITIONS
 from order_engine.domain.order import Order, OrderStatus
-from order_engine.ports import Accepted, Claim, Write
+from order_engine.ports.store import Accepted, Claim, Write
 from order_engine.wiring import new_order_id
 from tests.contracts.orders import ACCOUNT, LONG_MS, Life, new_order, outcome_of
 from tests.contracts.raw import CONFIRMED, PENDING, RETRYING, ROUTING, SUBMITTED, RawDatabase, Refused, open_raw

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from order_engine.domain.errors import Fenced, StoreUnavailable
-from order_engine.ports import Accepted, OrderFilter
+from order_engine.ports.store import Accepted, OrderFilter
 from order_engine.store.postgres import PostgresStore
 from order_engine.store.sqlite import SqliteStore
 from tests.contracts.orders import (

@@ -9,7 +9,7 @@ import pytest
 
 from order_engine.domain.errors import Fenced
 from order_engine.domain.order import OrderId
-from order_engine.ports import Claim
+from order_engine.ports.store import Claim
 from tests.contracts.orders import (
     CANCELLED,
     FAILED,

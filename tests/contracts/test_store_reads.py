@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from order_engine.domain.order import AttemptOutcome, Order, OrderId, OrderStatus
-from order_engine.ports import InDoubtCount, OrderFilter
+from order_engine.ports.store import InDoubtCount, OrderFilter
 from tests.contracts.orders import (
     ACCOUNT,
     BONK,

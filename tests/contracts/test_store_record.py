@@ -9,7 +9,7 @@ import pytest
 from order_engine.domain.errors import Fenced
 from order_engine.domain.events import Fact
 from order_engine.domain.order import AttemptOutcome, OrderStatus
-from order_engine.ports import Claim, ProvenOutcome, Write
+from order_engine.ports.store import Claim, ProvenOutcome, Write
 from tests.contracts.orders import (
     ACCOUNT,
     BUILT,

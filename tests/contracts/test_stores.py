@@ -10,7 +10,7 @@ from order_engine.domain.errors import Fenced
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.money import MAX_BASE_UNITS
 from order_engine.domain.order import OrderId
-from order_engine.ports import Accepted, OrderFilter
+from order_engine.ports.store import Accepted, OrderFilter
 from tests.contracts.orders import (
     ACCOUNT,
     BUILT,

@@ -16,7 +16,9 @@ from order_engine.domain.money import BPS_ONE, BaseUnits, min_out
 from order_engine.domain.order import EpochMs, Order, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import Token
-from order_engine.ports import Clock, UnsignedTransaction, Venue
+from order_engine.ports.chain import UnsignedTransaction
+from order_engine.ports.clock import Clock
+from order_engine.ports.venues import Venue
 from order_engine.venues.paper import (
     METEORA,
     RAYDIUM,

@@ -15,7 +15,7 @@ import psutil
 
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import EpochMs, OrderId
-from order_engine.ports import Announce
+from order_engine.ports.store import Announce
 from order_engine.store.postgres import PostgresStore
 from order_engine.store.sqlite import SqliteStore
 from tests.contracts.orders import GENESIS, LONG_MS, Store

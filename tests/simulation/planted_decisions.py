@@ -18,7 +18,8 @@ from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.engine import settlement
 from order_engine.engine.executor import Executor, Journal
 from order_engine.engine.settlement import Proof, Settlement, Sighting
-from order_engine.ports import Claim, Commitment, FinalizedPoint, ProvenOutcome, SwapResult
+from order_engine.ports.chain import Commitment, FinalizedPoint, SwapResult
+from order_engine.ports.store import Claim, ProvenOutcome
 from tests.simulation.planted import EVIDENCE, PLANTED, planted
 
 __all__ = ["PLANTED"]

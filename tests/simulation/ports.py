@@ -33,7 +33,8 @@ from order_engine.domain.money import BaseUnits, Bps
 from order_engine.domain.order import EpochMs, Order, OrderId, SwapRequest
 from order_engine.domain.routing import Quote
 from order_engine.domain.tokens import TokenRegistry
-from order_engine.ports import SLIPPAGE_ERROR, Subscription, UnsignedTransaction
+from order_engine.ports.bus import Subscription
+from order_engine.ports.chain import SLIPPAGE_ERROR, UnsignedTransaction
 from order_engine.store.sql import SQLITE, load_migrations
 from order_engine.store.sqlite_thread import run_job
 from tests.simulation.loop import VirtualLoop, host_of

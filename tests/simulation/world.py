@@ -23,7 +23,7 @@ from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.stream import order_stream
 from order_engine.engine.worker import Worker, WorkerPolicy
-from order_engine.ports import RateVerdict
+from order_engine.ports.bus import RateVerdict
 from order_engine.store.sqlite import SqliteStore
 from tests.simulation.checks import violations_of
 from tests.simulation.loop import Stuck, VirtualLoop, host_of

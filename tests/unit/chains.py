@@ -18,7 +18,7 @@ from order_engine.chain.network import SLOT_MS, Execution, Ledger, PaperNetwork,
 from order_engine.chain.node import PaperNode
 from order_engine.domain.order import AttemptOutcome, EpochMs
 from order_engine.engine.settlement import Sighting, decide
-from order_engine.ports import SLIPPAGE_ERROR, Commitment, SignatureStatus, SignedTransaction, UnsignedTransaction
+from order_engine.ports.chain import SLIPPAGE_ERROR, Commitment, SignatureStatus, SignedTransaction, UnsignedTransaction
 from tests.unit.samples import SOL, START_MS, USDC, ManualClock
 
 MEMORY = Path(":memory:")

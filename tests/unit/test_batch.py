@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply
 from order_engine.domain.order import Attempt, EpochMs, Order
 from order_engine.engine.batch import Batcher
-from order_engine.ports import Write
+from order_engine.ports.store import Write
 from order_engine.store.folding import fold_writes
 from tests.unit.samples import FACTS, QUICK, START_MS, S, histories, new_order, order_id_of, order_in
 

@@ -14,7 +14,7 @@ from order_engine.chain.ledger import SqliteLedger
 from order_engine.chain.network import SLOT_MS, LedgerEntry, block_height, slot_of
 from order_engine.domain.errors import ChainUnavailable
 from order_engine.domain.order import AttemptOutcome
-from order_engine.ports import SLIPPAGE_ERROR, Commitment
+from order_engine.ports.chain import SLIPPAGE_ERROR, Commitment
 from tests.unit.chains import LONG_AFTER_MS, MEMORY, open_chain_world
 from tests.unit.samples import QUICK, START_MS, USDC
 

@@ -14,7 +14,7 @@ from order_engine.domain.money import BPS_ONE, BaseUnits
 from order_engine.domain.order import EpochMs, Order, SwapRequest
 from order_engine.domain.routing import Quote
 from order_engine.domain.tokens import KNOWN_TOKENS, Token
-from order_engine.ports import SLIPPAGE_ERROR
+from order_engine.ports.chain import SLIPPAGE_ERROR
 from order_engine.venues.paper import (
     METEORA,
     RAYDIUM,

@@ -7,7 +7,7 @@ import pytest
 
 from order_engine.domain.errors import StoreUnavailable
 from order_engine.engine import retention
-from order_engine.ports import OrderStore
+from order_engine.ports.store import OrderStore
 
 
 class Shelf:

@@ -14,7 +14,7 @@ from order_engine.domain.errors import AnotherCluster, ChainUnavailable
 from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs
 from order_engine.domain.tokens import Token
 from order_engine.engine.settlement import Proof, Settlement, Sighting, decide
-from order_engine.ports import (
+from order_engine.ports.chain import (
     MOST_SIGNATURES_IN_A_CALL,
     Commitment,
     FinalizedPoint,

@@ -1,0 +1,203 @@
+"""The table of routes: what serves each, and what the document says of it."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from order_engine.api import compat, orders, streams
+from order_engine.api.openapi import Operation, Parameter
+from order_engine.api.schemas import (
+    AttemptsInDoubtView,
+    EventListView,
+    HealthView,
+    MarketOrderRequest,
+    OrderListView,
+    OrderView,
+    QuoteListView,
+    QuoteRequest,
+    ReadyView,
+    TokenListView,
+    VenueListView,
+)
+
+_KEY: Final = Parameter(
+    "Idempotency-Key",
+    "header",
+    "1-255 visible ASCII characters. The same key with the same body answers the first 202 again.",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+)
+_AFTER: Final = Parameter("after", "query", "Only events with a greater seq.", {"type": "integer", "minimum": 0})
+_UNKNOWN: Final = {404: ("No such order", None)}
+_BAD: Final = {400: ("Not JSON", None), 413: ("The body is over 16 KiB", None), 422: ("A field is wrong", None)}
+_BUSY: Final = {429: ("Too many orders in a minute", None), 503: ("The database does not answer", None)}
+
+
+def _text(name: str, description: str) -> Parameter:
+    return Parameter(name, "query", description, {"type": "string"})
+
+
+_V1: Final = (
+    Operation(
+        "POST",
+        "/v1/orders",
+        orders.post_order,
+        "orders",
+        "Accept a market order",
+        {202: ("The order, durable", OrderView), **_BAD, 415: ("Not application/json", None), **_BUSY},
+        body=MarketOrderRequest,
+        examples={"market": {"type": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1.5"}},
+        parameters=(_KEY,),
+    ),
+    Operation(
+        "GET",
+        "/v1/orders",
+        orders.list_orders,
+        "orders",
+        "List orders, newest first",
+        {200: ("A page", OrderListView), 422: ("A filter is wrong", None), 503: _BUSY[503]},
+        parameters=(
+            _text("status", "One of the statuses."),
+            _text("type", "market"),
+            _text("tokenIn", "Symbol or mint."),
+            _text("tokenOut", "Symbol or mint."),
+            _text("clientOrderId", "The client's own name."),
+            _text("createdAfter", "RFC 3339."),
+            _text("createdBefore", "RFC 3339."),
+            Parameter("limit", "query", "At most 100.", {"type": "integer", "minimum": 1, "maximum": 100}),
+            _text("cursor", "The nextCursor of the page before."),
+        ),
+    ),
+    Operation(
+        "GET",
+        "/v1/orders/{orderId}",
+        orders.get_order,
+        "orders",
+        "Return an order with its attempts",
+        {200: ("The order", OrderView), **_UNKNOWN, 503: _BUSY[503]},
+        description="Where no order has this id, it is looked up as a clientOrderId; the newest with it is returned.",
+    ),
+    Operation(
+        "DELETE",
+        "/v1/orders/{orderId}",
+        orders.cancel_order,
+        "orders",
+        "Cancel an order that is not signed yet",
+        {200: ("The cancelled order", OrderView), **_UNKNOWN, 409: ("Too late", None), 503: _BUSY[503]},
+    ),
+    Operation(
+        "GET",
+        "/v1/orders/{orderId}/events",
+        orders.list_events,
+        "orders",
+        "Return an order's history",
+        {200: ("The events", EventListView), **_UNKNOWN, 422: ("after is wrong", None), 503: _BUSY[503]},
+        parameters=(_AFTER,),
+    ),
+    Operation(
+        "GET",
+        "/v1/orders/{orderId}/stream",
+        streams.stream_events,
+        "orders",
+        "Follow an order's life, past first, as server-sent events",
+        {
+            200: ("One event a line, its seq as id", None),
+            406: ("Ask for text/event-stream", None),
+            **_UNKNOWN,
+            422: ("after is wrong", None),
+            503: _BUSY[503],
+        },
+        description="The same path speaks WebSocket: one event a text frame, closed with 1000 after the terminal one.",
+        parameters=(
+            _AFTER,
+            Parameter("Last-Event-ID", "header", "Wins over after.", {"type": "integer", "minimum": 0}),
+        ),
+        answer_kind="text/event-stream",
+    ),
+    Operation(
+        "GET",
+        "/v1/attempts",
+        orders.list_attempts,
+        "orders",
+        "List signed transactions whose outcome is not proven yet, oldest first",
+        {200: ("The attempts in doubt", AttemptsInDoubtView), 422: ("A filter is wrong", None), 503: _BUSY[503]},
+        parameters=(
+            _text("inDoubt", "true"),
+            Parameter("limit", "query", "At most 1,000.", {"type": "integer", "minimum": 1, "maximum": 1_000}),
+        ),
+    ),
+    Operation(
+        "POST",
+        "/v1/quotes",
+        orders.post_quotes,
+        "market",
+        "What each venue would give now; no side effect",
+        {200: ("The offers, best first", QuoteListView), **_BAD, 415: ("Not application/json", None)},
+        body=QuoteRequest,
+        examples={"quote": {"tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1.5"}},
+    ),
+    Operation(
+        "GET", "/v1/tokens", orders.list_tokens, "market", "What can be traded", {200: ("Tokens", TokenListView)}
+    ),
+    Operation(
+        "GET", "/v1/venues", orders.list_venues, "market", "How the venues are doing", {200: ("Venues", VenueListView)}
+    ),
+    Operation("GET", "/health", orders.get_health, "process", "The process serves", {200: ("It does", HealthView)}),
+    Operation(
+        "GET",
+        "/ready",
+        orders.get_ready,
+        "process",
+        "Whether orders can be taken",
+        {200: ("Ready, or degraded", ReadyView), 503: ("The database does not answer", None)},
+    ),
+)
+
+_COMPATIBILITY: Final = (
+    Operation(
+        "POST",
+        "/api/orders/execute",
+        compat.execute_order,
+        "compatibility",
+        "Rows A, B, C and D: place an order",
+        {202: ("orderId, jobId, idempotent, websocket and wsUrl", None), **_BAD, **_BUSY},
+        examples={
+            "A": {"type": "MARKET", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": 1, "slippageBps": 50},
+            "B": {"tokenIn": "SOL", "tokenOut": "USDC", "amount": 1},
+            "C": {"orderType": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5},
+            "D": {"type": "market", "amount": 1, "symbol": "SOL/USDC"},
+        },
+        parameters=(Parameter("x-idempotency-key", "header", "Row C's key.", {"type": "string"}),),
+        description=(
+            "WebSocket on the same path: with `?orderId=` an order's life from its start; without it the "
+            "first frame is the order, and the answer and the order's life come back on the same socket."
+        ),
+    ),
+    Operation(
+        "POST",
+        "/enqueue",
+        compat.enqueue,
+        "compatibility",
+        "Row D: enqueue a default market order",
+        {202: ("orderId and jobId", None), **_BAD, **_BUSY},
+        examples={"D": {"orderId": "order-123", "payload": {"note": "kept as metadata"}}},
+        description="WebSocket `/ws` tells every job's life, `/ws?jobId=` one job's from its start.",
+    ),
+    Operation(
+        "GET",
+        "/api/orders/{orderId}",
+        compat.get_snapshot,
+        "compatibility",
+        "Rows A and C: the order with every event",
+        {200: ("The snapshot", None), **_UNKNOWN, 503: _BUSY[503]},
+        description="Row E's WebSocket is `/orders/{orderId}`: the stream with upper-case statuses.",
+    ),
+    Operation(
+        "GET",
+        "/api/orders/{orderId}/events",
+        compat.get_history,
+        "compatibility",
+        "Rows A and C: the ordered history",
+        {200: ("The history", None), **_UNKNOWN, 503: _BUSY[503]},
+    ),
+)
+
+OPERATIONS: Final[Sequence[Operation]] = (*_V1, *_COMPATIBILITY)

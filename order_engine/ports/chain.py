@@ -1,0 +1,120 @@
+"""The cluster, as the engine speaks to it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
+from typing import Final, Protocol
+
+import msgspec
+
+from order_engine.domain.tokens import Token
+
+# What `SwapResult.error` contains when the swap would have given less than its minimum out.
+SLIPPAGE_ERROR: Final = "SlippageToleranceExceeded"
+
+
+class Commitment(StrEnum):
+    """How sure the cluster is of a block: a processed one can still lose its fork."""
+
+    PROCESSED = "processed"
+    CONFIRMED = "confirmed"
+    FINALIZED = "finalized"
+
+
+class UnsignedTransaction(msgspec.Struct, frozen=True):
+    """What a venue built: a serialized Solana message, and its instructions for a person.
+
+    Whatever blockhash the message has is replaced when it is signed.
+    """
+
+    message: bytes
+    steps: tuple[str, ...]
+
+
+# getSignatureStatuses takes no more signatures in one call.
+MOST_SIGNATURES_IN_A_CALL: Final = 256
+
+
+class Blockhash(msgspec.Struct, frozen=True):
+    """A recent blockhash; a transaction that carries it can land up to `last_valid_block_height`.
+
+    `finalized_slot` was finalized when it was read, so that what is signed from now on lands after it.
+    `genesis_hash`: of the cluster that it is a blockhash of.
+    """
+
+    blockhash: str
+    last_valid_block_height: int
+    finalized_slot: int
+    genesis_hash: str
+
+
+class SignedTransaction(msgspec.Struct, frozen=True):
+    """A transaction whose id (`signature`, base58) is known before it is sent."""
+
+    signature: str
+    raw: bytes
+    last_valid_block_height: int
+    signed_slot: int
+    genesis_hash: str
+
+
+class FinalizedPoint(msgspec.Struct, frozen=True):
+    """The finalized block height and its slot, read in one answer."""
+
+    block_height: int
+    slot: int
+
+
+class SignatureStatus(msgspec.Struct, frozen=True):
+    """A transaction that the chain knows. `error` is None when it executed, else what the chain says of it."""
+
+    slot: int
+    commitment: Commitment
+    error: str | None
+
+
+class SignatureStatuses(msgspec.Struct, frozen=True):
+    """Answers with history search, by a node that has finalized `context_slot` and answers as of it or later.
+
+    Its history begins at `history_from_slot`: what landed before is not found either; None is unknown.
+    On a losing fork a node's latest slot moves on all the same, so that slot alone would not show
+    that what the others finalized is known to it.
+    A signature that is in neither was not found; of one that is `unclear` nothing can be said.
+    """
+
+    context_slot: int
+    statuses: Mapping[str, SignatureStatus]
+    unclear: Collection[str] = ()
+    history_from_slot: int | None = None
+
+
+class SwapResult(msgspec.Struct, frozen=True):
+    """What a transaction did: the base units it gave, or the program's own words for why it gave none."""
+
+    amount_out: int | None
+    error: str | None
+
+
+class Chain(Protocol):
+    """One Solana cluster seen through its RPC. Every method may raise ChainUnavailable."""
+
+    @property
+    def genesis_hash(self) -> str | None:
+        """The cluster that every answer so far was of; None before the first."""
+
+    async def latest_blockhash(self) -> Blockhash:
+        """Return a blockhash fresh enough to sign with."""
+
+    def sign(self, transaction: UnsignedTransaction, blockhash: Blockhash) -> SignedTransaction:
+        """Sign with our wallet; raises ForeignFeePayer for a message that another wallet pays for. Sends nothing."""
+
+    async def send(self, raw: bytes) -> None:
+        """Offer the bytes to the network. Repeating it is harmless; returning proves nothing."""
+
+    async def finalized_point(self) -> FinalizedPoint:
+        """Return the finalized block height and slot."""
+
+    async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
+        """Look up to MOST_SIGNATURES_IN_A_CALL signatures at once, in the whole history."""
+
+    async def swap_result(self, signature: str, token_out: Token) -> SwapResult | None:
+        """Return what a transaction that landed did; None while the node that answers does not know it."""

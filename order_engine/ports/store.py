@@ -1,0 +1,184 @@
+"""What keeps the orders, as the engine writes and reads it."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from order_engine.domain.events import OrderEvent
+from order_engine.domain.order import (
+    Attempt,
+    AttemptOutcome,
+    EpochMs,
+    Order,
+    OrderId,
+    OrderStatus,
+)
+
+
+class IdempotencyKey(msgspec.Struct, frozen=True):
+    """A client's key, unique per account, and the digest of the request it came with."""
+
+    key: str
+    digest: str
+
+
+class NewOrder(msgspec.Struct, frozen=True):
+    """An order to accept: its first event, and its idempotency key if the client gave one."""
+
+    order: Order
+    event: OrderEvent
+    idempotency: IdempotencyKey | None
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The stored order. `is_replay`: the key was known; `digest` is that of the first request."""
+
+    order: Order
+    is_replay: bool
+    digest: str | None
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to work on an order until the lease lapses. `claims` counts those since its last event."""
+
+    order: Order
+    fence: int
+    claims: int
+
+
+class ProvenOutcome(msgspec.Struct, frozen=True):
+    """What the chain proved of one attempt, with the answers that prove it (a JSON object)."""
+
+    attempt: int
+    outcome: AttemptOutcome
+    evidence: msgspec.Raw
+
+
+class Write(msgspec.Struct, frozen=True):
+    """Events to append to one order, and the order after them: all of it is stored, or nothing.
+
+    It is refused (Fenced) unless the order is still at `expected_seq` and, with a `fence`, still
+    held by it. Without a fence (a client's cancellation) a worker that holds the order loses it.
+    A status `retrying` frees the order and makes it due in `due_in_ms` by the database's clock.
+    """
+
+    order: Order
+    events: tuple[OrderEvent, ...]
+    expected_seq: int
+    fence: int | None
+    due_in_ms: int = 0
+    signed: Attempt | None = None
+    proven: ProvenOutcome | None = None
+
+
+# Claims without an event after which an order is suspected of killing its workers: from then on it is
+# taken apart from others, so that what it does to its worker costs them nothing.
+SUSPECT_CLAIMS: Final = 3
+
+
+class OrderStore(Protocol):
+    """Keeps every fact. May raise StoreUnavailable; then what was being written may or may not be kept."""
+
+    async def accept(self, new: NewOrder) -> Accepted:
+        """Store the order, its first event and its idempotency key; committed when this returns."""
+
+    async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
+        """Take those of the orders that nobody holds and that wait for a worker now."""
+
+    async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
+        """Take up to `limit` orders whose lease lapsed or that have been due for a while, but no suspects."""
+
+    async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
+        """Take one order that was claimed SUSPECT_CLAIMS times in vain, unless the worker holds one already.
+
+        It has lapsed for longer after each claim in vain, and for `waited_ms` at least once it died as
+        a suspect. One in doubt, which is never parked, is a suspect some claims later. An event clears
+        an order of the suspicion.
+        """
+
+    async def end_leases_of_the_gone(self) -> None:
+        """Let the orders of processes that have ended lapse at once, as far as the store knows of their end.
+
+        Safe whatever it believes, since it is the fence that keeps two workers apart.
+        """
+
+    async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
+        """Extend the leases (order id -> fence); return the orders that are still held."""
+
+    async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
+        """Give back unfinished orders (order id -> fence), due now and uncounted as claims."""
+
+    def record(self, write: Write) -> Awaitable[None]:
+        """Queue the write at once, in order; the awaitable returns when it is committed."""
+
+    async def delete_ended(self, older_than_ms: int, limit: int) -> int:
+        """Delete up to `limit` of the oldest orders that ended so long ago, with all that is kept of them.
+
+        Returns how many. An idempotency key goes with its order.
+        """
+
+    async def keep_genesis(self, genesis_hash: str) -> str:
+        """Keep the cluster's genesis hash, for ever once an attempt is signed; return the one that is kept.
+
+        An attempt that was signed for another cluster than the kept one is refused.
+        """
+
+
+class OrderFilter(msgspec.Struct, frozen=True):
+    """What to list: each field that is not None narrows. Newest first, strictly before `before`."""
+
+    account: str
+    status: OrderStatus | None = None
+    token_in: str | None = None
+    token_out: str | None = None
+    client_order_id: str | None = None
+    created_after_ms: EpochMs | None = None
+    created_before_ms: EpochMs | None = None
+    before: OrderId | None = None
+
+
+class InDoubt(msgspec.Struct, frozen=True):
+    """A signed transaction whose outcome nobody has proven yet."""
+
+    order_id: OrderId
+    attempt: Attempt
+
+
+class InDoubtCount(msgspec.Struct, frozen=True):
+    """How many attempts have no outcome, and how long ago the oldest was signed."""
+
+    count: int
+    oldest_ms: int
+
+
+class OrderReader(Protocol):
+    """Reads what is kept. May raise StoreUnavailable."""
+
+    async def get(self, account: str, order_id: OrderId) -> Order | None:
+        """Return the order, or None if this account has no such order."""
+
+    async def attempts(self, order_id: OrderId) -> list[Attempt]:
+        """Return every signed transaction of the order, first one first."""
+
+    async def in_doubt(self, account: str, limit: int) -> list[InDoubt]:
+        """Return up to `limit` attempts of the account without an outcome, the oldest first."""
+
+    async def count_in_doubt(self) -> InDoubtCount:
+        """Return how many attempts of all accounts have no outcome."""
+
+    async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
+        """Return the events with a seq greater than `after`, in order."""
+
+    async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
+        """Return up to `limit` orders that match, newest first."""
+
+    async def find_by_key(self, account: str, key: str) -> Accepted | None:
+        """Return the order that was accepted with this idempotency key."""
+
+    async def ping(self) -> None:
+        """Return if the database answers."""
+
+
+Announce = Callable[[Sequence[OrderEvent]], None]
+"""Called by a store with the events of each committed batch, after the commit."""
