@@ -19,7 +19,8 @@ from starlette.types import ASGIApp
 
 from order_engine import observe
 from order_engine.api.app import build_app
-from order_engine.api.context import ApiContext
+from order_engine.api.context import ACCOUNT, ApiContext
+from order_engine.api.schemas import feed_frame
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus, RedisRateLimiter
 from order_engine.chain.client import PaperWallet, SolanaChain
@@ -35,6 +36,7 @@ from order_engine.domain.order import EpochMs, OrderId
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenRegistry
 from order_engine.engine.executor import ExecutionPolicy, Executor
+from order_engine.engine.feed import Feed
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
@@ -175,6 +177,7 @@ def build_api(engine: Engine) -> ASGIApp:
             intake,
             engine.store,
             engine.bus,
+            Feed(engine.store, engine.bus, ACCOUNT, feed_frame),
             engine.tokens,
             engine.venues,
             engine.clock,

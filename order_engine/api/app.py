@@ -47,6 +47,7 @@ def build_app(context: ApiContext) -> ASGIApp:
     ]
     routes += [
         WebSocketRoute("/v1/orders/{orderId}/stream", streams.stream_websocket),
+        WebSocketRoute("/v1/stream", streams.feed_websocket),
         WebSocketRoute("/api/orders/execute", compat.execute_websocket),
         WebSocketRoute("/orders/{orderId}", compat.upper_websocket),
         WebSocketRoute("/ws", compat.jobs_websocket),

@@ -137,14 +137,14 @@ def answer_of(connection: HTTPConnection[Any], submission: Submission) -> dict[s
     }
 
 
-def compat_frame(event: OrderEvent) -> bytes:
+def compat_frame(event: OrderEvent) -> str:
     """Return the event as rows A, B and C show it: v1's data, and their names for what is in it."""
-    return msgspec.json.encode(_compat_event(event, event.status.value))
+    return msgspec.json.encode(_compat_event(event, event.status.value)).decode()
 
 
-def upper_frame(event: OrderEvent) -> bytes:
+def upper_frame(event: OrderEvent) -> str:
     """Return the event as row E shows it."""
-    return msgspec.json.encode(_compat_event(event, event.status.upper()))
+    return msgspec.json.encode(_compat_event(event, event.status.upper())).decode()
 
 
 def _compat_event(event: OrderEvent, status: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _compat_event(event: OrderEvent, status: str) -> dict[str, Any]:
     return shown
 
 
-def job_frame(event: OrderEvent) -> bytes:
+def job_frame(event: OrderEvent) -> str:
     """Return the event as row D's job queue tells it."""
     details = event.details()
     shown: dict[str, Any] = {
@@ -183,7 +183,7 @@ def job_frame(event: OrderEvent) -> bytes:
         shown |= {"event": "job:completed", "returnvalue": event.data}
     elif event.status in TERMINAL:
         shown |= {"event": "job:failed", "failedReason": details["reason"]["message"]}
-    return msgspec.json.encode(shown)
+    return msgspec.json.encode(shown).decode()
 
 
 # --- handlers ------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ async def jobs_websocket(websocket: WebSocket[Any]) -> None:
         await send_until_gone(websocket, _every_job(context, live))
 
 
-async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[Sequence[bytes], None]:
+async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[Sequence[str], None]:
     """Follow all orders: live, and from the log for each order whose events did not follow on."""
     seen: dict[OrderId, int] = {}
     while True:

@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal
-from order_engine.api.schemas import MAX_BODY_BYTES
+from order_engine.api.schemas import MAX_BODY_BYTES, FeedFrame
 from order_engine.domain.tokens import TokenRegistry
+from order_engine.engine.feed import Feed
 from order_engine.engine.intake import Intake, Submission
 from order_engine.ports.bus import EventBus
 from order_engine.ports.chain import Chain
@@ -32,6 +33,7 @@ class ApiContext(msgspec.Struct, frozen=True):
     intake: Intake
     reader: OrderReader
     bus: EventBus
+    feed: Feed[FeedFrame]
     tokens: TokenRegistry
     venues: Mapping[str, Venue]
     clock: Clock

@@ -114,6 +114,30 @@ _V1: Final = (
     ),
     Operation(
         "GET",
+        "/v1/stream",
+        streams.feed_events,
+        "orders",
+        "Follow every order, from any moment on, as server-sent events",
+        {
+            200: ("Many events a message, the cursor after them as id", None),
+            406: ("Ask for text/event-stream", None),
+            422: ("after is no cursor of this feed", None),
+            503: _BUSY[503],
+        },
+        description=(
+            "Each message is `{cursor, events}`, the events in the order of their commits; the first one has "
+            "no events. Whoever comes back with `after` and his last cursor misses nothing and sees nothing "
+            "twice; `after=0` begins with the first event ever. Without it, the feed begins now. The same path "
+            "speaks WebSocket: one message a text frame."
+        ),
+        parameters=(
+            _text("after", "The cursor of the last message seen, or 0."),
+            Parameter("Last-Event-ID", "header", "Wins over after.", {"type": "string"}),
+        ),
+        answer_kind="text/event-stream",
+    ),
+    Operation(
+        "GET",
         "/v1/attempts",
         orders.list_attempts,
         "orders",

@@ -12,7 +12,7 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.money import format_amount
 from order_engine.domain.order import Attempt, Order, price_text
 from order_engine.domain.tokens import Token
-from order_engine.ports.store import InDoubt
+from order_engine.ports.store import FeedPage, InDoubt
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_METADATA_BYTES: Final = 4 * 1024
@@ -143,6 +143,20 @@ class EventListView(msgspec.Struct, rename="camel"):
 
     order_id: str
     events: list[EventView]
+
+
+class FeedView(msgspec.Struct, rename="camel"):
+    """Events of many orders, in the order of their commits; `cursor` stands after the last one."""
+
+    cursor: str
+    events: list[EventView]
+
+
+class FeedFrame(msgspec.Struct, frozen=True):
+    """A FeedView as it goes out, made once for all who watch, and its cursor."""
+
+    cursor: str
+    text: str
 
 
 class OrderListView(msgspec.Struct, rename="camel"):
@@ -295,6 +309,12 @@ def view_event(event: OrderEvent) -> EventView:
         event.elapsed_ms,
         event.data,
     )
+
+
+def feed_frame(page: FeedPage) -> FeedFrame:
+    """Return a page of the account's feed as every watcher gets it."""
+    view = FeedView(page.cursor, [view_event(event) for event in page.events])
+    return FeedFrame(page.cursor, msgspec.json.encode(view).decode())
 
 
 def _amount(base_units: int | None, decimals: int) -> str | None:

@@ -1,20 +1,20 @@
-"""An order's life over WebSocket and SSE."""
+"""An order's life, and the feed of an account, over WebSocket and SSE."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from order_engine.api.context import context_of, require_known_origin
+from order_engine.api.context import ApiContext, context_of, require_known_origin
 from order_engine.api.orders import find_order, parse_after
 from order_engine.api.problems import EdgeRefusal, problem_response
-from order_engine.api.schemas import view_event
-from order_engine.domain.errors import InvalidRequest, OrderEngineError
+from order_engine.api.schemas import FeedFrame, view_event
+from order_engine.domain.errors import InvalidRequest, OrderEngineError, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import Order
@@ -22,12 +22,13 @@ from order_engine.engine.stream import order_stream
 
 _KEEPALIVE_S: Final = 15.0
 
-Frame = Callable[[OrderEvent], bytes]
+Frame = Callable[[OrderEvent], str]
+Item = TypeVar("Item")
 
 
-def event_frame(event: OrderEvent) -> bytes:
+def event_frame(event: OrderEvent) -> str:
     """Return the event as v1 shows it."""
-    return msgspec.json.encode(view_event(event))
+    return msgspec.json.encode(view_event(event)).decode()
 
 
 async def stream_websocket(websocket: WebSocket[Any]) -> None:
@@ -38,10 +39,7 @@ async def stream_websocket(websocket: WebSocket[Any]) -> None:
 async def stream_events(request: Request[Any]) -> Response:
     """Serve `/v1/orders/{orderId}/stream` as server-sent events."""
     context = context_of(request)
-    accept = request.headers.get("accept", "*/*")
-    if not any(kind in accept for kind in ("text/event-stream", "text/*", "*/*")):
-        message = "This path speaks WebSocket, or server-sent events with `Accept: text/event-stream`."
-        raise EdgeRefusal(406, "not_acceptable", message)
+    _require_event_stream(request)
     order = await find_order(context.reader, request.path_params["orderId"])
     last_seen = request.headers.get("last-event-id")
     if last_seen is not None:
@@ -50,9 +48,64 @@ async def stream_events(request: Request[Any]) -> Response:
         after = parse_cursor(order, request.query_params.get("after"))
     if order.status in TERMINAL and after >= order.seq:
         return Response(status_code=204)  # Tells an EventSource not to come back.
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     events = order_stream(context.reader, context.bus, order.order_id, after)
-    return StreamingResponse(_server_sent(events), 200, headers, media_type="text/event-stream")
+    return _event_stream(_server_sent(events, _event_message))
+
+
+async def feed_websocket(websocket: WebSocket[Any]) -> None:
+    """Serve `/v1/stream` over WebSocket: a page of events a frame."""
+    try:
+        context = context_of(websocket)
+        require_known_origin(websocket.headers, context.allowed_origins)
+        begin = await _begin_of_feed(context, websocket.query_params.get("after"), "after")
+    except (OrderEngineError, EdgeRefusal) as error:
+        await _refuse(websocket, error)
+        return
+    await websocket.accept()
+    await send_until_gone(websocket, _frames(context.feed.watch(begin), lambda it: it.text))
+
+
+async def feed_events(request: Request[Any]) -> Response:
+    """Serve `/v1/stream` as server-sent events: a page of events a message, its cursor as id."""
+    context = context_of(request)
+    _require_event_stream(request)
+    last_seen = request.headers.get("last-event-id")
+    if last_seen is not None:
+        begin = await _begin_of_feed(context, last_seen, "Last-Event-ID")
+    else:
+        begin = await _begin_of_feed(context, request.query_params.get("after"), "after")
+    return _event_stream(_server_sent(context.feed.watch(begin), _feed_message))
+
+
+async def _begin_of_feed(context: ApiContext, after: str | None, field: str) -> str:
+    try:
+        return await context.feed.begin(after)
+    except UnknownCursor as error:
+        raise InvalidRequest(field, str(error), code=error.code) from error
+
+
+def _feed_message(frame: FeedFrame) -> bytes:
+    return b"id: %b\ndata: %b\n\n" % (frame.cursor.encode(), frame.text.encode())
+
+
+def _event_message(event: OrderEvent) -> bytes:
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.seq, event.status.encode(), event_frame(event).encode())
+
+
+def _require_event_stream(request: Request[Any]) -> None:
+    accept = request.headers.get("accept", "*/*")
+    if not any(kind in accept for kind in ("text/event-stream", "text/*", "*/*")):
+        message = "This path speaks WebSocket, or server-sent events with `Accept: text/event-stream`."
+        raise EdgeRefusal(406, "not_acceptable", message)
+
+
+def _event_stream(messages: AsyncGenerator[bytes, None]) -> Response:
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(messages, 200, headers, media_type="text/event-stream")
+
+
+async def _refuse(websocket: WebSocket[Any], error: Exception) -> None:
+    await websocket.send_denial_response(problem_response(error, websocket.scope.get("request_id", "")))
 
 
 async def serve_order(websocket: WebSocket[Any], name: str, frame: Frame) -> None:
@@ -63,8 +116,7 @@ async def serve_order(websocket: WebSocket[Any], name: str, frame: Frame) -> Non
         order = await find_order(context.reader, name)
         after = parse_cursor(order, websocket.query_params.get("after"))
     except (OrderEngineError, EdgeRefusal) as error:
-        request_id = websocket.scope.get("request_id", "")
-        await websocket.send_denial_response(problem_response(error, request_id))
+        await _refuse(websocket, error)
         return
     await websocket.accept()
     await send_life(websocket, order, after, frame)
@@ -77,7 +129,7 @@ async def send_life(websocket: WebSocket[Any], order: Order, after: int, frame: 
     await send_until_gone(websocket, _frames(events, frame))
 
 
-async def send_until_gone(websocket: WebSocket[Any], frames: AsyncGenerator[Sequence[bytes], None]) -> None:
+async def send_until_gone(websocket: WebSocket[Any], frames: AsyncGenerator[Sequence[str], None]) -> None:
     """Send the frames and close with 1000 after the last; a client that closes ends the sending."""
     sending = asyncio.create_task(_send_all(websocket, frames))
     listening = asyncio.create_task(_wait_for_close(websocket))
@@ -102,18 +154,18 @@ def parse_cursor(order: Order, text: str | None, field: str = "after") -> int:
 
 
 async def _frames(
-    events: AsyncGenerator[Sequence[OrderEvent], None], frame: Frame
-) -> AsyncGenerator[Sequence[bytes], None]:
-    async with contextlib.aclosing(events) as batches:
+    items: AsyncGenerator[Sequence[Item], None], frame: Callable[[Item], str]
+) -> AsyncGenerator[Sequence[str], None]:
+    async with contextlib.aclosing(items) as batches:
         async for batch in batches:
-            yield [frame(event) for event in batch]
+            yield [frame(item) for item in batch]
 
 
-async def _send_all(websocket: WebSocket[Any], frames: AsyncGenerator[Sequence[bytes], None]) -> None:
+async def _send_all(websocket: WebSocket[Any], frames: AsyncGenerator[Sequence[str], None]) -> None:
     async with contextlib.aclosing(frames) as batches:
         async for batch in batches:
             for text in batch:
-                await websocket.send_text(text.decode())
+                await websocket.send_text(text)
     await websocket.close(1000)
 
 
@@ -124,14 +176,16 @@ async def _wait_for_close(websocket: WebSocket[Any]) -> None:
             return
 
 
-async def _next(batches: AsyncGenerator[Sequence[OrderEvent], None]) -> Sequence[OrderEvent]:
+async def _next(batches: AsyncGenerator[Sequence[Item], None]) -> Sequence[Item]:
     return await anext(batches)
 
 
-async def _server_sent(events: AsyncGenerator[Sequence[OrderEvent], None]) -> AsyncGenerator[bytes, None]:
-    """Yield the events with their seq as id, and a comment while nothing happens."""
-    async with contextlib.aclosing(events) as batches:
-        waiting: asyncio.Task[Sequence[OrderEvent]] | None = None
+async def _server_sent(
+    items: AsyncGenerator[Sequence[Item], None], message: Callable[[Item], bytes]
+) -> AsyncGenerator[bytes, None]:
+    """Yield each item as a message, and a comment while nothing happens."""
+    async with contextlib.aclosing(items) as batches:
+        waiting: asyncio.Task[Sequence[Item]] | None = None
         try:
             while True:
                 waiting = waiting or asyncio.create_task(_next(batches))
@@ -145,9 +199,7 @@ async def _server_sent(events: AsyncGenerator[Sequence[OrderEvent], None]) -> As
                     return
                 finally:
                     waiting = None
-                yield b"".join(
-                    b"id: %d\nevent: %s\ndata: %s\n\n" % (it.seq, it.status.encode(), event_frame(it)) for it in batch
-                )
+                yield b"".join(map(message, batch))
         finally:
             if waiting is not None:
                 waiting.cancel()

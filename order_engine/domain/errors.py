@@ -4,6 +4,7 @@ OrderEngineError
 ├── Refused                   the caller asked for something that cannot be; nothing changed
 │   ├── InvalidRequest        a field is wrong (`field` names it)
 │   ├── OrderNotFound
+│   ├── UnknownCursor         it is not one that this database gave of its feed
 │   ├── IdempotencyConflict   the key was used before with another body
 │   ├── CancelTooLate         the order is submitted or terminal
 │   └── RateLimited           too many orders in the window (`retry_after_s`)
@@ -67,6 +68,12 @@ class OrderNotFound(Refused):
     def __init__(self, order_id: str) -> None:
         """Quote at most the first 80 characters of what was asked for."""
         super().__init__(f"There is no order {order_id[:80]!r}.")
+
+
+class UnknownCursor(Refused):
+    """The cursor is not one that this database gave of its feed."""
+
+    code = "unknown_cursor"
 
 
 class IdempotencyConflict(Refused):

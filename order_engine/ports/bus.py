@@ -31,6 +31,9 @@ class Subscription(Protocol):
         Events can be missing or come twice; whoever needs all of them reads the log.
         """
 
+    def wake(self) -> None:
+        """End the current wait for events, or the next one."""
+
     async def __aenter__(self) -> Self:
         """Begin to receive; when this returns, nothing published from now on is missed for good."""
 

@@ -152,6 +152,17 @@ class InDoubtCount(msgspec.Struct, frozen=True):
     oldest_ms: int
 
 
+# Of a feed: where everything is still to come.
+BEGINNING: Final = "0"
+
+
+class FeedPage(msgspec.Struct, frozen=True):
+    """Events in the order of their commits, and the cursor that stands after them."""
+
+    events: Sequence[OrderEvent]
+    cursor: str
+
+
 class OrderReader(Protocol):
     """Reads what is kept. May raise StoreUnavailable."""
 
@@ -169,6 +180,17 @@ class OrderReader(Protocol):
 
     async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
         """Return the events with a seq greater than `after`, in order."""
+
+    async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
+        """Return the account's events committed after one cursor and not after the other, or the first of them.
+
+        Every event lies between exactly one page's cursor and the next one's, whenever it was
+        committed. What one commit brought is not divided, so there can be more than `limit`. A page
+        whose cursor is `until` is the last one. `after`: BEGINNING, or a cursor of this database;
+        without it, a page without events whose cursor stands at the end. `until`: None for the end.
+
+        Raises UnknownCursor.
+        """
 
     async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
         """Return up to `limit` orders that match, newest first."""

@@ -7,15 +7,17 @@ from typing import Any, Final, Self
 import asyncpg
 import msgspec
 
-from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable
+from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
 from order_engine.ports.store import (
+    BEGINNING,
     SUSPECT_CLAIMS,
     Accepted,
     Announce,
     Claim,
+    FeedPage,
     InDoubt,
     InDoubtCount,
     NewOrder,
@@ -34,6 +36,7 @@ from order_engine.store.rows import (
     order_from_row,
     text,
 )
+from order_engine.store.snapshots import moved_on
 from order_engine.store.sql import POSTGRES, load_migrations, load_queries
 
 _MOST_IN_A_BATCH: Final = 512
@@ -48,6 +51,7 @@ _CLOSE_TIMEOUT_S: Final = 1.5
 SESSION: Final = "order-engine "
 _GONE_AFTER_S: Final = 0.9
 _LOOK_IS_OLD_S: Final = 3.0
+_MOST_RESTORED: Final = 10_000
 _MIGRATION_LOCK: Final = 0x6F72646572  # "order" in ASCII: one migrator at a time
 
 # The plan of a statement that is prepared while the tables are small would join by reading them
@@ -200,6 +204,24 @@ class PostgresStore:
     async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
         """See OrderReader."""
         return await self._readers.submit((order_id, after))
+
+    async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
+        """See OrderReader. A cursor is a snapshot: the transactions whose events have been seen."""
+        seen = "1:1:" if after == BEGINNING else after
+        try:
+            rows = await self._fetch("feed", account, seen, until, limit)
+        except asyncpg.DataError as error:
+            raise UnknownCursor("is no cursor of this feed") from error
+        if rows[0]["is_ahead"]:
+            raise UnknownCursor("is ahead of this feed")
+        found = [tuple(row)[2:] for row in rows if row["order_id"] is not None]
+        if len(found) < limit or seen is None:
+            return FeedPage([event_from_row(row[:-1]) for row in found], rows[0]["cursor"])
+        last = found[-1][-1]
+        whole = [row for row in found if row[-1] != last]
+        if not whole:
+            return await self.feed(account, after, until, 2 * limit)
+        return FeedPage([event_from_row(row[:-1]) for row in whole], moved_on(seen, rows[0]["cursor"], whole[-1][-1]))
 
     async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
         """See OrderReader."""
@@ -355,5 +377,7 @@ async def _migrate(dsn: str, settings: dict[str, str]) -> None:
                 await connection.execute(
                     "insert into schema_migrations values ($1, $2)", migration.number, migration.name
                 )
+        while await connection.fetchval("select number_restored_events($1)", _MOST_RESTORED) == _MOST_RESTORED:
+            pass
     finally:
         await connection.close()

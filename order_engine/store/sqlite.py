@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable
+from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
@@ -19,6 +20,7 @@ from order_engine.ports.store import (
     Accepted,
     Announce,
     Claim,
+    FeedPage,
     InDoubt,
     InDoubtCount,
     NewOrder,
@@ -48,6 +50,7 @@ from order_engine.store.sqlite_thread import (
 )
 
 _MOST_IN_A_BATCH: Final = 512
+_POSITION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class SqliteStore:
@@ -194,6 +197,23 @@ class SqliteStore:
         rows = await self._read(lambda connection: _all(connection, self._sql["history"], values))
         return [event_from_row(row) for row in rows]
 
+    async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
+        """See OrderReader. A cursor is a position in the log."""
+        seen, most = _position(after), _position(until)
+
+        def job(connection: sqlite3.Connection) -> FeedPage:
+            end = _one(connection, self._sql["feed_end"], ())[0]
+            if seen is None:
+                return FeedPage([], str(end))
+            if seen > end:
+                raise UnknownCursor("is ahead of this feed")
+            values = {"account": account, "after": seen, "until": end if most is None else most, "most": limit}
+            rows = _all(connection, self._sql["feed"], values)
+            cursor = rows[-1]["position"] if len(rows) == limit else values["until"]
+            return FeedPage([event_from_row(tuple(row)[:-1]) for row in rows], str(cursor))
+
+        return await self._read(job)
+
     async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
         """See OrderReader."""
         values = {**msgspec.structs.asdict(order_filter), "most": limit}
@@ -305,6 +325,14 @@ def _first_id_of(at_ms: int) -> str:
     """Return what no UUIDv7 of this time or a later one is less than."""
     text = f"{at_ms:012x}"
     return f"{text[:8]}-{text[8:]}"
+
+
+def _position(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not _POSITION.fullmatch(cursor):
+        raise UnknownCursor("is no cursor of this feed")
+    return int(cursor)
 
 
 def _json(values: Any) -> str:

@@ -63,8 +63,10 @@ create table order_events (
     attempt integer not null,
     at_ms integer not null,
     data text not null,
-    primary key (order_id, seq)
-) without rowid;
+    -- The order in which they were committed; a number is never given twice.
+    position integer primary key autoincrement,
+    constraint order_events_in_order unique (order_id, seq)
+);
 
 -- The cluster that every attempt here was signed for: what another one says proves nothing of them.
 create table cluster (

@@ -1,0 +1,33 @@
+-- Events of an account that a reader has not seen, in the order of their transactions; with them, and
+-- also where there are none, the snapshot that he will have seen then.
+-- $1 account, $2 what he has seen (null: only tell the snapshot), $3 how far to go (null: to now), $4 at most
+with place as materialized (
+    select $2::text::pg_snapshot as seen, coalesce($3::text::pg_snapshot, pg_current_snapshot()) as until
+)
+select place.until::text as cursor, pg_snapshot_xmax(place.seen) > pg_snapshot_xmax(pg_current_snapshot()) as is_ahead,
+    unseen.*
+from place
+left join lateral (
+    -- What was still open at his last look, and what has begun since: no other can be new to him.
+    (
+        select e.order_id, e.seq, e.status, e.attempt, e.at_ms, e.at_ms - o.created_at_ms as elapsed_ms, e.data, e.xid
+        from order_events e
+        cross join lateral (select account, created_at_ms from orders where order_id = e.order_id limit 1) o
+        where e.xid = any(array(select pg_snapshot_xip(place.seen)))
+            and pg_visible_in_snapshot(e.xid, place.until) and o.account = $1
+        order by e.xid
+        limit $4
+    )
+    union all
+    (
+        select e.order_id, e.seq, e.status, e.attempt, e.at_ms, e.at_ms - o.created_at_ms as elapsed_ms, e.data, e.xid
+        from order_events e
+        cross join lateral (select account, created_at_ms from orders where order_id = e.order_id limit 1) o
+        where e.xid >= pg_snapshot_xmax(place.seen)
+            and pg_visible_in_snapshot(e.xid, place.until) and o.account = $1
+        order by e.xid
+        limit $4
+    )
+    order by xid, order_id, seq
+    limit $4
+) unseen on true

@@ -1,0 +1,23 @@
+"""A feed's cursor on PostgreSQL: a snapshot in its text form, `xmin:xmax:xip,xip,...`.
+
+It says which transactions had committed: those below xmax but for the ones in the list, which were
+open (https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT). So an event
+that is committed late, in a transaction that began early, is still new to whoever holds one.
+"""
+
+
+def moved_on(seen: str, until: str, last: int) -> str:
+    """Return the snapshot of a reader who had `seen`, and then everything of `until` up to transaction `last`.
+
+    He reads in the order of the transactions: first those that were open in `seen`, then later ones.
+    """
+    _, seen_end, seen_open = _parts(seen)
+    _, _, still_open = _parts(until)
+    end = max(seen_end, last + 1)
+    unseen = sorted({it for it in still_open if it < end} | {it for it in seen_open if it > last})
+    return f"{unseen[0] if unseen else end}:{end}:{','.join(map(str, unseen))}"
+
+
+def _parts(snapshot: str) -> tuple[int, int, list[int]]:
+    begin, end, open_ones = snapshot.split(":")
+    return int(begin), int(end), [int(it) for it in open_ones.split(",") if it]

@@ -1,0 +1,1 @@
+select coalesce(max(seq), 0) as position from sqlite_sequence where name = 'order_events'

@@ -1,0 +1,179 @@
+"""Everybody who watches a feed gets every event once and in order, however slow, late or unlucky he is."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from order_engine.bus.memory import MemoryEventBus
+from order_engine.domain.errors import StoreUnavailable, UnknownCursor
+from order_engine.domain.events import OrderEvent
+from order_engine.engine import feed
+from order_engine.engine.feed import Feed
+from order_engine.ports.store import BEGINNING, FeedPage
+from order_engine.store.sqlite import SqliteStore
+from order_engine.wiring import SystemClock
+from tests.contracts.orders import ACCOUNT, CANCELLED, Life, new_order
+
+pytestmark = pytest.mark.asyncio
+
+HANG_S = 20
+
+
+class Reader:
+    """A store's feed whose looks at what is new can fail, once with each error."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+        self.errors: list[Exception] = []
+        self.reads = 0
+
+    async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
+        self.reads += 1
+        if self.errors and until is None:
+            raise self.errors.pop()
+        return await self.store.feed(account, after, until, limit)
+
+
+class World:
+    """A store, a bus that can be deaf, a feed of both, and everything that was ever committed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._bus = MemoryEventBus()
+        self.is_deaf = False
+
+    async def open(self) -> None:
+        self.store = await SqliteStore.open(self._path, SystemClock(), self._publish, 0)
+        self.reader = Reader(self.store)
+        self.feed = self.new_feed()
+
+    def new_feed(self) -> Feed[FeedPage]:
+        return Feed(self.reader, self._bus, ACCOUNT, lambda page: page)
+
+    def _publish(self, events: Sequence[OrderEvent]) -> None:
+        if not self.is_deaf:
+            self._bus.publish(events)
+
+    async def commit(self, orders: int = 1) -> None:
+        """Orders that are accepted and cancelled: two commits for each."""
+        for _ in range(orders):
+            new = new_order()
+            await self.store.accept(new)
+            await self.store.record(Life(new.order, None).write(CANCELLED))
+
+    async def all(self) -> list[OrderEvent]:
+        return [*(await self.store.feed(ACCOUNT, BEGINNING, None, 100_000)).events]
+
+    async def follow(self, after: str, events: int, may_go_on: asyncio.Event | None = None) -> list[OrderEvent]:
+        """What a watcher gets until it is so many events; he reads his second page when he may."""
+        seen: list[OrderEvent] = []
+        async with asyncio.timeout(HANG_S), contextlib.aclosing(self.feed.watch(after)) as batches:
+            async for batch in batches:
+                seen += [event for page in batch for event in page.events]
+                if len(seen) >= events:
+                    break
+                if may_go_on is not None:
+                    await may_go_on.wait()
+        return seen
+
+
+@pytest_asyncio.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    found = World(tmp_path / "orders.sqlite3")
+    await found.open()
+    yield found
+    await found.store.close()
+
+
+@pytest.fixture(autouse=True)
+def _short_waits() -> Iterator[None]:
+    """What the bus lost is looked for soon."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("POLL_CONNECTED_S", "POLL_LOST_S", "_GATHER_S"):
+            patch.setattr(feed, name, 0.005)
+        yield
+
+
+async def test_the_first_page_says_from_where(world: World) -> None:
+    await world.commit()
+    begin = await world.feed.begin(None)
+    async with contextlib.aclosing(world.feed.watch(begin)) as batches:
+        assert await anext(batches) == [FeedPage((), begin)]
+    assert await world.feed.begin("0") == "0"
+    with pytest.raises(UnknownCursor):
+        await world.feed.begin("99")
+
+
+async def test_watchers_from_anywhere_get_all_that_follows_once_and_in_order(world: World) -> None:
+    chance = random.Random(1)
+    await world.commit(20)
+    watching = []
+    for turn in range(20):
+        cursor = str(chance.randint(0, 40 + 2 * turn))
+        watching.append((int(cursor), asyncio.create_task(world.follow(cursor, 80 - int(cursor)))))
+        await world.commit()
+    events = await world.all()
+    assert len(events) == 80
+    for begin, task in watching:
+        assert await task == events[begin:]
+
+
+async def test_all_who_watch_share_one_reader(world: World) -> None:
+    begin = await world.feed.begin(None)
+    watching = [asyncio.create_task(world.follow(begin, 200)) for _ in range(50)]
+    await asyncio.sleep(0.1)
+    world.reader.reads = 0
+    await world.commit(100)
+    lives = await asyncio.gather(*watching)
+    assert all(life == lives[0] for life in lives)
+    # Far fewer than one for each watcher and event: what is left is one reader's.
+    assert world.reader.reads < 1_000
+
+
+async def test_a_slow_watcher_holds_up_nobody_and_misses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MOST_RECENT_PAGES", 2)
+    world.feed = world.new_feed()
+    may_go_on = asyncio.Event()
+    slow = asyncio.create_task(world.follow(BEGINNING, 300, may_go_on))
+    quick = asyncio.create_task(world.follow(BEGINNING, 300))
+    await world.commit(150)
+    assert await quick == await world.all()
+    may_go_on.set()
+    assert await slow == await world.all()
+
+
+async def test_what_the_bus_does_not_tell_is_found(world: World) -> None:
+    world.is_deaf = True
+    watching = asyncio.create_task(world.follow(BEGINNING, 10))
+    await asyncio.sleep(0.05)
+    await world.commit(5)
+    assert await watching == await world.all()
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("down"), RuntimeError("a bug"), UnknownCursor("is ahead")])
+async def test_a_look_that_fails_costs_time_and_no_event(world: World, error: Exception) -> None:
+    watching = [asyncio.create_task(world.follow(BEGINNING, 60)) for _ in range(3)]
+    await world.commit(10)
+    await asyncio.sleep(0.05)
+    for _ in range(5):
+        world.reader.errors = [error]
+        await world.commit(4)
+        await asyncio.sleep(0.02)
+    events = await world.all()
+    for task in watching:
+        assert await task == events
+
+
+async def test_nobody_reads_when_nobody_watches(world: World) -> None:
+    await world.follow(BEGINNING, 0)
+    await asyncio.sleep(0.02)
+    world.reader.reads = 0
+    await world.commit(3)
+    await asyncio.sleep(0.05)
+    assert world.reader.reads == 0
+    assert await world.follow(BEGINNING, 6) == await world.all()
