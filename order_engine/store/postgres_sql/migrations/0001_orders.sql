@@ -105,13 +105,13 @@ create unique index attempts_one_live on attempts (order_id) where outcome is nu
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
 
 -- What the database refuses, whoever asks. Checked once per statement, not once per row, and with
--- index lookups only: a cached plan that joins by hash would read whole tables for every batch. So
--- would one that was made when a table was all but empty and reading its whole index cost no more
+-- index lookups only: a cached plan that joins by hash would read whole tables for every batch, and
+-- the engine's sessions forbid those. (To forbid them here too would set and reset them at every call.)
+-- So would one that was made when a table was all but empty and reading its whole index cost no more
 -- than looking up one row: `lateral (... limit 1)` leaves nothing but the look-up.
 
 create function check_new_events() returns trigger
     language plpgsql
-    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     bad record;
@@ -169,7 +169,6 @@ create trigger order_events_lawful after insert on order_events
 
 create function check_orders_match_events() returns trigger
     language plpgsql
-    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     bad record;
@@ -203,7 +202,6 @@ create trigger orders_match_events_on_update after update on orders
 
 create function check_signed_attempts() returns trigger
     language plpgsql
-    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     bad record;
@@ -237,7 +235,6 @@ create trigger attempts_match_order_on_insert after insert on attempts
 
 create function check_proven_attempts() returns trigger
     language plpgsql
-    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     bad record;
