@@ -24,10 +24,13 @@ from bench.scenarios import (
     IN_FLIGHT,
     RATES,
     SECONDS_AT_A_RATE,
+    WATCHED_PER_S,
+    WATCHERS,
     in_flight_round,
     rate_round,
     scale_round,
     slow_disk_round,
+    watchers_round,
 )
 from bench.subjects import BATCHING_PEER, ENGINE, SUBJECTS, USUAL_PEER, Subject
 from docs.generate import with_section
@@ -35,7 +38,7 @@ from docs.generate import with_section
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 README = Path(__file__).parent.parent / "README.md"
 UP = ("up-500", "order-engine up (one process, SQLite), 500 at once")
-PARTS = ("burst", "watched", "rates", "in_flight", "scale", "slow_disk", "growth")
+PARTS = ("burst", "watched", "watchers", "rates", "in_flight", "scale", "slow_disk", "growth")
 
 
 class Bench:
@@ -67,6 +70,16 @@ class Bench:
         for number in range(self._options.rounds):
             for it in (ENGINE, USUAL_PEER, BATCHING_PEER):
                 await self._one(found, it, number, self._orders // 5, is_watched=True)
+        return _with_medians(found)
+
+    async def watchers(self) -> dict[str, Any]:
+        """Many who watch every order at once."""
+        found: dict[str, Any] = {}
+        for number in range(self._options.rounds):
+            for count in WATCHERS:
+                print(f"{count} watchers, round {number + 1} ...", file=sys.stderr)
+                figures = await watchers_round(self._stand, count, WATCHED_PER_S)
+                found.setdefault(f"watchers-{count}", {"rounds": []})["rounds"].append(figures)
         return _with_medians(found)
 
     async def rates(self) -> list[dict[str, Any]]:
@@ -177,10 +190,6 @@ def main() -> None:
         options.orders, options.rounds, options.only = 2_000, 1, ["burst"]
     document = asyncio.run(measure(options))
     print(readme_section(document))
-    if options.only == list(PARTS) and not options.profile:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(document, indent=2) + "\n")
-        write_readme(document)
     bad = [
         it
         for name in options.only
@@ -189,6 +198,10 @@ def main() -> None:
     ]
     if bad:
         sys.exit(f"not every order was accepted and confirmed with a gapless history: {bad}")
+    if options.only == list(PARTS) and not options.profile:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+        write_readme(document)
 
 
 if __name__ == "__main__":

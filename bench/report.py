@@ -103,6 +103,37 @@ def _watched(found: dict[str, Any] | None) -> str:
     )
 
 
+def _watchers(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    medians = [it["median"] for it in found.values()]
+    one = medians[0]
+    rows = [
+        (
+            f"{it['watchers']:,.0f}",
+            f"{it['posted_per_s']:,.0f}",
+            _pair(it, "lag"),
+            f"{it['messages'] / it['watchers']:,.0f} messages, {it['mib'] / it['watchers']:,.1f} MiB",
+            _pair(it, "post"),
+            _parts(it["cpu_s_per_1000"], ".2f"),
+        )
+        for it in medians
+    ]
+    columns = (
+        "Watchers",
+        "accepted/s",
+        "lag p50/p99 ms",
+        f"each got, for {one['orders']:,.0f} orders",
+        "POST p50/p99 ms",
+        "CPU-s per 1,000 orders",
+    )
+    return (
+        f"**Watchers of all orders (`/v1/stream`) at {one['per_s']:,.0f} orders/s;** the lag is from an event's time "
+        f"to its receipt, for the first event of each message; {one['checked']:,.0f} of the watchers read every event, "
+        "and missed none\n\n" + _table(columns, rows)
+    )
+
+
 def _rates(found: list[dict[str, Any]] | None) -> str:
     if not found:
         return ""
@@ -191,6 +222,7 @@ def _growth(found: list[dict[str, Any]] | None) -> str:
 
 _SECTIONS = (
     ("watched", _watched),
+    ("watchers", _watchers),
     ("rates", _rates),
     ("in_flight", _in_flight),
     ("scale", _scale),

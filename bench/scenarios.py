@@ -1,18 +1,35 @@
 """Beside the burst: orders at a fixed rate, thousands in flight, several workers, a slow disk."""
 
 import asyncio
+import json
 import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 
 from bench.burst import burst_round
-from bench.measure import Stand, at, checked_figures, cpu_seconds_of, generate, peak_memory_mib, wait_until_all_ended
-from bench.subjects import ENGINE, EngineSubject, Subject
+from bench.measure import (
+    POLL_S,
+    Stand,
+    at,
+    checked_figures,
+    cpu_seconds_of,
+    generate,
+    peak_memory_mib,
+    wait_until_all_ended,
+)
+from bench.subjects import ENGINE, V1_ORDERS, EngineSubject, Subject
 from order_engine.settings import LEDGER_FILE
 
 RATES = (50, 300, 1_000, 2_000)
 SECONDS_AT_A_RATE = 8
+FEED = "/v1/stream"
+WATCHERS = (100, 1_000)
+WATCHED_PER_S = 500
+LAST_MESSAGES_S = 3
 IN_FLIGHT = 5_000
 # What the paper venues and the paper chain take at MOCK_DELAY_SCALE=1: a quote at most; and from landing to confirmed.
 QUOTE_MS = 250
@@ -69,6 +86,57 @@ async def rate_round(stand: Stand, subject: Subject, per_s: int, orders: int) ->
         "refused": loaded["refused"],
         "unconfirmed": checked["unconfirmed"],
         "gaps": checked["gaps"],
+    }
+
+
+@asynccontextmanager
+async def _watching(url: str, watchers: int) -> AsyncIterator[dict[str, Any]]:
+    """Watch every order for as long as the context lasts; what was found is there after it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.watching", url, FEED, str(watchers)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    found: dict[str, Any] = {}
+    try:
+        await process.stdout.readline()
+        yield found
+        told, _ = await process.communicate(b"")
+        found |= json.loads(told)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def watchers_round(stand: Stand, watchers: int, per_s: int) -> dict[str, Any]:
+    """Measure how late those are who watch all orders that come at a rate."""
+    url, directory = await stand.postgres.create_database(), stand.directory()
+    orders = per_s * SECONDS_AT_A_RATE
+    with ENGINE.running(directory, url, stand.redis.url) as running:
+        connection = await asyncpg.connect(url)
+        pids = running.pids | {"postgres": stand.postgres.pid, "redis": stand.redis.pid}
+        async with _watching(running.url.removesuffix(V1_ORDERS), watchers) as found:
+            before = cpu_seconds_of(pids, connection.get_server_pid())
+            loaded = await generate(["rate", running.url, str(orders), str(per_s)])
+            await wait_until_all_ended(connection, orders, poll_s=POLL_S)
+            after = cpu_seconds_of(pids, connection.get_server_pid())
+            await asyncio.sleep(LAST_MESSAGES_S)
+        checked = await checked_figures(connection)
+        await connection.close()
+    await stand.postgres.drop_database(url)
+    return found | {
+        "watchers": watchers,
+        "per_s": per_s,
+        "orders": orders,
+        "posted_per_s": orders / loaded["took_s"],
+        "post_p50_ms": loaded["post_p50_ms"],
+        "post_p99_ms": loaded["post_p99_ms"],
+        "cpu_s_per_1000": {name: 1000 * (after[name] - before[name]) / orders for name in after},
+        "refused": loaded["refused"],
+        "unconfirmed": checked["unconfirmed"],
+        "gaps": checked["gaps"] + found["events_missing"] + (orders - found["orders_seen"]),
     }
 
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from order_engine import observe
 from order_engine.api.app import build_app
 from order_engine.api.context import ACCOUNT, ApiContext
-from order_engine.api.schemas import feed_frame
+from order_engine.api.frames import feed_frame
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus, RedisRateLimiter
 from order_engine.chain.client import PaperWallet, SolanaChain

@@ -1,6 +1,7 @@
 """The bench's own instruments: what they count, and that they hide nothing."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from bench import load
 from bench.__main__ import rounds_of
 from bench.measure import median_of
 from bench.report import readme_section
+from bench.watching import Watcher
 
 ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}"
 STALL_S = 0.3
@@ -73,6 +75,38 @@ async def test_a_watcher_counts_frames_of_every_size() -> None:
     async with serve(tell, "127.0.0.1", 0, max_size=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         assert await load.Client(f"http://127.0.0.1:{port}/", b"").watch("/any") == 5
+
+
+@pytest.mark.asyncio
+async def test_a_watcher_of_everything_sees_how_late_it_is_and_what_is_missing() -> None:
+    def page(*events: tuple[str, int]) -> str:
+        shown = [{"orderId": name, "seq": seq, "at": "2020-01-01T00:00:00Z", "x": "y" * 70_000} for name, seq in events]
+        return json.dumps({"cursor": "1", "events": shown}, separators=(",", ":"))
+
+    messages = [page(), page(("a", 1)), page(("a", 2), ("b", 1)), page(("b", 3))]
+
+    async def tell(websocket: ServerConnection) -> None:
+        for message in messages:
+            await websocket.send(message)
+            await websocket.ping()
+        await websocket.wait_closed()
+
+    async with serve(tell, "127.0.0.1", 0, max_size=None, compression=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        loop = asyncio.get_running_loop()
+        checking, plain = (Watcher("localhost", "/", is_checking=is_checking) for is_checking in (True, False))
+        both = [await loop.create_connection(lambda it=it: it, "127.0.0.1", port) for it in (checking, plain)]
+        async with asyncio.timeout(10):
+            await asyncio.gather(checking.began, plain.began)
+            while min(checking.messages, plain.messages) < len(messages):
+                await asyncio.sleep(0.01)
+        for transport, _ in both:
+            transport.close()
+    assert checking.seqs == {"a": [1, 2], "b": [1, 3]}
+    assert plain.seqs == {}
+    for it in (checking, plain):
+        assert len(it.lags_ms) == 3
+        assert min(it.lags_ms) > 1000 * 86_400
 
 
 def document(**parts: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from order_engine.api.context import (
@@ -24,6 +25,7 @@ from order_engine.api.context import (
     read_body,
     require_known_origin,
 )
+from order_engine.api.frames import text_message
 from order_engine.api.orders import find_order
 from order_engine.api.parsing import (
     decode_loose,
@@ -290,7 +292,7 @@ async def jobs_websocket(websocket: WebSocket[Any]) -> None:
         await send_until_gone(websocket, _every_job(context, live))
 
 
-async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[Sequence[str], None]:
+async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[Sequence[Message], None]:
     """Follow all orders: live, and from the log for each order whose events did not follow on."""
     seen: dict[OrderId, int] = {}
     while True:
@@ -310,7 +312,7 @@ async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[
             seen.pop(order_id, None)
             if following[-1].status not in TERMINAL and len(seen) < _MOST_FOLLOWED_JOBS:
                 seen[order_id] = following[-1].seq
-            yield [job_frame(event) for event in following]
+            yield [text_message(job_frame(event)) for event in following]
 
 
 async def _submit(connection: HTTPConnection[Any], swap: SwapRequest) -> Submission:

@@ -5,7 +5,9 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
+from order_engine.api.frames import READY
 from order_engine.api.problems import MOST_HEAD_BYTES
 
 _REQUEST_TIMEOUT_S: Final = 15.0
@@ -67,7 +69,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, to which a refused handshake is a complete one and not an error."""
 
     async def send(self, message: Any) -> None:
-        """See uvicorn."""
+        """See uvicorn. A frame that is made already goes out as it is."""
+        if READY in message and not self.conn.extensions:
+            await self.writable.wait()
+            if not self.disconnected and self.conn.state is State.OPEN:
+                self.transport.write(message[READY])
+                return
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True

@@ -11,8 +11,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from order_engine.api.frames import FeedFrame
 from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal
-from order_engine.api.schemas import MAX_BODY_BYTES, FeedFrame
+from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.feed import Feed
 from order_engine.engine.intake import Intake, Submission

@@ -152,13 +152,6 @@ class FeedView(msgspec.Struct, rename="camel"):
     events: list[EventView]
 
 
-class FeedFrame(msgspec.Struct, frozen=True):
-    """A FeedView as it goes out, made once for all who watch, and its cursor."""
-
-    cursor: str
-    text: str
-
-
 class OrderListView(msgspec.Struct, rename="camel"):
     """A page of orders, newest first; `nextCursor` is null on the last one."""
 
@@ -311,10 +304,9 @@ def view_event(event: OrderEvent) -> EventView:
     )
 
 
-def feed_frame(page: FeedPage) -> FeedFrame:
-    """Return a page of the account's feed as every watcher gets it."""
-    view = FeedView(page.cursor, [view_event(event) for event in page.events])
-    return FeedFrame(page.cursor, msgspec.json.encode(view).decode())
+def view_feed(page: FeedPage) -> FeedView:
+    """Return a page of the feed as every watcher sees it."""
+    return FeedView(page.cursor, [view_event(event) for event in page.events])
 
 
 def _amount(base_units: int | None, decimals: int) -> str | None:

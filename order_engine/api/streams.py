@@ -8,12 +8,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from order_engine.api.context import ApiContext, context_of, require_known_origin
+from order_engine.api.frames import FeedFrame, text_message
 from order_engine.api.orders import find_order, parse_after
 from order_engine.api.problems import EdgeRefusal, problem_response
-from order_engine.api.schemas import FeedFrame, view_event
+from order_engine.api.schemas import view_event
 from order_engine.domain.errors import InvalidRequest, OrderEngineError, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
@@ -62,7 +64,7 @@ async def feed_websocket(websocket: WebSocket[Any]) -> None:
         await _refuse(websocket, error)
         return
     await websocket.accept()
-    await send_until_gone(websocket, _frames(context.feed.watch(begin), lambda it: it.text))
+    await send_until_gone(websocket, _messages(context.feed.watch(begin), lambda it: it.message))
 
 
 async def feed_events(request: Request[Any]) -> Response:
@@ -126,12 +128,12 @@ async def send_life(websocket: WebSocket[Any], order: Order, after: int, frame: 
     """Send every event after the cursor, then close with 1000; stop when the client goes."""
     context = context_of(websocket)
     events = order_stream(context.reader, context.bus, order.order_id, after)
-    await send_until_gone(websocket, _frames(events, frame))
+    await send_until_gone(websocket, _messages(events, lambda event: text_message(frame(event))))
 
 
-async def send_until_gone(websocket: WebSocket[Any], frames: AsyncGenerator[Sequence[str], None]) -> None:
-    """Send the frames and close with 1000 after the last; a client that closes ends the sending."""
-    sending = asyncio.create_task(_send_all(websocket, frames))
+async def send_until_gone(websocket: WebSocket[Any], messages: AsyncGenerator[Sequence[Message], None]) -> None:
+    """Send the messages and close with 1000 after the last; a client that closes ends the sending."""
+    sending = asyncio.create_task(_send_all(websocket, messages))
     listening = asyncio.create_task(_wait_for_close(websocket))
     try:
         await asyncio.wait([sending, listening], return_when=asyncio.FIRST_COMPLETED)
@@ -153,19 +155,19 @@ def parse_cursor(order: Order, text: str | None, field: str = "after") -> int:
     return after
 
 
-async def _frames(
-    items: AsyncGenerator[Sequence[Item], None], frame: Callable[[Item], str]
-) -> AsyncGenerator[Sequence[str], None]:
+async def _messages(
+    items: AsyncGenerator[Sequence[Item], None], message: Callable[[Item], Message]
+) -> AsyncGenerator[Sequence[Message], None]:
     async with contextlib.aclosing(items) as batches:
         async for batch in batches:
-            yield [frame(item) for item in batch]
+            yield [message(item) for item in batch]
 
 
-async def _send_all(websocket: WebSocket[Any], frames: AsyncGenerator[Sequence[str], None]) -> None:
-    async with contextlib.aclosing(frames) as batches:
+async def _send_all(websocket: WebSocket[Any], messages: AsyncGenerator[Sequence[Message], None]) -> None:
+    async with contextlib.aclosing(messages) as batches:
         async for batch in batches:
-            for text in batch:
-                await websocket.send_text(text)
+            for message in batch:
+                await websocket.send(message)
     await websocket.close(1000)
 
 
