@@ -39,8 +39,9 @@ def test_a_worker_whose_table_was_gone_for_a_while_goes_on_claiming_and_renewing
         for loop in ("claim", "renew"):
             wait_for(worker.log_text, lambda log, loop=loop: _has_crashed(log, loop))
         _execute(database_url, "alter table elsewhere rename to orders")
+        new = place(http)["orderId"]
         assert ended(http, running)["status"] == "confirmed"
-        assert ended(http, place(http)["orderId"])["status"] == "confirmed"
+        assert ended(http, new)["status"] == "confirmed"
     asyncio.run(postgres.drop_database(database_url))
 
 
