@@ -1,8 +1,19 @@
-"""What the commands show: data on stdout, talk on stderr."""
+"""What the commands show and how they end: data on stdout, talk on stderr, and an exit code."""
 
 import json
 import sys
-from typing import Any
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+
+OK: Final = 0
+USAGE: Final = 2
+REJECTED: Final = 3
+FAILED: Final = 4
+TIMED_OUT: Final = 5
+UNREACHABLE: Final = 6
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, one document a line.")]
 
 
 def show_order(order: dict[str, Any], *, as_json: bool) -> None:
@@ -60,3 +71,9 @@ def print_line(line: str) -> None:
 def talk(line: str) -> None:
     """Write a sentence to stderr."""
     sys.stderr.write(f"{line}\n")
+
+
+def usage(sentence: str) -> int:
+    """Say what is wrong with the command; returns its exit code."""
+    talk(sentence)
+    return USAGE

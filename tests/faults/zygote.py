@@ -118,7 +118,7 @@ def _become(request: dict[str, Any]) -> int:
 
 def serve() -> None:
     """Fork a child for each request; kill what is left when nobody asks any more."""
-    for module in ("cli", "serve", "api.app"):
+    for module in ("cli", "processes", "api.app"):
         importlib.import_module(f"order_engine.{module}")
     importlib.import_module("uvloop")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The kernel reaps.
