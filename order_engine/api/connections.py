@@ -11,10 +11,39 @@ from order_engine.api.frames import READY
 from order_engine.api.problems import MOST_HEAD_BYTES
 
 _REQUEST_TIMEOUT_S: Final = 15.0
+SILENCE_S: Final = 30.0
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
-class HttpProtocol(HttpToolsProtocol):
+class _GivesUpOnSilence(asyncio.Protocol):
+    """A client that reads nothing any more, and does not go either, would be written to for ever."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: Any
+    _silence: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """See asyncio. The transport's own close would wait until everything is read."""
+        super().pause_writing()
+        self._silence = self.loop.call_later(SILENCE_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        self._end_silence()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._end_silence()
+        super().connection_lost(exc)
+
+    def _end_silence(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
+
+class HttpProtocol(_GivesUpOnSilence, HttpToolsProtocol):
     """uvicorn's HTTP, which gives up on a request that does not come to its end."""
 
     _deadline: asyncio.TimerHandle | None = None
@@ -65,7 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
+class WebSocketProtocol(_GivesUpOnSilence, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, to which a refused handshake is a complete one and not an error."""
 
     async def send(self, message: Any) -> None:

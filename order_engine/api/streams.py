@@ -201,7 +201,8 @@ async def _server_sent(
                     return
                 finally:
                     waiting = None
-                yield b"".join(map(message, batch))
+                for item in batch:
+                    yield message(item)
         finally:
             if waiting is not None:
                 waiting.cancel()

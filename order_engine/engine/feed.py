@@ -49,7 +49,7 @@ class Feed(Generic[Frame]):
 
         Raises UnknownCursor, StoreUnavailable.
         """
-        page = await self._reader.feed(self._account, after, None, 1)
+        page = await self._reader.feed(self._account, after, None, 0)
         return page.cursor if after is None else after
 
     async def watch(self, after: str) -> AsyncGenerator[Sequence[Frame], None]:
@@ -61,9 +61,8 @@ class Feed(Generic[Frame]):
             yield [self._render(FeedPage((), after))]
             cursor = after
             while True:
-                await self._look_anew()  # Then the feed has seen all that the cursor has.
-                number, until = self._pages, self._cursor
-                while until is not None and cursor != until:
+                number, until = await self._caught_up()  # Then the feed has seen all that the cursor has.
+                while cursor != until:
                     page = await self._past_page(cursor, until)
                     cursor = page.cursor
                     if page.events:
@@ -106,6 +105,7 @@ class Feed(Generic[Frame]):
                     observe.loop_crashed("feed", error)
                     self._begin_anew()
                     is_more = False
+                    await asyncio.sleep(POLL_LOST_S)
                 if not is_more:
                     await asyncio.sleep(_GATHER_S)
                     await live.next(POLL_CONNECTED_S if self._bus.is_connected else POLL_LOST_S)
@@ -114,13 +114,14 @@ class Feed(Generic[Frame]):
         """Read the next page and tell those who wait for it; returns whether there is more."""
         self._looks_begun += 1
         page = await self._page_between(self._cursor, None)
-        self._looks_done = self._looks_begun
-        self._cursor = page.cursor
         if page.events:
             self._recent.append((page.cursor, self._render(page)))
             self._pages += 1
+        self._cursor = page.cursor
+        if not page.has_more:
+            self._looks_done = self._looks_begun
         self._tell()
-        return len(page.events) >= _MOST_IN_A_PAGE
+        return page.has_more
 
     def _tell(self) -> None:
         looked, self._looked = self._looked, asyncio.Event()
@@ -133,13 +134,14 @@ class Feed(Generic[Frame]):
         self._pages += 1
         self._tell()
 
-    async def _look_anew(self) -> None:
-        """Return when a look is done that began after this was called."""
+    async def _caught_up(self) -> tuple[int, str]:
+        """Return the number of pages and the cursor after a look that began from now on and came to the end."""
         wanted = self._looks_begun + 1
-        while self._looks_done < wanted:
+        while self._looks_done < wanted or self._cursor is None:
             if self._live is not None:
                 self._live.wake()
             await self._looked.wait()
+        return self._pages, self._cursor
 
     async def _page_between(self, after: str | None, until: str | None) -> FeedPage:
         return await self._reader.feed(self._account, after, until, _MOST_IN_A_PAGE)

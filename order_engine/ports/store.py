@@ -157,10 +157,11 @@ BEGINNING: Final = "0"
 
 
 class FeedPage(msgspec.Struct, frozen=True):
-    """Events in the order of their commits, and the cursor that stands after them."""
+    """Events in the order of their commits, the cursor that stands after them, and whether more were there."""
 
     events: Sequence[OrderEvent]
     cursor: str
+    has_more: bool = False
 
 
 class OrderReader(Protocol):
@@ -185,9 +186,10 @@ class OrderReader(Protocol):
         """Return the account's events committed after one cursor and not after the other, or the first of them.
 
         Every event lies between exactly one page's cursor and the next one's, whenever it was
-        committed. What one commit brought is not divided, so there can be more than `limit`. A page
-        whose cursor is `until` is the last one. `after`: BEGINNING, or a cursor of this database;
-        without it, a page without events whose cursor stands at the end. `until`: None for the end.
+        committed. What one commit brought is not divided, so there can be more than `limit`; a
+        limit of 0 only looks whether `after` is a cursor. `after`: BEGINNING, or a cursor of this
+        database; without it, a page without events whose cursor stands at the end. `until`: a
+        cursor that is not before it, or None for the end; the last page's cursor is `until`.
 
         Raises UnknownCursor.
         """

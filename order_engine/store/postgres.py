@@ -36,7 +36,7 @@ from order_engine.store.rows import (
     order_from_row,
     text,
 )
-from order_engine.store.snapshots import moved_on
+from order_engine.store.snapshots import NOTHING_SEEN, is_snapshot, moved_on
 from order_engine.store.sql import POSTGRES, load_migrations, load_queries
 
 _MOST_IN_A_BATCH: Final = 512
@@ -207,21 +207,25 @@ class PostgresStore:
 
     async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
         """See OrderReader. A cursor is a snapshot: the transactions whose events have been seen."""
-        seen = "1:1:" if after == BEGINNING else after
+        seen = NOTHING_SEEN if after in (BEGINNING, None) else after
+        if not is_snapshot(seen):
+            raise UnknownCursor("is no cursor of this feed")
         try:
-            rows = await self._fetch("feed", account, seen, until, limit)
+            rows = await self._fetch("feed", account, seen, until, 0 if after is None else limit)
         except asyncpg.DataError as error:
             raise UnknownCursor("is no cursor of this feed") from error
-        if rows[0]["is_ahead"]:
+        now, last, is_ahead = rows[0]["now"], rows[0]["last"], rows[0]["is_ahead"]
+        if is_ahead:
             raise UnknownCursor("is ahead of this feed")
-        found = [tuple(row)[2:] for row in rows if row["order_id"] is not None]
-        if len(found) < limit or seen is None:
-            return FeedPage([event_from_row(row[:-1]) for row in found], rows[0]["cursor"])
-        last = found[-1][-1]
-        whole = [row for row in found if row[-1] != last]
+        found = [tuple(row)[3:] for row in rows if row["order_id"] is not None]
+        if not limit or len(found) < limit:
+            cursor = until or (seen if last is None else moved_on(seen, now, last))
+            return FeedPage([event_from_row(row[:-1]) for row in found], cursor)
+        whole = [row for row in found if row[-1] != found[-1][-1]]
         if not whole:
             return await self.feed(account, after, until, 2 * limit)
-        return FeedPage([event_from_row(row[:-1]) for row in whole], moved_on(seen, rows[0]["cursor"], whole[-1][-1]))
+        events = [event_from_row(row[:-1]) for row in whole]
+        return FeedPage(events, moved_on(seen, until or now, whole[-1][-1]), has_more=True)
 
     async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
         """See OrderReader."""

@@ -3,7 +3,23 @@
 It says which transactions had committed: those below xmax but for the ones in the list, which were
 open (https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT). So an event
 that is committed late, in a transaction that began early, is still new to whoever holds one.
+
+No cursor goes further than the last transaction that wrote an event. What PostgreSQL itself calls
+seen beyond that can be numbers of transactions that came to nothing, of which no word is on disk
+yet: after a crash it gives the same numbers again, to transactions that write events.
 """
+
+import re
+from typing import Final
+
+NOTHING_SEEN: Final = "1:1:"
+_NUMBER: Final = "[0-9]{1,20}"
+_SNAPSHOT: Final = re.compile(f"{_NUMBER}:{_NUMBER}:({_NUMBER}(,{_NUMBER})*)?", re.ASCII)
+
+
+def is_snapshot(cursor: str) -> bool:
+    """Return whether the text has a snapshot's form, and no other that PostgreSQL would also read as one."""
+    return _SNAPSHOT.fullmatch(cursor) is not None
 
 
 def moved_on(seen: str, until: str, last: int) -> str:

@@ -209,8 +209,9 @@ class SqliteStore:
                 raise UnknownCursor("is ahead of this feed")
             values = {"account": account, "after": seen, "until": end if most is None else most, "most": limit}
             rows = _all(connection, self._sql["feed"], values)
-            cursor = rows[-1]["position"] if len(rows) == limit else values["until"]
-            return FeedPage([event_from_row(tuple(row)[:-1]) for row in rows], str(cursor))
+            has_more = 0 < limit == len(rows)
+            cursor = rows[-1]["position"] if has_more else values["until"]
+            return FeedPage([event_from_row(tuple(row)[:-1]) for row in rows], str(cursor), has_more)
 
         return await self._read(job)
 

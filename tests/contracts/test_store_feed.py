@@ -1,22 +1,25 @@
 """The feed of an account: every event in the order of the commits, once, whatever is being committed meanwhile."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
 
-from order_engine.domain.errors import UnknownCursor
+from order_engine.domain.errors import StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import AttemptOutcome, OrderId
-from order_engine.ports.store import BEGINNING
+from order_engine.ports.store import BEGINNING, NewOrder
+from order_engine.store.postgres import PostgresStore
 from tests.contracts.orders import ACCOUNT, BUILT, CONFIRMED, FAILED, LONG_MS, ROUTED, Life, Store, claim_new, new_order
-from tests.contracts.worlds import PostgresWorld, SqliteWorld, StoreWorld
+from tests.contracts.worlds import MortalPostgres, PostgresWorld, SqliteWorld, StoreWorld
 
 pytestmark = pytest.mark.asyncio
 
 ALL_MS = -3_600_000
+HANG_S = 20
 
 
 async def everything(store: Store, after: str = BEGINNING, limit: int = 100) -> tuple[list[OrderEvent], str]:
@@ -89,7 +92,24 @@ async def test_another_accounts_events_are_not_in_it(world: StoreWorld) -> None:
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "x", "-1", "1.5", "5:3:", "5:7:9", "5:7:6:", "1:1:1,", "0:0:", "\x00", "٣", "9" * 30]
+    "cursor",
+    [
+        "",
+        "x",
+        "-1",
+        "1.5",
+        "5:3:",
+        "5:7:9",
+        "5:7:6:",
+        "1:1:1,",
+        "0:0:",
+        "\x00",
+        "٣",
+        "9" * 30,
+        "1:\n1:",
+        "+1:1:",
+        "0" * 5000 + "1:1:",
+    ],
 )
 async def test_what_is_no_cursor_is_refused(world: StoreWorld, cursor: str) -> None:
     store = await world.open()
@@ -211,3 +231,52 @@ async def test_what_came_from_another_servers_dump_is_the_past(postgres_world: P
     await again.accept(new)
     assert (await everything(again, cursor))[0] == [new.event]
     assert await again.claim("worker", [new.order.order_id], LONG_MS)
+
+
+async def test_a_cursor_goes_no_further_than_the_last_event(postgres_world: PostgresWorld) -> None:
+    store = await postgres_world.open()
+    await live(store)
+    _, cursor = await everything(store)
+    connection = await asyncpg.connect(postgres_world.url)
+    for _ in range(5):
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("select pg_current_xact_id()")
+        await transaction.rollback()
+    await connection.close()
+    # A crash gives the numbers of what came to nothing out again, to transactions that write events.
+    assert (await everything(store))[1] == cursor
+    assert (await store.feed(ACCOUNT, cursor, None, 10)).cursor == cursor
+    assert (await store.feed(ACCOUNT, None, None, 10)).cursor == cursor
+
+
+async def test_a_crash_of_the_server_costs_a_reader_nothing(mortal_postgres: MortalPostgres) -> None:
+    store = await PostgresStore.open(mortal_postgres.url, None, lambda _: None, 0)
+    connection = await asyncpg.connect(mortal_postgres.url)
+    await connection.execute("create table elsewhere (a integer primary key); insert into elsewhere values (1)")
+    before = new_order()
+    await store.accept(before)
+    for _ in range(5):
+        with contextlib.suppress(asyncpg.UniqueViolationError):
+            await connection.execute("insert into elsewhere values (1)")
+    seen, cursor = await everything(store)
+    mortal_postgres.kill()
+    mortal_postgres.start()
+    news = [new_order() for _ in range(6)]
+    for new in news:
+        await accepted(store, new)
+    later, _ = await everything(store, cursor)
+    assert seen == [before.event]
+    assert [it.order_id for it in later] == [it.order.order_id for it in news]
+    await store.close()
+    connection.terminate()
+
+
+async def accepted(store: Store, new: NewOrder) -> None:
+    """Accept it as soon as the server is back."""
+    async with asyncio.timeout(HANG_S):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await store.accept(new)
+                return
+            await asyncio.sleep(0.05)

@@ -44,7 +44,7 @@ class World:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._bus = MemoryEventBus()
+        self.bus = MemoryEventBus()
         self.is_deaf = False
 
     async def open(self) -> None:
@@ -53,11 +53,11 @@ class World:
         self.feed = self.new_feed()
 
     def new_feed(self) -> Feed[FeedPage]:
-        return Feed(self.reader, self._bus, ACCOUNT, lambda page: page)
+        return Feed(self.reader, self.bus, ACCOUNT, lambda page: page)
 
     def _publish(self, events: Sequence[OrderEvent]) -> None:
         if not self.is_deaf:
-            self._bus.publish(events)
+            self.bus.publish(events)
 
     async def commit(self, orders: int = 1) -> None:
         """Orders that are accepted and cancelled: two commits for each."""
@@ -177,3 +177,69 @@ async def test_nobody_reads_when_nobody_watches(world: World) -> None:
     await asyncio.sleep(0.05)
     assert world.reader.reads == 0
     assert await world.follow(BEGINNING, 6) == await world.all()
+
+
+async def test_whoever_joins_while_the_feed_is_behind_hears_nothing_old(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_MOST_IN_A_PAGE", 5)
+    monkeypatch.setattr(feed, "POLL_CONNECTED_S", HANG_S)
+    world.is_deaf = True
+    first = asyncio.create_task(world.follow(BEGINNING, 112))
+    await asyncio.sleep(0.05)
+    await world.commit(50)
+    joining = asyncio.create_task(world.follow(await world.feed.begin(None), 12))
+    await asyncio.sleep(0.05)
+    world.is_deaf = False
+    await world.commit(6)
+    events = await world.all()
+    assert await joining == events[100:]
+    assert await first == events
+
+
+async def test_a_backlog_comes_without_a_pause_between_its_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "_MOST_IN_A_PAGE", 2)
+    monkeypatch.setattr(feed, "POLL_CONNECTED_S", HANG_S)
+    world.is_deaf = True
+    watching = asyncio.create_task(world.follow(await world.feed.begin(None), 60))
+    await asyncio.sleep(0.05)
+    await world.commit(29)
+    world.is_deaf = False
+    await world.commit()
+    assert await watching == await world.all()
+
+
+async def test_a_page_that_cannot_be_shown_hides_no_past(world: World) -> None:
+    failures = [ValueError("a bug")] * 3
+
+    def render(page: FeedPage) -> FeedPage:
+        if page.events and failures:
+            raise failures.pop()
+        return page
+
+    world.feed = Feed(world.reader, world.bus, ACCOUNT, render)
+    await world.commit(5)
+    watching = asyncio.create_task(_until_it_is_shown(world, 14))
+    await asyncio.sleep(0.02)
+    await world.commit(2)
+    assert await watching == await world.all()
+    assert not failures
+
+
+async def _until_it_is_shown(world: World, events: int) -> list[OrderEvent]:
+    """As a client does who comes back after an error."""
+    while True:
+        with contextlib.suppress(ValueError):
+            return await world.follow(BEGINNING, events)
+
+
+async def test_a_bug_that_lasts_is_not_told_all_the_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "POLL_LOST_S", HANG_S)
+    watching = asyncio.create_task(world.follow(BEGINNING, 10_000))
+    await asyncio.sleep(0.05)
+    world.reader.errors = [RuntimeError("a bug")] * 100
+    await world.commit(3)
+    await asyncio.sleep(0.2)
+    assert len(world.reader.errors) == 99
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)

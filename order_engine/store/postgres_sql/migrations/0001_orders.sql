@@ -368,7 +368,7 @@ begin
     from (
         select order_id, seq from order_events
         where xid >= pg_snapshot_xmax(pg_current_snapshot())
-        order by xid
+        order by xid, order_id, seq
         limit most
     ) restored
     where e.order_id = restored.order_id and e.seq = restored.seq;

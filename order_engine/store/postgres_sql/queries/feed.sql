@@ -1,10 +1,11 @@
 -- Events of an account that a reader has not seen, in the order of their transactions; with them, and
--- also where there are none, the snapshot that he will have seen then.
--- $1 account, $2 what he has seen (null: only tell the snapshot), $3 how far to go (null: to now), $4 at most
+-- also where there are none, the snapshot of now and the last transaction in it that wrote an event.
+-- $1 account, $2 what he has seen, $3 how far to go (null: to now), $4 at most
 with place as materialized (
     select $2::text::pg_snapshot as seen, coalesce($3::text::pg_snapshot, pg_current_snapshot()) as until
 )
-select place.until::text as cursor, pg_snapshot_xmax(place.seen) > pg_snapshot_xmax(pg_current_snapshot()) as is_ahead,
+select pg_current_snapshot()::text as now, (select xid from order_events order by xid desc limit 1) as last,
+    pg_snapshot_xmax(place.seen) > pg_snapshot_xmax(pg_current_snapshot()) as is_ahead,
     unseen.*
 from place
 left join lateral (
