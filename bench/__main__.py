@@ -9,7 +9,10 @@ import asyncio
 import json
 import platform
 import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import asyncpg
 import psutil
 
 from bench.burst import CONNECTIONS, burst_round, embedded_round
-from bench.growth import LONG_QUEUE, full_tables_rounds, long_queue_round
+from bench.growth import LONG_QUEUE, fill, full_tables_round, long_queue_round
 from bench.measure import Stand, median_of, stand
 from bench.report import BEGIN, END, readme_section
 from bench.scenarios import (
@@ -37,12 +40,21 @@ from docs.generate import with_section
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 README = Path(__file__).parent.parent / "README.md"
-UP = ("up-500", "order-engine up (one process, SQLite), 500 at once")
-PARTS = ("burst", "watched", "watchers", "rates", "in_flight", "scale", "slow_disk", "growth")
+PARTS = ("burst", "watched", "watchers", "rates", "in_flight", "scale", "slow_disk", "growth", "queues")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Something to measure, once in each round; `missing` says why it cannot be."""
+
+    name: str
+    title: str
+    measure: Callable[[], Awaitable[dict[str, Any]]]
+    missing: str | None = None
 
 
 class Bench:
-    """One run: what is measured, in which order, and what came of it."""
+    """One run: what is measured, part by part."""
 
     def __init__(self, found: Stand, options: argparse.Namespace) -> None:
         """`options`: see main."""
@@ -51,99 +63,97 @@ class Bench:
         self._orders = options.orders
         self._missing = {it.name: it.missing() for it in SUBJECTS}
 
-    async def burst(self) -> dict[str, Any]:
-        """Every subject in turn, as often as there are rounds."""
+    async def run(self, part: str) -> dict[str, Any]:
+        """Measure everything of a part in turn, as often as there are rounds; returns it with the medians."""
+        wanted: list[Measured] = await getattr(self, part)()
+        found: dict[str, Any] = {
+            it.name: {"title": it.title} | ({"missing": it.missing} if it.missing else {"rounds": []}) for it in wanted
+        }
+        for number in range(self._options.rounds):
+            for it in wanted:
+                if it.missing is None:
+                    print(f"{part}: {it.title}, round {number + 1} ...", file=sys.stderr)
+                    found[it.name]["rounds"].append(await it.measure())
+        for entry in found.values():
+            if "rounds" in entry:
+                entry["median"] = median_of(entry["rounds"])
+        return found
+
+    async def burst(self) -> list[Measured]:
+        """As many orders as the connections bring, in every shape and from every peer."""
         subjects = [it for it in SUBJECTS if not self._options.quick or it in (ENGINE, USUAL_PEER, BATCHING_PEER)]
-        found: dict[str, Any] = {}
-        for number in range(self._options.rounds):
-            for it in subjects:
-                profiles = self._options.profile if it is ENGINE else None
-                await self._one(found, it, number, self._orders, profiles=profiles)
-            print(f"{UP[1]}, round {number + 1} ...", file=sys.stderr)
-            figures = await embedded_round(self._stand, self._orders, ENGINE.concurrency)
-            found.setdefault(UP[0], {"title": UP[1], "rounds": []})["rounds"].append(figures)
-        return _with_medians(found)
+        ours = {"profiles": self._options.profile}
+        found = [self._of(it, burst_round, it, self._orders, **(ours if it is ENGINE else {})) for it in subjects]
+        embedded = partial(embedded_round, self._stand, self._orders, ENGINE.concurrency)
+        return [*found, Measured("up-500", "order-engine up (one process, SQLite), 500 at once", embedded)]
 
-    async def watched(self) -> dict[str, Any]:
+    async def watched(self) -> list[Measured]:
         """A WebSocket for each order."""
-        found: dict[str, Any] = {}
-        for number in range(self._options.rounds):
-            for it in (ENGINE, USUAL_PEER, BATCHING_PEER):
-                await self._one(found, it, number, self._orders // 5, is_watched=True)
-        return _with_medians(found)
+        subjects = (ENGINE, USUAL_PEER, BATCHING_PEER)
+        return [self._of(it, burst_round, it, self._orders // 5, is_watched=True) for it in subjects]
 
-    async def watchers(self) -> dict[str, Any]:
+    async def watchers(self) -> list[Measured]:
         """Many who watch every order at once."""
-        found: dict[str, Any] = {}
-        for number in range(self._options.rounds):
-            for count in WATCHERS:
-                print(f"{count} watchers, round {number + 1} ...", file=sys.stderr)
-                figures = await watchers_round(self._stand, count, WATCHED_PER_S)
-                found.setdefault(f"watchers-{count}", {"rounds": []})["rounds"].append(figures)
-        return _with_medians(found)
-
-    async def rates(self) -> list[dict[str, Any]]:
-        """Orders at a rate, and one peer where there is nothing to batch."""
-        wanted: list[tuple[Subject, int]] = [(ENGINE, per_s) for per_s in RATES] + [(USUAL_PEER, RATES[0])]
         return [
-            {"title": it.title} | await rate_round(self._stand, it, per_s, per_s * SECONDS_AT_A_RATE)
-            for it, per_s in wanted
-            if self._missing[it.name] is None
+            Measured(f"watchers-{count}", f"{count:,}", partial(watchers_round, self._stand, count, WATCHED_PER_S))
+            for count in WATCHERS
         ]
 
-    async def in_flight(self) -> dict[str, Any]:
-        """Thousands at once, at the delays that are shipped."""
-        return await in_flight_round(self._stand, IN_FLIGHT)
+    async def rates(self) -> list[Measured]:
+        """Orders at a rate, and one peer where there is next to nothing to batch."""
+        wanted = [*((ENGINE, per_s) for per_s in RATES), *((USUAL_PEER, per_s) for per_s in RATES[:2])]
+        return [
+            self._of(it, rate_round, it, per_s, per_s * SECONDS_AT_A_RATE, name=f"{it.name}-at-{per_s}")
+            for it, per_s in wanted
+        ]
 
-    async def scale(self) -> list[dict[str, Any]]:
+    async def in_flight(self) -> list[Measured]:
+        """Thousands at once, at the delays that are shipped."""
+        return [Measured("in-flight", "in flight", partial(in_flight_round, self._stand, IN_FLIGHT))]
+
+    async def scale(self) -> list[Measured]:
         """More processes on the same cores."""
         return [
-            {"title": f"{apis} API, {workers} worker"} | await scale_round(self._stand, workers, apis, self._orders)
+            Measured(
+                f"scale-{apis}-{workers}",
+                f"{apis} API, {workers} worker",
+                partial(scale_round, self._stand, workers, apis, self._orders),
+            )
             for apis, workers in ((1, 1), (1, 2), (1, 4), (2, 2))
         ]
 
-    async def slow_disk(self) -> list[dict[str, Any]]:
+    async def slow_disk(self) -> list[Measured]:
         """Each flush of the log takes longer."""
-        return [
-            {"title": it.title} | await slow_disk_round(self._stand, it, self._orders // 2)
-            for it in (ENGINE, USUAL_PEER)
-            if self._missing[it.name] is None
-        ]
+        return [self._of(it, slow_disk_round, it, self._orders // 2) for it in (ENGINE, USUAL_PEER)]
 
-    async def growth(self) -> list[dict[str, Any]]:
-        """Full tables, then long queues."""
-        full = await full_tables_rounds(self._stand, (0, 100_000, 1_000_000), self._orders, self._options.rounds)
-        queues = []
+    async def growth(self) -> list[Measured]:
+        """Full tables. No database is made or dropped between them: the checkpoint would be charged to the next."""
+        found = []
+        for finished in (0, 100_000, 1_000_000):
+            url = await self._stand.postgres.create_database()
+            await fill(url, finished)
+            title = f"{finished:,} finished orders" if finished else "nothing but its own"
+            measure = partial(full_tables_round, self._stand, url, self._orders)
+            found.append(Measured(f"finished-{finished}", title, measure))
+        return found
+
+    async def queues(self) -> list[Measured]:
+        """Long queues."""
+        found = []
         for waiting, is_held_open in ((self._orders, False), (LONG_QUEUE, False), (LONG_QUEUE, True)):
-            rounds = [
-                await long_queue_round(self._stand, waiting, self._orders, is_held_open=is_held_open)
-                for _ in range(self._options.rounds)
-            ]
-            queues.append(median_of([it for _, it in rounds]) | {"title": rounds[0][0]})
-        return full + queues
+            title = f"{waiting:,} orders waiting" + (", a transaction open beside it" if is_held_open else "")
+            measure = partial(long_queue_round, self._stand, waiting, self._orders, is_held_open=is_held_open)
+            found.append(Measured(f"waiting-{waiting}" + "-beside-another" * is_held_open, title, measure))
+        return found
 
-    async def _one(self, found: dict[str, Any], it: Subject, number: int, orders: int, **how: Any) -> None:
-        entry = found.setdefault(it.name, {"title": it.title})
-        if reason := self._missing[it.name]:
-            entry["missing"] = reason
-            return
-        print(f"{it.title}, round {number + 1} ...", file=sys.stderr)
-        entry.setdefault("rounds", []).append(await burst_round(self._stand, it, orders, **how))
+    def _of(self, it: Subject, measure: Callable[..., Any], *values: Any, name: str = "", **how: Any) -> Measured:
+        measuring = partial(measure, self._stand, *values, **how)
+        return Measured(name or it.name, it.title, measuring, self._missing[it.name])
 
 
-def _with_medians(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: it | ({"median": median_of(it["rounds"])} if "rounds" in it else {}) for name, it in found.items()}
-
-
-def rounds_of(part: Any) -> list[dict[str, Any]]:
-    """Return every single measurement of a part, however it is kept."""
-    if isinstance(part, list):
-        return [one for it in part for one in rounds_of(it)]
-    if "rounds" in part:
-        return list(part["rounds"])
-    if "refused" in part:
-        return [part]
-    return [one for it in part.values() if isinstance(it, dict) for one in rounds_of(it)]
+def rounds_of(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return every single measurement of a part."""
+    return [one for it in part.values() for one in it.get("rounds", ())]
 
 
 def write_readme(document: dict[str, Any]) -> None:
@@ -161,7 +171,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         parts: dict[str, Any] = {}
         for name in options.only:
             print(f"--- {name} ---", file=sys.stderr)
-            parts[name] = await getattr(bench, name)()
+            parts[name] = await bench.run(name)
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "make bench",
@@ -182,7 +192,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--orders", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="keeps no figures")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="keeps no figures, unless ...")
+    parser.add_argument("--again", action="store_true", help="... they are to replace those kept of these parts")
     parser.add_argument("--profile", type=Path, help="a directory for what py-spy sees of this engine's processes")
     parser.add_argument("--quick", action="store_true", help="one small burst; keeps no figures")
     options = parser.parse_args()
@@ -198,7 +209,11 @@ def main() -> None:
     ]
     if bad:
         sys.exit(f"not every order was accepted and confirmed with a gapless history: {bad}")
-    if options.only == list(PARTS) and not options.profile:
+    if options.again:
+        again = dict.fromkeys(options.only, document["at"])
+        kept = json.loads(RESULTS.read_text())
+        document = kept | {name: document[name] for name in again} | {"again": kept.get("again", {}) | again}
+    if options.again or (options.only == list(PARTS) and not options.profile):
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(document, indent=2) + "\n")
         write_readme(document)

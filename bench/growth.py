@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 
 from bench.burst import burst_round
-from bench.measure import Stand, checked_figures, cpu_seconds_of, median_of, summary
+from bench.measure import Stand, checked_figures, cpu_seconds_of, summary
 from bench.subjects import ENGINE, EngineSubject
 from order_engine.store.postgres import PostgresStore
 
@@ -88,21 +88,10 @@ async def forget_the_chain(url: str) -> None:
     await connection.close()
 
 
-async def full_tables_rounds(stand: Stand, sizes: Sequence[int], orders: int, rounds: int) -> list[dict[str, Any]]:
-    """Measure bursts beside so many finished orders, in turn; returns the medians."""
-    urls = []
-    for finished in sizes:
-        urls.append(await stand.postgres.create_database())
-        await fill(urls[-1], finished)
-    measured: list[list[dict[str, Any]]] = [[] for _ in sizes]
-    for _ in range(rounds):
-        for url, figures in zip(urls, measured, strict=True):
-            await forget_the_chain(url)
-            figures.append(await burst_round(stand, ENGINE, orders, url=url))
-    for url in urls:
-        await stand.postgres.drop_database(url)
-    titles = (f"{finished:,} finished orders" if finished else "nothing but its own" for finished in sizes)
-    return [{"title": title} | median_of(figures) for title, figures in zip(titles, measured, strict=True)]
+async def full_tables_round(stand: Stand, url: str, orders: int) -> dict[str, Any]:
+    """Measure a burst in a database that is filled already, and stays."""
+    await forget_the_chain(url)
+    return await burst_round(stand, ENGINE, orders, url=url)
 
 
 @contextlib.asynccontextmanager
@@ -117,10 +106,8 @@ async def open_transaction(url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def long_queue_round(
-    stand: Stand, waiting: int, orders: int, *, is_held_open: bool
-) -> tuple[str, dict[str, Any]]:
-    """Measure the first `orders` that a worker takes from a queue of `waiting`; returns its title and figures."""
+async def long_queue_round(stand: Stand, waiting: int, orders: int, *, is_held_open: bool) -> dict[str, Any]:
+    """Measure the first `orders` that a worker takes from a queue of `waiting`."""
     url, directory = await stand.postgres.create_database(), stand.directory()
     await fill(url, 0)
     connection = await asyncpg.connect(url)
@@ -149,6 +136,4 @@ async def long_queue_round(
     await connection.close()
     await stand.postgres.drop_database(url)
     loaded = {"took_s": took, "post_p50_ms": 0.0, "post_p99_ms": 0.0, "refused": 0}
-    beside = ", a transaction open beside it" if is_held_open else ""
-    figures = summary(done, took, loaded, used, {}) | {"unconfirmed": 0, "gaps": checked["gaps"]}
-    return f"{waiting:,} orders waiting{beside}", figures
+    return summary(done, took, loaded, used, {}) | {"unconfirmed": 0, "gaps": checked["gaps"]}

@@ -16,6 +16,8 @@ def readme_section(document: dict[str, Any]) -> str:
         "Load generator and paper chain share the machine; they are not in the CPU figures, except the chain in `up`, "
         "which runs it in its own process."
     )
+    if again := document.get("again"):
+        head += " Measured again later: " + ", ".join(f"{name} ({at[:16]})" for name, at in again.items()) + "."
     parts = [head]
     if "burst" in document:
         parts.append(_burst(document))
@@ -106,7 +108,7 @@ def _watched(found: dict[str, Any] | None) -> str:
 def _watchers(found: dict[str, Any] | None) -> str:
     if not found:
         return ""
-    medians = [it["median"] for it in found.values()]
+    medians = _medians(found)
     one = medians[0]
     rows = [
         (
@@ -134,9 +136,10 @@ def _watchers(found: dict[str, Any] | None) -> str:
     )
 
 
-def _rates(found: list[dict[str, Any]] | None) -> str:
+def _rates(found: dict[str, Any] | None) -> str:
     if not found:
         return ""
+    medians = _medians(found)
     rows = [
         (
             it["title"],
@@ -146,7 +149,7 @@ def _rates(found: list[dict[str, Any]] | None) -> str:
             _pair(it, "confirm"),
             f"{it['cpu_s_per_1000']:.2f}",
         )
-        for it in found
+        for it in medians
     ]
     columns = (
         "",
@@ -165,17 +168,19 @@ def _rates(found: list[dict[str, Any]] | None) -> str:
 def _in_flight(found: dict[str, Any] | None) -> str:
     if not found:
         return ""
+    (one,) = _medians(found)
     return (
-        f"**Venue delays as shipped, {found['orders']:,} orders at once on one worker:** "
-        f"{found['most_in_flight']:,} in flight; what an order took beyond its venue and its chain: "
-        f"p50 {found['overhead_p50_ms']:,.0f} ms, p99 {found['overhead_p99_ms']:,.0f} ms; "
-        f"peak memory {_parts(found['peak_memory_mib'], '.0f')} MiB."
+        f"**Venue delays as shipped, {one['orders']:,} orders at once on one worker:** "
+        f"{one['most_in_flight']:,} in flight; what an order took beyond its venue and its chain: "
+        f"p50 {one['overhead_p50_ms']:,.0f} ms, p99 {one['overhead_p99_ms']:,.0f} ms; "
+        f"peak memory {_parts(one['peak_memory_mib'], '.0f')} MiB."
     )
 
 
-def _scale(found: list[dict[str, Any]] | None) -> str:
+def _scale(found: dict[str, Any] | None) -> str:
     if not found:
         return ""
+    medians = _medians(found)
     rows = [
         (
             it["title"],
@@ -184,40 +189,48 @@ def _scale(found: list[dict[str, Any]] | None) -> str:
             _parts(it["cpu_s_per_1000"], ".2f"),
             _pair(it, "post"),
         )
-        for it in found
+        for it in medians
     ]
     return "**Several processes on this one machine**\n\n" + _table(
         ("", "completed/s", "CPU-s per 1,000", "by process", "POST p50/p99 ms"), rows
     )
 
 
-def _slow_disk(found: list[dict[str, Any]] | None) -> str:
+def _slow_disk(found: dict[str, Any] | None) -> str:
     if not found:
         return ""
-    rows = [(it["title"], f"{it['completed_per_s']:,.0f}", _pair(it, "post"), _pair(it, "confirm")) for it in found]
+    medians = _medians(found)
+    rows = [(it["title"], f"{it['completed_per_s']:,.0f}", _pair(it, "post"), _pair(it, "confirm")) for it in medians]
     return "**A disk that takes 5 ms longer for each flush** (`commit_delay`)\n\n" + _table(
         ("", "completed/s", "POST p50/p99 ms", "accept → confirmed p50/p99 ms"), rows
     )
 
 
-def _growth(found: list[dict[str, Any]] | None) -> str:
+def _growth(found: dict[str, Any] | None) -> str:
+    return _beside_the_first("**As the tables grow**", "In the tables", found)
+
+
+def _queues(found: dict[str, Any] | None) -> str:
+    return _beside_the_first("**As the queue grows** (a worker alone; the orders are there already)", "Waiting", found)
+
+
+def _beside_the_first(title: str, column: str, found: dict[str, Any] | None) -> str:
     if not found:
         return ""
-    # A queue that is only worked off has no API: it is compared with a short one.
-    first = {"api" in it["cpu_s_per_1000"]: it["cpu_s_per_1000_total"] for it in reversed(found)}
+    medians = _medians(found)
+    first = medians[0]["cpu_s_per_1000_total"]
     rows = [
         (
             it["title"],
             f"{it['cpu_s_per_1000_total']:.2f}",
             f"{it['cpu_s_per_1000']['postgres']:.2f}",
-            f"{it['cpu_s_per_1000_total'] / first['api' in it['cpu_s_per_1000']]:.2f} x",
+            f"{it['cpu_s_per_1000_total'] / first:.2f} x",
             f"{it['completed_per_s']:,.0f}",
         )
-        for it in found
+        for it in medians
     ]
-    return "**As the tables grow**\n\n" + _table(
-        ("In the tables", "CPU-s per 1,000", "of it PostgreSQL", "to the smallest of its kind", "completed/s"), rows
-    )
+    columns = (column, "CPU-s per 1,000", "of it PostgreSQL", "to the first", "completed/s")
+    return title + "\n\n" + _table(columns, rows)
 
 
 _SECTIONS = (
@@ -228,7 +241,13 @@ _SECTIONS = (
     ("scale", _scale),
     ("slow_disk", _slow_disk),
     ("growth", _growth),
+    ("queues", _queues),
 )
+
+
+def _medians(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the figures of everything that could be measured, each with its title."""
+    return [it["median"] | {"title": it["title"]} for it in found.values() if "median" in it]
 
 
 def _pair(figures: dict[str, Any], name: str, shape: str = ",.0f") -> str:

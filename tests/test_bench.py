@@ -135,8 +135,8 @@ def test_the_ratios_are_ours_to_theirs() -> None:
 
 def test_a_bad_order_anywhere_is_found() -> None:
     bad = BURST | {"gaps": 1}
-    parts = [{"a": {"title": "", "rounds": [BURST, bad], "median": BURST}}, [BURST, bad], bad]
-    assert [sum(it["gaps"] for it in rounds_of(part)) for part in parts] == [1, 1, 1]
+    part = {"a": {"title": "", "rounds": [BURST, bad], "median": BURST}, "b": {"title": "", "missing": "no Node.js"}}
+    assert sum(it["gaps"] for it in rounds_of(part)) == 1
 
 
 def test_a_median_goes_into_every_figure() -> None:
