@@ -192,11 +192,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--orders", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="keeps no figures, unless ...")
-    parser.add_argument("--again", action="store_true", help="... they are to replace those kept of these parts")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts alone; keeps no figures"
+    )
+    parser.add_argument("--again", action="store_true", help="with --only: keep them, in place of those kept")
     parser.add_argument("--profile", type=Path, help="a directory for what py-spy sees of this engine's processes")
     parser.add_argument("--quick", action="store_true", help="one small burst; keeps no figures")
     options = parser.parse_args()
+    if options.again and (options.quick or options.profile):
+        parser.error("--again keeps figures: neither those of --quick nor those of --profile are worth it")
     if options.quick:
         options.orders, options.rounds, options.only = 2_000, 1, ["burst"]
     document = asyncio.run(measure(options))

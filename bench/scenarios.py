@@ -124,6 +124,7 @@ async def watchers_round(stand: Stand, watchers: int, per_s: int) -> dict[str, A
             after = cpu_seconds_of(pids, connection.get_server_pid())
             await asyncio.sleep(LAST_MESSAGES_S)
         checked = await checked_figures(connection)
+        events = await connection.fetchval("select count(*) from order_events")
         await connection.close()
     await stand.postgres.drop_database(url)
     return found | {
@@ -136,7 +137,7 @@ async def watchers_round(stand: Stand, watchers: int, per_s: int) -> dict[str, A
         "cpu_s_per_1000": {name: 1000 * (after[name] - before[name]) / orders for name in after},
         "refused": loaded["refused"],
         "unconfirmed": checked["unconfirmed"],
-        "gaps": checked["gaps"] + found["events_missing"] + (orders - found["orders_seen"]),
+        "gaps": checked["gaps"] + found["gaps_seen"] + (events - found["events_seen"]),
     }
 
 

@@ -60,10 +60,10 @@ class EngineSubject:
     settings: Mapping[str, str] = field(default_factory=dict)
     workers: int = 1
     apis: int = 1
-    orders_factor: float = 1.0
-    open_orders: str = NOBODY_WAITS
-    poll_s: float = POLL_S
-    stream_path: str | None = V1_STREAM
+    orders_factor = 1.0
+    open_orders = NOBODY_WAITS
+    poll_s = POLL_S
+    stream_path = V1_STREAM
 
     def missing(self) -> str | None:
         """Return None: what this engine needs, the bench has."""
@@ -92,8 +92,8 @@ class PeerSubject:
     peer: Peer
     concurrency: int
     orders_factor: float = 1.0
-    open_orders: str = OPEN_ORDERS
-    poll_s: float = PEER_POLL_S
+    open_orders = OPEN_ORDERS
+    poll_s = PEER_POLL_S
 
     @property
     def name(self) -> str:

@@ -239,7 +239,10 @@ async def test_a_bug_that_lasts_is_not_told_all_the_time(world: World, monkeypat
     await asyncio.sleep(0.05)
     world.reader.errors = [RuntimeError("a bug")] * 100
     await world.commit(3)
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(HANG_S):
+        while len(world.reader.errors) == 100:
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.1)
     assert len(world.reader.errors) == 99
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
