@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import asyncpg
 import msgspec
 
-from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable, UnknownCursor
+from order_engine.domain.errors import AnotherCluster, Fenced, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
@@ -36,17 +36,12 @@ from order_engine.store.rows import (
     order_from_row,
     text,
 )
+from order_engine.store.sessions import LOST, Sessions, unavailable
 from order_engine.store.snapshots import NOTHING_SEEN, is_snapshot, moved_on
 from order_engine.store.sql import POSTGRES, load_migrations, load_queries
 
 _MOST_IN_A_BATCH: Final = 512
-_CONNECTIONS: Final = 4
-# A server that is frozen answers nothing and refuses nothing: together these bound what a caller
-# waits to about five seconds. A connection's turn, or a new one; the statement; its cancellation.
-_ACQUIRE_TIMEOUT_S: Final = 2.0
-_COMMAND_TIMEOUT_S: Final = 3.0
 _OPEN_TIMEOUT_S: Final = 10.0
-_CLOSE_TIMEOUT_S: Final = 1.5
 # What a worker's name begins with when its process's sessions bear it too; PostgreSQL cuts it at 63 bytes.
 SESSION: Final = "order-engine "
 _GONE_AFTER_S: Final = 0.9
@@ -54,32 +49,13 @@ _LOOK_IS_OLD_S: Final = 3.0
 _MOST_RESTORED: Final = 10_000
 _MIGRATION_LOCK: Final = 0x6F72646572  # "order" in ASCII: one migrator at a time
 
-# The plan of a statement that is prepared while the tables are small would join by reading them
-# whole, and keep doing so when they have grown. Every statement here finds its rows by an index.
-# Forbidden plans count as dear ones, which PostgreSQL would spend a tenth of a second to compile.
-_PLANNER: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
-
-# What says that the server did not answer, rather than that the statement was wrong.
-_LOST: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
-
 
 class PostgresStore:
     """OrderStore and OrderReader on one PostgreSQL database, for one process."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", announce: Announce, grace_ms: int) -> None:
+    def __init__(self, sessions: Sessions, announce: Announce, grace_ms: int) -> None:
         """`grace_ms`: how long an announced order is left to the ready queue before it is due."""
-        self._pool = pool
+        self._sessions = sessions
         self._announce = announce
         self._grace_ms = grace_ms
         self._queries = load_queries(POSTGRES)
@@ -104,27 +80,16 @@ class PostgresStore:
             settings["search_path"] = _quoted(schema)
         try:
             await _migrate(dsn, settings)
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=0,
-                max_size=_CONNECTIONS,
-                timeout=_ACQUIRE_TIMEOUT_S,
-                command_timeout=_COMMAND_TIMEOUT_S,
-                server_settings={**settings, **_PLANNER},
-                reset=_keep_session,
-            )
-        except _LOST as error:
-            raise _unavailable(error) from error
-        return cls(pool, announce, grace_ms)
+            sessions = await Sessions.open(dsn, settings)
+        except LOST as error:
+            raise unavailable(error) from error
+        return cls(sessions, announce, grace_ms)
 
     async def close(self) -> None:
         """Finish what was queued and disconnect."""
         await self._accepts.drain()
         await self._writes.drain()
-        try:
-            await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT_S)
-        except TimeoutError:
-            self._pool.terminate()
+        await self._sessions.close()
 
     # --- OrderStore ---
 
@@ -238,7 +203,7 @@ class PostgresStore:
 
     async def ping(self) -> None:
         """See OrderReader."""
-        await self._run("select 1")
+        await self._sessions.fetch("select 1")
 
     # --- batches ---
 
@@ -311,20 +276,7 @@ class PostgresStore:
         return [[it for it in found[order_id] if it.seq > after] for order_id, after in wanted]
 
     async def _fetch(self, query: str, *values: Any) -> list[asyncpg.Record]:
-        return await self._run(self._queries[query], *values)
-
-    async def _run(self, statement: str, *values: Any) -> list[asyncpg.Record]:
-        try:
-            # The limit holds for the release too, which waits until a statement's cancellation is heard.
-            async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection:
-                try:
-                    return await connection.fetch(statement, *values)
-                except asyncpg.InternalClientError:
-                    # The server died in the middle of an answer, and the driver lost its place.
-                    connection.terminate()
-                    raise
-        except _LOST as error:
-            raise _unavailable(error) from error
+        return await self._sessions.fetch(self._queries[query], *values)
 
 
 def _in_order(claims: Mapping[OrderId, int]) -> tuple[list[OrderId], list[int]]:
@@ -348,14 +300,6 @@ def _claims(rows: Sequence[asyncpg.Record]) -> list[Claim]:
 
 def _values(order_filter: OrderFilter) -> tuple[Any, ...]:
     return msgspec.structs.astuple(order_filter)
-
-
-def _unavailable(error: BaseException) -> StoreUnavailable:
-    return StoreUnavailable(f"PostgreSQL does not answer: {str(error) or type(error).__name__}")
-
-
-async def _keep_session(_connection: Any) -> None:
-    """Spare the round trip that resets a session: nothing here changes one."""
 
 
 def _quoted(name: str) -> str:
