@@ -3,15 +3,23 @@
 import asyncio
 from typing import Any, Final
 
+from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.protocol import State
 
-from order_engine.api.frames import READY
+from order_engine.api.frames import DEFLATED, READY, WINDOW_BITS, WRITE_NOW
 from order_engine.api.problems import MOST_HEAD_BYTES
 
 _REQUEST_TIMEOUT_S: Final = 15.0
 SILENCE_S: Final = 30.0
+_DEFLATE: Final = ServerPerMessageDeflateFactory(
+    server_no_context_takeover=True,
+    client_no_context_takeover=True,
+    server_max_window_bits=WINDOW_BITS,
+)
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -97,13 +105,39 @@ class HttpProtocol(_GivesUpOnSilence, HttpToolsProtocol):
 class WebSocketProtocol(_GivesUpOnSilence, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, to which a refused handshake is a complete one and not an error."""
 
+    _frame = READY
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """See uvicorn; to a client who offers it, deflated frames may be sent."""
+        super().__init__(*args, **kwargs)
+        self.conn.available_extensions = [_DEFLATE]
+
+    async def run_asgi(self) -> None:
+        """See uvicorn. The application may also write without waiting."""
+        extensions: dict[str, Any] = self.scope["extensions"]
+        extensions[WRITE_NOW] = self.write_now
+        await super().run_asgi()
+
+    def write_now(self, message: Message) -> bool:
+        """Send a message that is made already, and return whether that could be done without waiting."""
+        if not self.writable.is_set() or self.transport.is_closing() or self.conn.state is not State.OPEN:
+            return False
+        self.transport.write(message.get(self._frame) or message[READY])
+        return True
+
     async def send(self, message: Any) -> None:
         """See uvicorn. A frame that is made already goes out as it is."""
-        if READY in message and not self.conn.extensions:
-            await self.writable.wait()
-            if not self.disconnected and self.conn.state is State.OPEN:
-                self.transport.write(message[READY])
+        if READY in message:
+            if not self.writable.is_set():
+                await self.writable.wait()
+            if self.write_now(message):
                 return
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            self._frame = DEFLATED if any(map(_is_wide_enough, self.conn.extensions)) else READY
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True
+
+
+def _is_wide_enough(extension: Extension) -> bool:
+    return isinstance(extension, PerMessageDeflate) and extension.local_max_window_bits >= WINDOW_BITS

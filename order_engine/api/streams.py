@@ -12,7 +12,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from order_engine.api.context import ApiContext, context_of, require_known_origin
-from order_engine.api.frames import FeedFrame, text_message
+from order_engine.api.frames import WRITE_NOW, FeedFrame, text_message
 from order_engine.api.orders import find_order, parse_after
 from order_engine.api.problems import EdgeRefusal, problem_response
 from order_engine.api.schemas import view_event
@@ -64,7 +64,9 @@ async def feed_websocket(websocket: WebSocket[Any]) -> None:
         await _refuse(websocket, error)
         return
     await websocket.accept()
-    await send_until_gone(websocket, _messages(context.feed.watch(begin), lambda it: it.message))
+    write_now = websocket.scope.get("extensions", {}).get(WRITE_NOW)
+    pass_on = None if write_now is None else lambda frame: write_now(frame.message)
+    await send_until_gone(websocket, _messages(context.feed.watch(begin, pass_on), lambda it: it.message))
 
 
 async def feed_events(request: Request[Any]) -> Response:

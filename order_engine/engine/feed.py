@@ -21,6 +21,17 @@ _MOST_IN_A_PAGE: Final = 2_000
 MOST_RECENT_PAGES: Final = 64
 
 
+class _Idle(Generic[Frame]):
+    """Someone who has every page so far, and can be given the next one without being woken."""
+
+    def __init__(self, pass_on: Callable[[Frame], bool], number: int, cursor: str) -> None:
+        """He has `number` pages, the last of which ends at the cursor."""
+        self.pass_on = pass_on
+        self.number = number
+        self.cursor = cursor
+        self.woken = asyncio.Event()
+
+
 class Feed(Generic[Frame]):
     """One reader of the log for everybody here who watches an account.
 
@@ -43,6 +54,7 @@ class Feed(Generic[Frame]):
         self._cursor: str | None = None
         self._looks_begun = self._looks_done = 0
         self._looked = asyncio.Event()
+        self._idle: set[_Idle[Frame]] = set()
 
     async def begin(self, after: str | None) -> str:
         """Return the cursor to watch from: `after` if it is one, and without it the end of the log.
@@ -52,10 +64,14 @@ class Feed(Generic[Frame]):
         page = await self._reader.feed(self._account, after, None, 0)
         return page.cursor if after is None else after
 
-    async def watch(self, after: str) -> AsyncGenerator[Sequence[Frame], None]:
+    async def watch(
+        self, after: str, pass_on: Callable[[Frame], bool] | None = None
+    ) -> AsyncGenerator[Sequence[Frame], None]:
         """Yield every event after the cursor exactly once, the past first, in pages; it does not end.
 
         The first page is empty: whoever has it watches from then on, and knows from where.
+        A new page goes to `pass_on`, if there is one, and is yielded only if that returns False
+        because it would have to wait: to wake a watcher costs more than to write to him.
         """
         async with self._watched():
             yield [self._render(FeedPage((), after))]
@@ -70,7 +86,7 @@ class Feed(Generic[Frame]):
                 while number >= self._pages - len(self._recent):
                     missed = self._pages - number
                     if not missed:
-                        await self._looked.wait()
+                        number, cursor = await self._next_page(number, cursor, pass_on)
                         continue
                     recent = [self._recent[index] for index in range(-missed, 0)]
                     number = self._pages
@@ -115,13 +131,42 @@ class Feed(Generic[Frame]):
         self._looks_begun += 1
         page = await self._page_between(self._cursor, None)
         if page.events:
-            self._recent.append((page.cursor, self._render(page)))
-            self._pages += 1
+            self._pass_on(page.cursor, self._render(page))
         self._cursor = page.cursor
         if not page.has_more:
             self._looks_done = self._looks_begun
         self._tell()
         return page.has_more
+
+    def _pass_on(self, cursor: str, frame: Frame) -> None:
+        self._recent.append((cursor, frame))
+        self._pages += 1
+        for idle in [*self._idle]:
+            try:
+                is_taken = idle.pass_on(frame)
+            except Exception:  # noqa: BLE001 - it is his own affair, and he meets it when he sends the page himself
+                is_taken = False
+            if is_taken:
+                idle.number, idle.cursor = self._pages, cursor
+            else:
+                self._wake(idle)
+
+    async def _next_page(self, number: int, cursor: str, pass_on: Callable[[Frame], bool] | None) -> tuple[int, str]:
+        """Return when there is a page to be yielded, with what was passed on until then."""
+        if pass_on is None:
+            await self._looked.wait()
+            return number, cursor
+        idle = _Idle(pass_on, number, cursor)
+        self._idle.add(idle)
+        try:
+            await idle.woken.wait()
+        finally:
+            self._idle.discard(idle)
+        return idle.number, idle.cursor
+
+    def _wake(self, idle: _Idle[Frame]) -> None:
+        self._idle.discard(idle)
+        idle.woken.set()
 
     def _tell(self) -> None:
         looked, self._looked = self._looked, asyncio.Event()
@@ -132,6 +177,8 @@ class Feed(Generic[Frame]):
         self._cursor = None
         self._recent.clear()
         self._pages += 1
+        for idle in [*self._idle]:
+            self._wake(idle)
         self._tell()
 
     async def _caught_up(self) -> tuple[int, str]:

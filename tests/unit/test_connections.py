@@ -1,13 +1,20 @@
-"""A client that reads nothing and does not go is given up, whatever it was sent."""
+"""What our own server adds: it gives up on who reads nothing, and sends pages that are made once for all."""
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from starlette.types import Receive, Scope, Send
+from websockets.asyncio.client import connect
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from order_engine.api import connections
+from order_engine.api.frames import WRITE_NOW, feed_frame, text_message
+from order_engine.ports.store import FeedPage
 from order_engine.serve import serving
+from tests.contracts.orders import new_order
 
 pytestmark = pytest.mark.asyncio
 
@@ -47,3 +54,62 @@ async def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.Monke
             writer.write(request_head)
             await asyncio.wait_for(ended.wait(), HANG_S)
             writer.close()
+
+
+PAGE = feed_frame(FeedPage([new_order().event for _ in range(100)], "7:7:"))
+OFFERS = {
+    "nothing": None,
+    "what is usual": [ClientPerMessageDeflateFactory(client_max_window_bits=True)],
+    "a window as large as ours": [ClientPerMessageDeflateFactory(server_max_window_bits=12)],
+    "a window that is too small": [ClientPerMessageDeflateFactory(server_max_window_bits=9)],
+    "to forget": [ClientPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)],
+}
+GET_IT_DEFLATED = {"what is usual", "a window as large as ours", "to forget"}
+
+
+async def pages(scope: Scope, receive: Receive, send: Send) -> None:
+    """Send pages in both ways, with a message of one's own in between."""
+    await send({"type": "websocket.accept"})
+    await send(PAGE.message)
+    assert scope["extensions"][WRITE_NOW](PAGE.message)
+    await send(text_message("for you"))
+    await send({"type": "websocket.send", "text": "as another server sends it"})
+    await send(PAGE.message)
+    await send({"type": "websocket.close", "code": 1000})
+    assert not scope["extensions"][WRITE_NOW](PAGE.message)
+
+
+@asynccontextmanager
+async def counted(host: str, port: int) -> AsyncIterator[tuple[int, list[int]]]:
+    """A way to the server which counts the bytes that come back."""
+    count = [0]
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward_reader, onward_writer = await asyncio.open_connection(host, port)
+
+        async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, *, is_counted: bool) -> None:
+            while data := await source.read(65_536):
+                count[0] += len(data) if is_counted else 0
+                target.write(data)
+            target.close()
+
+        await asyncio.gather(
+            copy(reader, onward_writer, is_counted=False), copy(onward_reader, writer, is_counted=True)
+        )
+
+    async with await asyncio.start_server(carry, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], count
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+async def test_every_client_reads_the_same_whatever_it_offers(offer: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with (
+            serving(pages, listener),
+            counted(*listener.getsockname()) as (port, count),
+            asyncio.timeout(HANG_S),
+            connect(f"ws://127.0.0.1:{port}", proxy=None, compression=None, extensions=OFFERS[offer]) as client,
+        ):
+            messages = [message async for message in client]
+    assert messages == [PAGE.text, PAGE.text, "for you", "as another server sends it", PAGE.text]
+    assert (count[0] < len(PAGE.text)) is (offer in GET_IT_DEFLATED)

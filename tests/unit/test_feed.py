@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from tests.contracts.orders import ACCOUNT, CANCELLED, Life, new_order
 pytestmark = pytest.mark.asyncio
 
 HANG_S = 20
+A_BUG, CANNOT_NOW = 0.1, 0.3
 
 
 class Reader:
@@ -42,8 +43,11 @@ class Reader:
 class World:
     """A store, a bus that can be deaf, a feed of both, and everything that was ever committed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_passed_on: bool) -> None:
         self._path = path
+        self._chance = random.Random(1)
+        self.is_passed_on = is_passed_on
+        self.passed_on = 0
         self.bus = MemoryEventBus()
         self.is_deaf = False
 
@@ -72,19 +76,55 @@ class World:
     async def follow(self, after: str, events: int, may_go_on: asyncio.Event | None = None) -> list[OrderEvent]:
         """What a watcher gets until it is so many events; he reads his second page when he may."""
         seen: list[OrderEvent] = []
-        async with asyncio.timeout(HANG_S), contextlib.aclosing(self.feed.watch(after)) as batches:
-            async for batch in batches:
-                seen += [event for page in batch for event in page.events]
-                if len(seen) >= events:
-                    break
-                if may_go_on is not None:
-                    await may_go_on.wait()
+        is_enough = asyncio.Event()
+
+        def take(page: FeedPage) -> None:
+            seen.extend(page.events)
+            if len(seen) >= events:
+                is_enough.set()
+
+        async def read() -> None:
+            async with contextlib.aclosing(self.feed.watch(after, self._taker(take))) as batches:
+                async for batch in batches:
+                    for page in batch:
+                        take(page)
+                    if may_go_on is not None:
+                        await may_go_on.wait()
+
+        reading, ending = asyncio.create_task(read()), asyncio.create_task(is_enough.wait())
+        try:
+            async with asyncio.timeout(HANG_S):
+                await asyncio.wait([reading, ending], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reading, ending):
+                task.cancel()
+            results = await asyncio.gather(reading, ending, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
         return seen
 
+    def _taker(self, take: Callable[[FeedPage], None]) -> Callable[[FeedPage], bool] | None:
+        """A watcher who can be written to without being woken; not always, and now and then with an error."""
+        if not self.is_passed_on:
+            return None
 
-@pytest_asyncio.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    found = World(tmp_path / "orders.sqlite3")
+        def pass_on(page: FeedPage) -> bool:
+            luck = self._chance.random()
+            if luck < A_BUG:
+                raise RuntimeError("a bug")
+            if luck < CANNOT_NOW:
+                return False
+            self.passed_on += 1
+            take(page)
+            return True
+
+        return pass_on
+
+
+@pytest_asyncio.fixture(params=["woken", "passed on"])
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    found = World(tmp_path / "orders.sqlite3", is_passed_on=request.param == "passed on")
     await found.open()
     yield found
     await found.store.close()
@@ -121,6 +161,7 @@ async def test_watchers_from_anywhere_get_all_that_follows_once_and_in_order(wor
     assert len(events) == 80
     for begin, task in watching:
         assert await task == events[begin:]
+    assert bool(world.passed_on) is world.is_passed_on
 
 
 async def test_all_who_watch_share_one_reader(world: World) -> None:
