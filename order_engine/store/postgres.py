@@ -209,9 +209,9 @@ class PostgresStore:
 
     async def _accept_batch(self, batch: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
         # Keys in one order, so that two processes that accept the same ones cannot deadlock.
-        columns = zip(*(accept_columns(new) for new in sorted(batch, key=_account_and_key)), strict=True)
+        news = [accept_columns(new) for new in sorted(batch, key=_account_and_key)]
         try:
-            rows = await self._fetch("accept", *columns, self._grace_ms)
+            rows = await self._fetch("accept", news, self._grace_ms)
         except asyncpg.PostgresError as error:
             return await halve(self._accept_batch, batch, error)
         stored = {str(row[0]) for row in rows}
@@ -238,6 +238,8 @@ class PostgresStore:
         return await flush_folded(batch, self._write_folded)
 
     async def _write_folded(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
+        # Rows and not columns: to an array of each, the driver would look at every single value first.
+        moves = [(*move_columns(write).values(),) for write in writes]
         events = [event_columns(event) for write in writes for event in write.events]
         signed = [attempt_columns(it.order.order_id, it.signed) for it in writes if it.signed]
         proven = [
@@ -246,13 +248,7 @@ class PostgresStore:
             if it.proven
         ]
         try:
-            rows = await self._fetch(
-                "record",
-                *zip(*(move_columns(write).values() for write in writes), strict=True),
-                *zip(*events, strict=True),
-                *(zip(*signed, strict=True) if signed else [[]] * 8),
-                *(zip(*proven, strict=True) if proven else [[]] * 4),
-            )
+            rows = await self._fetch("record", moves, events, signed, proven)
         except asyncpg.PostgresError as error:
             is_foreign = getattr(error, "constraint_name", None) == ONE_CLUSTER
             return await halve(self._write_folded, writes, AnotherCluster(str(error)) if is_foreign else error)

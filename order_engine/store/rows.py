@@ -77,7 +77,7 @@ def accepted_from_row(row: Row) -> Accepted:
 
 
 def accept_columns(new: NewOrder) -> tuple[Any, ...]:
-    """Return the values of a new order, in the order of the accept statement's columns."""
+    """Return the values of a new order, in the order of the type `new_order`."""
     order, request, idempotency = new.order, new.order.request, new.idempotency
     return (
         order.order_id,
@@ -99,7 +99,7 @@ def accept_columns(new: NewOrder) -> tuple[Any, ...]:
 
 
 def move_columns(write: Write) -> dict[str, Any]:
-    """Return the values with which a write moves its order, by the names of its parameters."""
+    """Return the values with which a write moves its order, by name and in the order of the type `order_move`."""
     order = write.order
     return {
         "order_id": order.order_id,
@@ -121,7 +121,7 @@ def move_columns(write: Write) -> dict[str, Any]:
 
 
 def event_columns(event: OrderEvent) -> tuple[Any, ...]:
-    """Return the values of an event, in the order of the table's columns."""
+    """Return the values of an event, in the order of the type `new_event`."""
     return (
         event.order_id,
         event.seq,
@@ -133,7 +133,7 @@ def event_columns(event: OrderEvent) -> tuple[Any, ...]:
 
 
 def attempt_columns(order_id: OrderId, attempt: Attempt) -> tuple[Any, ...]:
-    """Return the values of a signed attempt, in the order of the table's columns."""
+    """Return the values of a signed attempt, in the order of the type `signed_attempt`."""
     return (
         order_id,
         attempt.attempt,

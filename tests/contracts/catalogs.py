@@ -16,7 +16,7 @@ select c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
 from pg_attribute a
 join pg_class c on c.oid = a.attrelid
 left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-where c.relnamespace = $1::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped
+where c.relnamespace = $1::regnamespace and c.relkind in ('r', 'c') and a.attnum > 0 and not a.attisdropped
 order by c.relname, a.attnum
 """
 # Not null ('n') is a constraint with a name from PostgreSQL 18 on; the columns tell of it already.
@@ -45,7 +45,7 @@ order by 1
 
 
 async def postgres_catalog(url: str, schema: str = "public") -> str:
-    """Tables, columns, constraints, indexes, triggers and functions of one schema."""
+    """Columns of tables and of types, constraints, indexes, triggers and functions of one schema."""
     connection = await asyncpg.connect(url, server_settings={"search_path": f'"{schema}"'})
     try:
         sections = {

@@ -104,6 +104,66 @@ create table attempts (
 create unique index attempts_one_live on attempts (order_id) where outcome is null;
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
 
+-- The rows that the engine's statements take, so many at once.
+create type new_order as (
+    order_id uuid,
+    account text,
+    idempotency_key text,
+    request_digest text,
+    client_order_id text,
+    token_in text,
+    token_in_mint text,
+    token_in_decimals smallint,
+    token_out text,
+    token_out_mint text,
+    token_out_decimals smallint,
+    amount_in bigint,
+    slippage_bps smallint,
+    metadata text,
+    created_at_ms bigint
+);
+create type order_move as (
+    order_id uuid,
+    held_fence bigint,
+    expected_seq integer,
+    status text,
+    seq integer,
+    attempt integer,
+    updated_at_ms bigint,
+    venue text,
+    quotes text,
+    min_amount_out bigint,
+    amount_out bigint,
+    tx_signature text,
+    reason_code text,
+    reason_message text,
+    due_in_ms bigint
+);
+create type new_event as (
+    order_id uuid,
+    seq integer,
+    status text,
+    attempt integer,
+    at_ms bigint,
+    data text
+);
+create type signed_attempt as (
+    order_id uuid,
+    attempt integer,
+    signature text,
+    raw bytea,
+    last_valid_block_height bigint,
+    signed_slot bigint,
+    signed_at_ms bigint,
+    genesis_hash text
+);
+create type proven_attempt as (
+    order_id uuid,
+    attempt integer,
+    outcome text,
+    evidence text
+);
+
 -- What the database refuses, whoever asks. Checked once per statement, not once per row, and with
 -- index lookups only: a cached plan that joins by hash would read whole tables for every batch, and
 -- the engine's sessions forbid those. (To forbid them here too would set and reset them at every call.)
