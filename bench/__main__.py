@@ -22,6 +22,7 @@ import psutil
 from bench.burst import CONNECTIONS, burst_round, embedded_round
 from bench.growth import LONG_QUEUE, fill, full_tables_round, long_queue_round
 from bench.measure import Stand, median_of, stand
+from bench.pieces import build_piece, chain_piece, quotes_piece, sign_piece, store_piece
 from bench.report import BEGIN, END, readme_section
 from bench.scenarios import (
     IN_FLIGHT,
@@ -40,7 +41,7 @@ from docs.generate import with_section
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 README = Path(__file__).parent.parent / "README.md"
-PARTS = ("burst", "watched", "watchers", "rates", "in_flight", "scale", "slow_disk", "growth", "queues")
+PARTS = ("burst", "watched", "watchers", "rates", "in_flight", "scale", "slow_disk", "growth", "queues", "pieces")
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,20 @@ class Bench:
             measure = partial(long_queue_round, self._stand, waiting, self._orders, is_held_open=is_held_open)
             found.append(Measured(f"waiting-{waiting}" + "-beside-another" * is_held_open, title, measure))
         return found
+
+    async def pieces(self) -> list[Measured]:
+        """What some of an order's way costs by itself."""
+        return [
+            Measured("quotes", "two quotes and the choice between them", quotes_piece),
+            Measured("build", "the swap's instruction and message", build_piece),
+            Measured("sign", "its signature and the signed bytes", sign_piece),
+            Measured("chain", "sent, looked up, fetched and weighed, apart from HTTP", chain_piece),
+            Measured("store", "accepted, claimed, written twice with events and evidence", self._store_piece()),
+            Measured("store-trusting", "the same without the triggers that refuse", self._store_piece(trusting=True)),
+        ]
+
+    def _store_piece(self, *, trusting: bool = False) -> Callable[[], Awaitable[dict[str, Any]]]:
+        return partial(store_piece, self._stand, has_triggers=not trusting)
 
     def _of(self, it: Subject, measure: Callable[..., Any], *values: Any, name: str = "", **how: Any) -> Measured:
         measuring = partial(measure, self._stand, *values, **how)

@@ -233,6 +233,17 @@ def _beside_the_first(title: str, column: str, found: dict[str, Any] | None) -> 
     return title + "\n\n" + _table(columns, rows)
 
 
+def _pieces(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    rows = [
+        (it["title"], f"{it['worker_us']:.0f}", "-" if it["postgres_us"] is None else f"{it['postgres_us']:.0f}")
+        for it in _medians(found)
+    ]
+    title = "**What some of an order's way costs by itself,** 100 orders at a time, in µs of a processor"
+    return title + "\n\n" + _table(("", "worker", "PostgreSQL"), rows)
+
+
 _SECTIONS = (
     ("watched", _watched),
     ("watchers", _watchers),
@@ -242,6 +253,7 @@ _SECTIONS = (
     ("slow_disk", _slow_disk),
     ("growth", _growth),
     ("queues", _queues),
+    ("pieces", _pieces),
 )
 
 

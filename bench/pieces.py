@@ -1,0 +1,171 @@
+"""What some of an order's way costs by itself, in processor time: what no other arrangement of the engine would save.
+
+Everything here is the engine's own code on orders as they are; only the node's answers are played
+back from memory, so that its work is not counted with the client's.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from bench.measure import Stand, cpu_seconds
+from order_engine.chain.client import SolanaChain
+from order_engine.chain.local import LocalTransport
+from order_engine.domain.lifecycle import apply
+from order_engine.domain.order import Attempt, AttemptOutcome, Order
+from order_engine.domain.routing import choose_quote
+from order_engine.engine.quoting import ask_venues
+from order_engine.engine.settlement import Settlement
+from order_engine.store.postgres import PostgresStore
+from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperFaults, PaperMarket, PaperVenue
+from order_engine.wiring import SystemClock
+from tests.contracts.orders import BUILT, CONFIRMED, GENESIS, LONG_MS, ROUTED, USDC, Life, new_order
+from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world
+
+ORDERS = 2_000
+AT_ONCE = 100
+_SLOW_S = 3_600.0  # Nothing here waits, so nothing is sent or looked at twice.
+_TRIGGERS = """
+select format('drop trigger %I on %s', tgname, tgrelid::regclass) from pg_trigger
+where not tgisinternal and tgrelid in (
+    'orders'::regclass, 'order_events'::regclass, 'attempts'::regclass, 'cluster'::regclass)
+"""
+
+
+async def quotes_piece() -> dict[str, Any]:
+    """Ask both venues and compare what they would give."""
+    venues, requests = _venues(), [new_order().order.request for _ in range(ORDERS)]
+
+    async def quote() -> None:
+        for request in requests:
+            choose_quote(await ask_venues(venues, request, _SLOW_S))
+
+    return _figure(await _own_cpu_s(quote()))
+
+
+async def build_piece() -> dict[str, Any]:
+    """Build the swap: its price now, its instruction, its message."""
+    venue, orders = _venues()[0], [_routed() for _ in range(ORDERS)]
+
+    async def build() -> None:
+        for order in orders:
+            await venue.build(order)
+
+    return _figure(await _own_cpu_s(build()))
+
+
+async def sign_piece() -> dict[str, Any]:
+    """Date the message, sign it, and make the bytes that are sent."""
+    venue = _venues()[0]
+    transactions = [await venue.build(_routed()) for _ in range(ORDERS)]
+    async with open_chain_world() as world:
+        blockhash = await world.chain.latest_blockhash()
+
+        async def sign() -> None:
+            for transaction in transactions:
+                world.chain.sign(transaction, blockhash)
+
+        return _figure(await _own_cpu_s(sign()))
+
+
+async def chain_piece() -> dict[str, Any]:
+    """Send the bytes, look the signature up, fetch what the swap did, and weigh it all: the client's part."""
+    async with open_chain_world() as world:
+        attempts = [await _attempt(world, f"order {number}") for number in range(ORDERS)]
+        tape = _Tape(LocalTransport(world.node, world.network), {})
+        await _prove_all(world, tape, attempts)
+        return _figure(await _own_cpu_s(_prove_all(world, _Tape(None, tape.answers), attempts)))
+
+
+async def store_piece(stand: Stand, *, has_triggers: bool = True) -> dict[str, Any]:
+    """Accept orders, claim them and write what became of them: the worker's part, and all that PostgreSQL does."""
+    url = await stand.postgres.create_database()
+    store = await PostgresStore.open(url, None, lambda _events: None, 0)
+    await store.keep_genesis(GENESIS)
+    if not has_triggers:
+        connection = await asyncpg.connect(url)
+        for row in await connection.fetch(_TRIGGERS):
+            await connection.execute(row[0])
+        await connection.close()
+    own_s = server_s = 0.0
+    for number in range(1 + ORDERS // AT_ONCE):
+        news = [new_order() for _ in range(AT_ONCE)]
+        before_s = cpu_seconds(stand.postgres.pid)
+        await asyncio.gather(*(store.accept(new) for new in news))
+        used_s = await _own_cpu_s(_carry(store, [new.order.order_id for new in news]))
+        if number:  # The first time, statements are prepared and pages are made.
+            own_s += used_s
+            server_s += cpu_seconds(stand.postgres.pid) - before_s
+    await store.close()
+    await stand.postgres.drop_database(url)
+    return _figure(own_s, server_s)
+
+
+async def _carry(store: PostgresStore, order_ids: Sequence[Any]) -> None:
+    lives = [Life(it.order, it.fence) for it in await store.claim("worker", order_ids, LONG_MS)]
+    for life in lives:
+        store.record(life.write(ROUTED))
+        store.record(life.write(BUILT))
+    await asyncio.gather(*(store.record(life.sign()) for life in lives))
+    await asyncio.gather(*(store.record(life.settle(CONFIRMED, AttemptOutcome.LANDED)) for life in lives))
+
+
+@dataclass
+class _Tape:
+    """A Transport that keeps what a node answers, or without one plays it back."""
+
+    node: LocalTransport | None
+    answers: dict[bytes, bytes]
+
+    async def post(self, body: bytes) -> bytes:
+        if self.node is not None:
+            self.answers[body] = await self.node.post(body)
+        return self.answers[body]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def _attempt(world: ChainWorld, memo: str) -> Attempt:
+    signed = await world.signed(memo)
+    height, slot = signed.last_valid_block_height, signed.signed_slot
+    return Attempt(1, signed.signature, signed.raw, height, slot, world.clock.ms, signed.genesis_hash)
+
+
+async def _prove_all(world: ChainWorld, tape: _Tape, attempts: Sequence[Attempt]) -> None:
+    chain = SolanaChain(tape, WALLET, world.clock, Genesis().keep)
+    settlement = Settlement(chain, lambda: 0.0, _SLOW_S, _SLOW_S)
+    for begin in range(0, len(attempts), AT_ONCE):
+        await asyncio.gather(*(settlement.prove(it, USDC) for it in attempts[begin : begin + AT_ONCE]))
+    await chain.close()
+
+
+def _venues() -> list[PaperVenue]:
+    market, faults = PaperMarket(1, REFERENCE_PRICES_USD), PaperFaults(0, 0)
+    return [PaperVenue(terms.name, market, SystemClock(), faults, 1, WALLET.public_key) for terms in (RAYDIUM, METEORA)]
+
+
+def _routed() -> Order:
+    order = new_order().order
+    return apply(order, ROUTED, order.created_at_ms)[0]
+
+
+async def _own_cpu_s(work: Coroutine[Any, Any, None]) -> float:
+    before_s = time.process_time()
+    await work
+    return time.process_time() - before_s
+
+
+def _figure(worker_s: float, postgres_s: float | None = None) -> dict[str, Any]:
+    """Return what an order took, in millionths of a second; None where PostgreSQL has no part in it."""
+    return {
+        "worker_us": 1e6 * worker_s / ORDERS,
+        "postgres_us": None if postgres_s is None else 1e6 * postgres_s / ORDERS,
+        "refused": 0,
+        "unconfirmed": 0,
+        "gaps": 0,
+    }
