@@ -17,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from order_engine import observe
-from order_engine.api.connections import HttpProtocol, WebSocketProtocol
+from order_engine.api.connections import HttpProtocol, WebSocketProtocol, end_what_lingers
 from order_engine.engine.retention import delete_ended_forever
 from order_engine.engine.watch import watch_in_doubt
 from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
@@ -192,11 +192,13 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
+    ending = asyncio.create_task(end_what_lingers(server.server_state.connections))
     try:
         yield
     finally:
         server.should_exit = True
         await task
+        ending.cancel()
 
 
 class _Server(uvicorn.Server):

@@ -1,10 +1,12 @@
 """The server's two protocols, with the limits that a stranger's connection needs."""
 
 import asyncio
+from collections.abc import Collection
 from typing import Any, Final
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
@@ -49,6 +51,21 @@ class _GivesUpOnSilence(asyncio.Protocol):
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
+
+
+async def end_what_lingers(connections: Collection[Any]) -> None:
+    """End what closes and does not come to its end, in the set of a server's connections.
+
+    A transport that closes waits until everything is read, whoever closed it; a client who reads
+    nothing would be kept for ever.
+    """
+    closing: set[Any] = set()
+    while True:
+        await asyncio.sleep(SILENCE_S)
+        lingering = {it.transport for it in connections if it.transport.is_closing()}
+        for transport in lingering & closing:
+            transport.abort()
+        closing = lingering
 
 
 class HttpProtocol(_GivesUpOnSilence, HttpToolsProtocol):
@@ -132,6 +149,8 @@ class WebSocketProtocol(_GivesUpOnSilence, WebSocketsSansIOProtocol):
                 await self.writable.wait()
             if self.write_now(message):
                 return
+            if self.transport.is_closing():
+                raise ClientDisconnected
         await super().send(message)
         if message["type"] == "websocket.accept":
             self._frame = DEFLATED if any(map(_is_wide_enough, self.conn.extensions)) else READY

@@ -64,7 +64,7 @@ async def feed_websocket(websocket: WebSocket[Any]) -> None:
         await _refuse(websocket, error)
         return
     await websocket.accept()
-    write_now = websocket.scope.get("extensions", {}).get(WRITE_NOW)
+    write_now = (websocket.scope.get("extensions") or {}).get(WRITE_NOW)
     pass_on = None if write_now is None else lambda frame: write_now(frame.message)
     await send_until_gone(websocket, _messages(context.feed.watch(begin, pass_on), lambda it: it.message))
 

@@ -111,7 +111,8 @@ class Feed(Generic[Frame]):
         """Look whenever something was committed, and now and then all the same."""
         async with self._bus.subscribe(None) as live:
             self._live = live
-            while True:
+            # A look that hangs may end as an error when this is cancelled: then somebody else follows.
+            while self._is_the_follower():
                 try:
                     is_more = await self._look()
                 except StoreUnavailable as error:
@@ -119,17 +120,23 @@ class Feed(Generic[Frame]):
                     is_more = False
                 except Exception as error:  # noqa: BLE001 - who watches would wait for ever, and know nothing of it
                     observe.loop_crashed("feed", error)
-                    self._begin_anew()
+                    if self._is_the_follower():
+                        self._begin_anew()
                     is_more = False
                     await asyncio.sleep(POLL_LOST_S)
                 if not is_more:
                     await asyncio.sleep(_GATHER_S)
                     await live.next(POLL_CONNECTED_S if self._bus.is_connected else POLL_LOST_S)
 
+    def _is_the_follower(self) -> bool:
+        return self._following is asyncio.current_task()
+
     async def _look(self) -> bool:
         """Read the next page and tell those who wait for it; returns whether there is more."""
         self._looks_begun += 1
         page = await self._page_between(self._cursor, None)
+        if not self._is_the_follower():
+            return False
         if page.events:
             self._pass_on(page.cursor, self._render(page))
         self._cursor = page.cursor

@@ -1,6 +1,7 @@
 """Sessions of one PostgreSQL database: opened when they are needed, kept at hand, replaced when they are lost."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
@@ -19,6 +20,9 @@ _CLOSE_TIMEOUT_S: Final = 1.5
 # whole, and keep doing so when they have grown. Every statement here finds its rows by an index.
 # Forbidden plans count as dear ones, which PostgreSQL would spend a tenth of a second to compile.
 _PLANNER: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
+
+# A session that is at hand for days must not be forgotten by a firewall or a balancer in between.
+_KEEPALIVE: Final = {"tcp_keepalives_idle": "60", "tcp_keepalives_interval": "10"}
 
 # What says that the server did not answer, rather than that the statement was wrong.
 LOST: Final = (
@@ -55,7 +59,7 @@ class Sessions:
             max_size=_MOST_SESSIONS,
             timeout=_ACQUIRE_TIMEOUT_S,
             command_timeout=_COMMAND_TIMEOUT_S,
-            server_settings={**settings, **_PLANNER},
+            server_settings={**settings, **_PLANNER, **_KEEPALIVE},
             reset=_keep_session,
         )
         return cls(pool)
@@ -83,8 +87,10 @@ class Sessions:
                 if is_well and not self._waiting:
                     self._at_hand.append(session)
                 else:
-                    # Waits until a statement's cancellation is heard, as long as acquiring may take.
-                    await self._pool.release(session)
+                    # Waits until a statement's cancellation is heard, as long as acquiring may take. If
+                    # that fails, the pool has ended the session; what became of the statement stays as it is.
+                    with contextlib.suppress(*LOST):
+                        await self._pool.release(session)
         except LOST as error:
             raise unavailable(error) from error
         return rows

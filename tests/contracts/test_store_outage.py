@@ -116,6 +116,24 @@ async def test_a_frozen_postgres_is_unavailable_within_seconds_and_found_again(m
     await world.close()
 
 
+async def test_a_caller_who_gives_up_on_a_frozen_postgres_has_given_up(mortal_postgres: MortalPostgres) -> None:
+    world = PostgresWorld(mortal_postgres.url)
+    store = await world.open()
+    await store.ping()
+    mortal_postgres.pause()
+    try:
+        asking = asyncio.create_task(store.ping())
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        async with asyncio.timeout(MOST_FROZEN_S):
+            await asyncio.wait([asking])
+        assert asking.cancelled()
+    finally:
+        mortal_postgres.resume()
+    await answers_again(store)
+    await world.close()
+
+
 async def test_what_was_committed_before_the_kill_is_kept(mortal_postgres: MortalPostgres) -> None:
     world = PostgresWorld(mortal_postgres.url)
     store = await world.open()

@@ -1,6 +1,7 @@
 """What our own server adds: it gives up on who reads nothing, and sends pages that are made once for all."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,6 +55,38 @@ async def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.Monke
             writer.write(request_head)
             await asyncio.wait_for(ended.wait(), HANG_S)
             writer.close()
+
+
+async def test_a_closing_connection_whose_client_reads_nothing_comes_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "SILENCE_S", 0.2)
+    ended = asyncio.Event()
+
+    async def little(scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what fits below the mark at which writing pauses, and then hear no answer to a ping."""
+        await send({"type": "websocket.accept"})
+        protocol = scope["extensions"][WRITE_NOW].__self__
+        protocol.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        while not protocol.transport.get_write_buffer_size():
+            await send({"type": "websocket.send", "text": "x" * 10_000})
+            await asyncio.sleep(0.02)  # What the client's side takes without reading is gone by then.
+        assert protocol.writable.is_set()
+        protocol.ping_timeout = 0.1
+        protocol.send_keepalive_ping()
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        with contextlib.suppress(OSError):
+            await send(PAGE.message)
+        ended.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with serving(little, listener):
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+                client.connect(listener.getsockname())
+                client.sendall(UPGRADE)
+                await asyncio.wait_for(ended.wait(), HANG_S)
 
 
 PAGE = feed_frame(FeedPage([new_order().event for _ in range(100)], "7:7:"))

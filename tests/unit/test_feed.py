@@ -32,11 +32,17 @@ class Reader:
         self.store = store
         self.errors: list[Exception] = []
         self.reads = 0
+        self.is_frozen = False
 
     async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
         self.reads += 1
         if self.errors and until is None:
             raise self.errors.pop()
+        if self.is_frozen:
+            try:
+                await asyncio.sleep(HANG_S)
+            except asyncio.CancelledError as error:
+                raise StoreUnavailable("given up") from error
         return await self.store.feed(account, after, until, limit)
 
 
@@ -287,3 +293,20 @@ async def test_a_bug_that_lasts_is_not_told_all_the_time(world: World, monkeypat
     assert len(world.reader.errors) == 99
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_look_that_outlives_its_cancellation_tells_nothing_twice(world: World) -> None:
+    begin = await world.feed.begin(None)
+    leaving = asyncio.create_task(world.follow(begin, 10))
+    await asyncio.sleep(0.05)
+    world.reader.is_frozen = True
+    await world.commit()
+    await asyncio.sleep(0.05)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    world.reader.is_frozen = False
+    watching = asyncio.create_task(world.follow(begin, 42))
+    for _ in range(20):
+        await world.commit()
+        await asyncio.sleep(0.002)
+    assert await watching == await world.all()
