@@ -125,7 +125,7 @@ _V1: Final = (
             503: _BUSY[503],
         },
         description=(
-            "Each message is `{cursor, events}`, the events in the order of their commits; the first one has "
+            "Each message is `{cursor, events}`, each order's events in the order of their seq; the first one has "
             "no events. Whoever comes back with `after` and his last cursor misses nothing and sees nothing "
             "twice; `after=0` begins with the first event ever. Without it, the feed begins now. The same path "
             "speaks WebSocket: one message a text frame."

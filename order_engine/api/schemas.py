@@ -146,7 +146,7 @@ class EventListView(msgspec.Struct, rename="camel"):
 
 
 class FeedView(msgspec.Struct, rename="camel"):
-    """Events of many orders, in the order of their commits; `cursor` stands after the last one."""
+    """Events of many orders, each order's in the order of its seq; `cursor` stands after the last one."""
 
     cursor: str
     events: list[EventView]

@@ -1,4 +1,4 @@
-"""Every event of an account, in the order of their commits: read once, and passed on to all who watch."""
+"""Every event of an account, each order's in order: read once, and passed on to all who watch."""
 
 import asyncio
 from collections import deque

@@ -157,7 +157,7 @@ BEGINNING: Final = "0"
 
 
 class FeedPage(msgspec.Struct, frozen=True):
-    """Events in the order of their commits, the cursor that stands after them, and whether more were there."""
+    """Events, each order's in the order of its seq, the cursor that stands after them, and whether more were there."""
 
     events: Sequence[OrderEvent]
     cursor: str
