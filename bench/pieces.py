@@ -132,15 +132,15 @@ class _Tape:
 
 async def _attempt(world: ChainWorld, memo: str) -> Attempt:
     signed = await world.signed(memo)
-    height, slot = signed.last_valid_block_height, signed.signed_slot
-    return Attempt(1, signed.signature, signed.raw, height, slot, world.clock.ms, signed.genesis_hash)
+    height, point = signed.last_valid_block_height, signed.signed_point
+    return Attempt(1, signed.signature, signed.raw, height, point, world.clock.ms, signed.genesis_hash)
 
 
 async def _prove_all(world: ChainWorld, tape: _Tape, attempts: Sequence[Attempt]) -> None:
     chain = SolanaChain(tape, WALLET, world.clock, Genesis().keep)
     settlement = Settlement(chain, lambda: 0.0, _SLOW_S, _SLOW_S)
     for begin in range(0, len(attempts), AT_ONCE):
-        await asyncio.gather(*(settlement.prove(it, USDC) for it in attempts[begin : begin + AT_ONCE]))
+        await asyncio.gather(*(settlement.prove(it, USDC, 1, 0) for it in attempts[begin : begin + AT_ONCE]))
     await chain.close()
 
 

@@ -26,6 +26,8 @@ class Numbers(msgspec.Struct):
     """Orders whose work ended in an error that nobody expected."""
     chain_outages: int = 0
     """Times that the chain did not answer for seconds on end."""
+    chain_lies: int = 0
+    """Times that the chain told numbers for seconds on end that cannot be true."""
     deleted: int = 0
     """Orders that ended longer ago than RETENTION_DAYS."""
     failed_sends: int = 0
@@ -140,6 +142,17 @@ def chain_lost(error: Exception) -> None:
 def chain_recovered() -> None:
     """The chain answers again."""
     _log.info("chain recovered")
+
+
+def chain_not_believed(error: Exception) -> None:
+    """For seconds on end the chain tells numbers that cannot be true: no expiry is believed until they can."""
+    numbers.chain_lies += 1
+    _log.error("chain not believed", error=str(error))
+
+
+def chain_believed() -> None:
+    """The chain's numbers can be true again."""
+    _log.info("chain believed again")
 
 
 def still_in_doubt(signature: str, why: str) -> None:

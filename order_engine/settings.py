@@ -141,7 +141,7 @@ class Settings(ClientSettings):
     chain_faults: Annotated[str, AfterValidator(_known_faults)] = Field(
         "",
         description="Rates from 0 to 1 at which the paper chain misbehaves, such as drop=0.1,lag=0.3: drop, late, "
-        "duplicate, fork, lag, lost_reply, timeout, error, rate_limit, or all.",
+        "duplicate, fork, lag, false_height, lost_reply, timeout, error, rate_limit, or all.",
     )
     default_slippage_bps: int = Field(50, ge=1, le=1000, description="Slippage of an order that names none, in bps.")
     allowed_origins: str = Field(

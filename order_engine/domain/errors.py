@@ -17,6 +17,8 @@ OrderEngineError
 ├── Unavailable               a dependency does not answer now; trying again later is right
 │   ├── StoreUnavailable
 │   └── ChainUnavailable
+│       ├── ImpossibleAnswer  its numbers contradict what was known before
+│       └── AnotherCluster    it is not the cluster that the orders here are signed for
 └── Fenced                    another worker owns the order now; whoever gets this must let go
 """
 
@@ -146,6 +148,10 @@ class StoreUnavailable(Unavailable):
 
 class ChainUnavailable(Unavailable):
     """The chain's RPC does not answer; nothing is known about what was asked."""
+
+
+class ImpossibleAnswer(ChainUnavailable):
+    """The RPC tells numbers that cannot follow from those that were known when a transaction was signed."""
 
 
 class AnotherCluster(ChainUnavailable):

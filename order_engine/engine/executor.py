@@ -163,7 +163,7 @@ class Executor:
             signed.signature,
             signed.raw,
             signed.last_valid_block_height,
-            signed.signed_slot,
+            signed.signed_point,
             self._clock.now_ms(),
             signed.genesis_hash,
         )
@@ -185,7 +185,10 @@ class Executor:
                 return blockhash
 
     async def _settle(self, journal: Journal, attempt: Attempt) -> None:
-        proof = await self._settlement.prove(attempt, journal.order.request.token_out)
+        order = journal.order
+        assert order.min_amount_out is not None  # noqa: S101 - fixed when the route was chosen
+        age_ms = self._clock.now_ms() - attempt.signed_at_ms
+        proof = await self._settlement.prove(attempt, order.request.token_out, order.min_amount_out, age_ms)
         if proof.outcome.outcome is AttemptOutcome.LANDED:
             assert proof.slot is not None  # noqa: S101 - landed means that a status was found
             assert proof.result is not None  # noqa: S101 - and that it is known

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, AttemptOutcome, Order, OrderId, OrderStatus, SwapRequest
@@ -57,13 +58,14 @@ def event_from_row(row: Sequence[Any]) -> OrderEvent:
 
 def attempt_from_row(row: Sequence[Any]) -> Attempt:
     """Return the attempt of a row of `attempts.sql`, in its order of columns."""
-    attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms, genesis_hash, outcome, evidence = row
+    attempt, signature, raw, last_valid_block_height, signed_slot, signed_block_height, *rest = row
+    signed_at_ms, genesis_hash, outcome, evidence = rest
     return Attempt(
         attempt,
         signature,
         bytes(raw),
         last_valid_block_height,
-        signed_slot,
+        ChainPoint(signed_block_height, signed_slot),
         signed_at_ms,
         genesis_hash,
         None if outcome is None else AttemptOutcome(outcome),
@@ -140,7 +142,8 @@ def attempt_columns(order_id: OrderId, attempt: Attempt) -> tuple[Any, ...]:
         attempt.signature,
         attempt.raw,
         attempt.last_valid_block_height,
-        attempt.signed_slot,
+        attempt.signed_point.slot,
+        attempt.signed_point.block_height,
         attempt.signed_at_ms,
         attempt.genesis_hash,
     )

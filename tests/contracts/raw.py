@@ -53,6 +53,7 @@ ATTEMPT: Final[Values] = {
     "raw": b"raw",
     "last_valid_block_height": 150,
     "signed_slot": 90,
+    "signed_block_height": 80,
     "signed_at_ms": 1_000,
     "genesis_hash": GENESIS,
 }

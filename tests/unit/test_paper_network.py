@@ -257,7 +257,7 @@ async def test_what_is_delivered_twice_executes_once() -> None:
         (" drop=1, lag=0.5 ,", ChainFaults(drop=1, lag=0.5)),
         ("drop = 1 ,lag= 0.5", ChainFaults(drop=1, lag=0.5)),
         ("timeout=0.5,lost_reply=0.5,error=1", ChainFaults(timeout=0.5, lost_reply=0.5, error=1)),
-        ("all=0.1,fork=0", msgspec.structs.replace(ChainFaults(*[0.1] * 9), fork=0)),
+        ("all=0.1,fork=0", msgspec.structs.replace(ChainFaults(*[0.1] * 10), fork=0)),
     ],
 )
 def test_faults_are_read(text: str, faults: ChainFaults) -> None:
