@@ -59,10 +59,13 @@ select order_id, 1, 'pending', 0, created_at_ms, '{{}}' from waiting
 AT_ONCE = 50_000
 
 
-async def fill(url: str, finished: int, events: int = 5) -> None:
-    """Make the schema and put finished orders into it, each with this many of its events."""
+async def fill(url: str, administrator: str, finished: int, events: int = 5) -> None:
+    """Make the schema and put finished orders into it, each with this many of its events.
+
+    `administrator`: the same database for a role that may switch triggers off.
+    """
     await make_schema(url)
-    connection = await asyncpg.connect(url)
+    connection = await asyncpg.connect(administrator)
     # What is written here is finished already: nothing is to look each row over.
     await connection.execute("set session_replication_role = replica")
     for begin in range(1, finished + 1, AT_ONCE):
@@ -109,7 +112,7 @@ async def open_transaction(url: str) -> AsyncIterator[None]:
 async def long_queue_round(stand: Stand, waiting: int, orders: int, *, is_held_open: bool) -> dict[str, Any]:
     """Measure the first `orders` that a worker takes from a queue of `waiting`."""
     url, directory = await stand.postgres.create_database(), stand.directory()
-    await fill(url, 0)
+    await make_schema(url)
     connection = await asyncpg.connect(url)
     for begin in range(1, waiting + 1, AT_ONCE):
         await connection.execute(WAITING, begin, min(begin + AT_ONCE - 1, waiting), timeout=600)

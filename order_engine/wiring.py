@@ -31,7 +31,7 @@ from order_engine.chain.network import Execution, PaperNetwork
 from order_engine.chain.node import PaperNode
 from order_engine.chain.rpc import HttpTransport, Transport
 from order_engine.chain.server import build_chain_app
-from order_engine.domain.errors import AnotherCluster, ChainUnavailable
+from order_engine.domain.errors import AnotherCluster, ChainUnavailable, WrongSchema
 from order_engine.domain.order import EpochMs, OrderId
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenRegistry
@@ -236,13 +236,18 @@ async def _open_store(
         target = settings.postgres
         try:
             store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS, session)
+        except WrongSchema as error:
+            raise SettingsError(f"DATABASE_URL cannot be used: {error}.") from error
         except asyncpg.PostgresError as error:
             # The server answered: it knows an option of the URL no better, or lets this user do too little.
             raise SettingsError(f"DATABASE_URL cannot be used: PostgreSQL says {error}.") from error
     else:
         path = settings.sqlite_path
         _lock(stack, path)
-        store = sqlite = await SqliteStore.open(path, clock, announce, ANNOUNCE_GRACE_MS)
+        try:
+            store = sqlite = await SqliteStore.open(path, clock, announce, ANNOUNCE_GRACE_MS)
+        except WrongSchema as error:
+            raise SettingsError(f"{path} cannot be used: {error}.") from error
         # Nobody else has the file, so whoever holds a lease on it is a former life of this process.
         observe.leases_taken_back(await sqlite.take_back_leases())
     stack.push_async_callback(store.close)

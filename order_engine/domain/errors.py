@@ -19,6 +19,7 @@ OrderEngineError
 │   └── ChainUnavailable
 │       ├── ImpossibleAnswer  its numbers contradict what was known before
 │       └── AnotherCluster    it is not the cluster that the orders here are signed for
+├── WrongSchema               the database was made by another version or program; nothing was changed
 └── Fenced                    another worker owns the order now; whoever gets this must let go
 """
 
@@ -156,6 +157,10 @@ class ImpossibleAnswer(ChainUnavailable):
 
 class AnotherCluster(ChainUnavailable):
     """The RPC serves another cluster than the one that this engine's attempts were signed for."""
+
+
+class WrongSchema(OrderEngineError):  # noqa: N818 - the thing itself
+    """The database's schema is not the one that this version makes and reads; nothing was changed."""
 
 
 class Fenced(OrderEngineError):  # noqa: N818 - past participles read best at `except`

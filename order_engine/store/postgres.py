@@ -25,6 +25,7 @@ from order_engine.ports.store import (
     Write,
 )
 from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
+from order_engine.store.postgres_schema import bring_up_to_date
 from order_engine.store.rows import (
     accept_columns,
     accepted_from_row,
@@ -38,7 +39,7 @@ from order_engine.store.rows import (
 )
 from order_engine.store.sessions import LOST, Sessions, unavailable
 from order_engine.store.snapshots import NOTHING_SEEN, is_snapshot, moved_on
-from order_engine.store.sql import POSTGRES, load_migrations, load_queries
+from order_engine.store.sql import POSTGRES, load_queries
 
 _MOST_IN_A_BATCH: Final = 512
 _OPEN_TIMEOUT_S: Final = 10.0
@@ -46,8 +47,6 @@ _OPEN_TIMEOUT_S: Final = 10.0
 SESSION: Final = "order-engine "
 _GONE_AFTER_S: Final = 0.9
 _LOOK_IS_OLD_S: Final = 3.0
-_MOST_RESTORED: Final = 10_000
-_MIGRATION_LOCK: Final = 0x6F72646572  # "order" in ASCII: one migrator at a time
 
 
 class PostgresStore:
@@ -70,7 +69,7 @@ class PostgresStore:
     async def open(
         cls, dsn: str, schema: str | None, announce: Announce, grace_ms: int, session: str = "order-engine migrate"
     ) -> Self:
-        """Connect, migrate if needed and return the store; raises StoreUnavailable.
+        """Connect, migrate if needed and return the store; raises StoreUnavailable and WrongSchema.
 
         `session` names this process's sessions. A worker that is called the same, with
         SESSION at the start, is taken to be gone when they are.
@@ -303,25 +302,8 @@ def _quoted(name: str) -> str:
 
 
 async def _migrate(dsn: str, settings: dict[str, str]) -> None:
-    """Bring the schema up to date; of several processes that start together, one does it."""
     connection = await asyncpg.connect(dsn, timeout=_OPEN_TIMEOUT_S, server_settings=settings)
     try:
-        await connection.execute("select pg_advisory_lock($1)", _MIGRATION_LOCK)
-        if (schema := settings.get("search_path")) is not None:
-            await connection.execute(f"create schema if not exists {schema}")
-        await connection.execute(
-            "create table if not exists schema_migrations (number integer primary key, name text not null)"
-        )
-        done = {row[0] for row in await connection.fetch("select number from schema_migrations")}
-        for migration in load_migrations(POSTGRES):
-            if migration.number in done:
-                continue
-            async with connection.transaction():
-                await connection.execute(migration.statements)
-                await connection.execute(
-                    "insert into schema_migrations values ($1, $2)", migration.number, migration.name
-                )
-        while await connection.fetchval("select number_restored_events($1)", _MOST_RESTORED) == _MOST_RESTORED:
-            pass
+        await bring_up_to_date(connection, settings.get("search_path"))
     finally:
         await connection.close()

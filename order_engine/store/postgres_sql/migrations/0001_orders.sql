@@ -390,13 +390,14 @@ create trigger attempts_decided_once before update on attempts
 -- begins with the time at which it was made (UUIDv7), so those that are old enough come first.
 create function delete_ended(older_than_ms bigint, most integer) returns integer
     language plpgsql
-    set order_engine.is_deleting_ended = 'on'
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     before_ms bigint := now_ms() - older_than_ms;
     ended uuid[];
 begin
+    -- Not a `set` clause of the function: only a superuser may name a setting of our own there.
+    perform set_config('order_engine.is_deleting_ended', 'on', true);
     select array_agg(found.order_id) into ended
     from (
         select order_id
@@ -411,6 +412,7 @@ begin
     delete from attempts where order_id = any(ended);
     delete from order_events where order_id = any(ended);
     delete from orders where order_id = any(ended);
+    perform set_config('order_engine.is_deleting_ended', '', true);
     return coalesce(cardinality(ended), 0);
 end
 $$;
@@ -419,12 +421,12 @@ $$;
 -- come, and would be new to a reader when they do. They become some of this one's, so many in each.
 create function number_restored_events(most integer) returns integer
     language plpgsql
-    set order_engine.is_numbering_restored = 'on'
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     numbered integer;
 begin
+    perform set_config('order_engine.is_numbering_restored', 'on', true);
     update order_events e
     set xid = pg_current_xact_id()
     from (
@@ -435,6 +437,7 @@ begin
     ) restored
     where e.order_id = restored.order_id and e.seq = restored.seq;
     get diagnostics numbered = row_count;
+    perform set_config('order_engine.is_numbering_restored', '', true);
     return numbered;
 end
 $$;
