@@ -9,6 +9,7 @@ from starlette.responses import Response
 from order_engine.domain.errors import (
     CancelTooLate,
     ChainUnavailable,
+    ClientOrderIdTaken,
     IdempotencyConflict,
     InvalidRequest,
     OrderEngineError,
@@ -23,7 +24,10 @@ _RETRY_AFTER_S: Final = 1
 
 
 class Problem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """RFC 9457, with a stable `code`, the field at fault and whether trying again can help."""
+    """RFC 9457, with a stable `code`, the field at fault and whether trying again can help.
+
+    `order_id`: the order that is in the way of the one that was asked for.
+    """
 
     title: str
     status: int
@@ -32,6 +36,7 @@ class Problem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     request_id: str = ""
     retryable: bool | msgspec.UnsetType = msgspec.UNSET
     field: str | None = None
+    order_id: str | None = None
     type: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -67,6 +72,7 @@ _STATUSES: Final[Mapping[type[OrderEngineError], int]] = {
     InvalidRequest: 422,
     OrderNotFound: 404,
     IdempotencyConflict: 422,
+    ClientOrderIdTaken: 409,
     CancelTooLate: 409,
     RateLimited: 429,
     StoreUnavailable: 503,
@@ -113,6 +119,7 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
         request_id,
         retryable=status in (429, 503),
         field=field,
+        order_id=error.existing_order_id if isinstance(error, ClientOrderIdTaken) else None,
         type="about:blank",
     )
     return problem, headers

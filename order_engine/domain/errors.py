@@ -6,6 +6,7 @@ OrderEngineError
 │   ├── OrderNotFound
 │   ├── UnknownCursor         it is not one that this database gave of its feed
 │   ├── IdempotencyConflict   the key was used before with another body
+│   ├── ClientOrderIdTaken    another order has this client order id (`existing_order_id`)
 │   ├── CancelTooLate         the order is submitted or terminal
 │   └── RateLimited           too many orders in the window (`retry_after_s`)
 ├── StepFailed                an attempt cannot go on; the retry policy decides what follows
@@ -83,6 +84,20 @@ class IdempotencyConflict(Refused):
     """The idempotency key belongs to an order with another body."""
 
     code = "idempotency_conflict"
+
+
+class ClientOrderIdTaken(Refused):
+    """Another order of the account has this client order id, and has not ended a day ago or more."""
+
+    code = "client_order_id_taken"
+
+    def __init__(self, client_order_id: str, existing_order_id: str) -> None:
+        """`existing_order_id`: the order that has the id."""
+        super().__init__(
+            f"The clientOrderId {client_order_id!r} belongs to order {existing_order_id}; "
+            "choose another one, or wait until a day after the end of that order."
+        )
+        self.existing_order_id = existing_order_id
 
 
 class CancelTooLate(Refused):

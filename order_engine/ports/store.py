@@ -77,11 +77,19 @@ class Write(msgspec.Struct, frozen=True):
 SUSPECT_CLAIMS: Final = 3
 
 
+# For so long after its order has ended, a client order id is not given to another order.
+CLIENT_ORDER_ID_KEPT_MS: Final = 24 * 60 * 60 * 1000
+
+
 class OrderStore(Protocol):
     """Keeps every fact. May raise StoreUnavailable; then what was being written may or may not be kept."""
 
     async def accept(self, new: NewOrder) -> Accepted:
-        """Store the order, its first event and its idempotency key; committed when this returns."""
+        """Store the order, its first event and its idempotency key; committed when this returns.
+
+        A known key answers its order again. Raises ClientOrderIdTaken if another order of the account
+        has the client order id and did not end CLIENT_ORDER_ID_KEPT_MS ago.
+        """
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
         """Take those of the orders that nobody holds and that wait for a worker now."""

@@ -1,18 +1,19 @@
 """The store on PostgreSQL: group commit, a file for each statement, and nothing between them and the server."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import asyncpg
 import msgspec
 
-from order_engine.domain.errors import AnotherCluster, Fenced, UnknownCursor
+from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
 from order_engine.ports.store import (
     BEGINNING,
+    CLIENT_ORDER_ID_KEPT_MS,
     SUSPECT_CLAIMS,
     Accepted,
     Announce,
@@ -210,28 +211,40 @@ class PostgresStore:
         # Keys in one order, so that two processes that accept the same ones cannot deadlock.
         news = [accept_columns(new) for new in sorted(batch, key=_account_and_key)]
         try:
-            rows = await self._fetch("accept", news, self._grace_ms)
+            rows = await self._fetch("accept", news, self._grace_ms, CLIENT_ORDER_ID_KEPT_MS)
         except asyncpg.PostgresError as error:
             return await halve(self._accept_batch, batch, error)
         stored = {str(row[0]) for row in rows}
         self._announce([new.event for new in batch if new.order.order_id in stored])
-        replays = [new for new in batch if new.order.order_id not in stored]
-        first = await self._first_answers(replays) if replays else {}
-        # A key that was in the way and is gone: its order was deleted in between.
-        gone = [new for new in replays if _key(new) not in first]
-        accepted = await self._accept_batch(gone) if gone else []
-        again = {new.order.order_id: it for new, it in zip(gone, accepted, strict=True)}
-        return [
-            Accepted(new.order, is_replay=False, digest=None)
-            if new.order.order_id in stored
-            else again.get(new.order.order_id) or first[_key(new)]
-            for new in batch
-        ]
+        others = [new for new in batch if new.order.order_id not in stored]
+        answers: dict[OrderId, Accepted | Exception] = await self._answers_to(others) if others else {}
+        return [answers.get(new.order.order_id) or Accepted(new.order, is_replay=False, digest=None) for new in batch]
 
-    async def _first_answers(self, replays: Sequence[NewOrder]) -> dict[tuple[str, str], Accepted]:
-        accounts, keys = zip(*{_key(new) for new in replays}, strict=True)
-        rows = await self._fetch("find_by_keys", accounts, keys)
-        return {(row["account"], row["idempotency_key"]): accepted_from_row(row) for row in rows}
+    async def _answers_to(self, others: Sequence[NewOrder]) -> dict[OrderId, Accepted | Exception]:
+        """Return what those are answered that were not stored: the order of their key, or whose name it is."""
+        known = await self._find("find_by_keys", others, _key)
+        by_key = {(row["account"], row["idempotency_key"]): row for row in known}
+        unknown = [new for new in others if _key(new) not in by_key]
+        found = await self._find("find_namesakes", unknown, _name, CLIENT_ORDER_ID_KEPT_MS) if unknown else []
+        by_name = {(row["account"], row["client_order_id"]): str(row["order_id"]) for row in found}
+        # What was in the way and is gone: its order was deleted in between.
+        gone = [new for new in unknown if _name(new) not in by_name]
+        again = await self._accept_batch(gone) if gone else []
+        answers: dict[OrderId, Accepted | Exception] = {
+            new.order.order_id: it for new, it in zip(gone, again, strict=True)
+        }
+        for new in others:
+            if (row := by_key.get(_key(new))) is not None:
+                answers[new.order.order_id] = accepted_from_row(row)
+            elif (existing := by_name.get(_name(new))) is not None:
+                answers[new.order.order_id] = ClientOrderIdTaken(_name(new)[1] or "", existing)
+        return answers
+
+    async def _find(
+        self, query: str, news: Sequence[NewOrder], of: Callable[[NewOrder], tuple[str, str | None]], *values: Any
+    ) -> list[asyncpg.Record]:
+        wanted = [it for it in {of(new) for new in news} if it[1] is not None]
+        return await self._fetch(query, *zip(*wanted, strict=True), *values) if wanted else []
 
     async def _write_batch(self, batch: Sequence[Write]) -> Sequence[Exception | None]:
         return await flush_folded(batch, self._write_folded)
@@ -284,9 +297,12 @@ def _account_and_key(new: NewOrder) -> tuple[str, str]:
     return new.order.account, new.idempotency.key if new.idempotency else ""
 
 
-def _key(new: NewOrder) -> tuple[str, str]:
-    assert new.idempotency is not None  # noqa: S101 - only a key can make an insert a replay
-    return new.order.account, new.idempotency.key
+def _key(new: NewOrder) -> tuple[str, str | None]:
+    return new.order.account, new.idempotency.key if new.idempotency else None
+
+
+def _name(new: NewOrder) -> tuple[str, str | None]:
+    return new.order.account, new.order.request.client_order_id
 
 
 def _claims(rows: Sequence[asyncpg.Record]) -> list[Claim]:

@@ -97,6 +97,7 @@ def accept_columns(new: NewOrder) -> tuple[Any, ...]:
         request.slippage_bps,
         None if request.metadata is None else text(request.metadata),
         order.created_at_ms,
+        text(new.event.data),
     )
 
 

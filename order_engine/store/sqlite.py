@@ -10,12 +10,13 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable, UnknownCursor
+from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
 from order_engine.ports.clock import Clock
 from order_engine.ports.store import (
+    CLIENT_ORDER_ID_KEPT_MS,
     SUSPECT_CLAIMS,
     Accepted,
     Announce,
@@ -234,10 +235,10 @@ class SqliteStore:
     # --- batches ---
 
     async def _accept_batch(self, batch: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
-        due_at_ms = self._clock.now_ms() + self._grace_ms
+        now_ms = self._clock.now_ms()
 
-        def job(connection: sqlite3.Connection) -> list[Accepted]:
-            return [self._accept(connection, new, due_at_ms) for new in batch]
+        def job(connection: sqlite3.Connection) -> list[Accepted | Exception]:
+            return [self._accept(connection, new, now_ms) for new in batch]
 
         try:
             accepted = await self._writer.run(job)
@@ -245,15 +246,21 @@ class SqliteStore:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
             return await halve(self._accept_batch, batch, error)
-        self._announce([new.event for new, it in zip(batch, accepted, strict=True) if not it.is_replay])
+        answered = zip(batch, accepted, strict=True)
+        self._announce([new.event for new, it in answered if isinstance(it, Accepted) and not it.is_replay])
         return accepted
 
-    def _accept(self, connection: sqlite3.Connection, new: NewOrder, due_at_ms: int) -> Accepted:
+    def _accept(self, connection: sqlite3.Connection, new: NewOrder, now_ms: int) -> Accepted | Exception:
         if new.idempotency is not None:
             key = (new.order.account, new.idempotency.key)
             if (row := _one(connection, self._sql["find_by_key"], key)) is not None:
                 return accepted_from_row(row)
-        connection.execute(self._sql["accept_order"], (*accept_columns(new), new.order.created_at_ms, due_at_ms))
+        if (client_order_id := new.order.request.client_order_id) is not None:
+            name = (new.order.account, client_order_id, now_ms - CLIENT_ORDER_ID_KEPT_MS)
+            if (row := _one(connection, self._sql["find_namesake"], name)) is not None:
+                return ClientOrderIdTaken(client_order_id, row["order_id"])
+        columns = accept_columns(new)[:-1]  # The event's data goes with the event.
+        connection.execute(self._sql["accept_order"], (*columns, now_ms + self._grace_ms))
         connection.execute(self._sql["insert_event"], event_columns(new.event))
         return Accepted(new.order, is_replay=False, digest=None)
 

@@ -28,7 +28,7 @@ ORDER: Final[Values] = {
     "account": "acme",
     "idempotency_key": "key",
     "request_digest": "digest",
-    "client_order_id": "mine",
+    "client_order_id": None,
     "token_in": "SOL",
     "token_in_mint": "So11111111111111111111111111111111111111112",
     "token_in_decimals": 9,

@@ -56,6 +56,9 @@ create index orders_leased on orders (lease_until_ms) where lease_until_ms is no
 create index orders_client_order_id on orders (account, client_order_id, order_id)
     where client_order_id is not null;
 
+create unique index orders_one_live_per_client_order_id on orders (account, client_order_id)
+    where client_order_id is not null and status not in ('confirmed', 'failed', 'cancelled');
+
 create table order_events (
     order_id text not null,
     seq integer not null,
