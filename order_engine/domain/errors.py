@@ -36,7 +36,7 @@ class ReasonCode(StrEnum):
     VENUE_ERROR = "venue_error"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     TRANSACTION_REVERTED = "transaction_reverted"
-    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    TRANSACTION_EXPIRED = "transaction_expired"
     PARKED = "parked"
     CANCELLED_BY_CLIENT = "cancelled_by_client"
 

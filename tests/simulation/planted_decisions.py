@@ -152,7 +152,7 @@ def a_timeout_is_a_failure(patch: pytest.MonkeyPatch) -> None:
                 await real(self, journal, attempt)
         except TimeoutError:
             proven = ProvenOutcome(attempt.attempt, AttemptOutcome.EXPIRED, EVIDENCE)
-            journal.note(OrderFailed(ReasonCode.ATTEMPTS_EXHAUSTED, "timed out"), proven=proven)
+            journal.note(OrderFailed(ReasonCode.TRANSACTION_EXPIRED, "timed out"), proven=proven)
 
     patch.setattr(Executor, "_settle", settle)
 
