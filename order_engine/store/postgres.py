@@ -14,6 +14,8 @@ from order_engine.engine.batch import Batcher
 from order_engine.ports.store import (
     BEGINNING,
     CLIENT_ORDER_ID_KEPT_MS,
+    LONGEST_LEASE_MS,
+    LONGEST_WAIT_MS,
     SUSPECT_CLAIMS,
     Accepted,
     Announce,
@@ -101,9 +103,12 @@ class PostgresStore:
         """See OrderStore."""
         return _claims(await self._fetch("claim", worker, order_ids, lease_ms, SUSPECT_CLAIMS))
 
-    async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
+    async def claim_due(
+        self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
+    ) -> list[Claim]:
         """See OrderStore."""
-        return _claims(await self._fetch("claim_due", worker, limit, lease_ms, SUSPECT_CLAIMS))
+        limits = (SUSPECT_CLAIMS, LONGEST_LEASE_MS, longest_wait_ms)
+        return _claims(await self._fetch("claim_due", worker, limit, lease_ms, *limits))
 
     async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""

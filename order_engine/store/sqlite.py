@@ -17,6 +17,8 @@ from order_engine.engine.batch import Batcher
 from order_engine.ports.clock import Clock
 from order_engine.ports.store import (
     CLIENT_ORDER_ID_KEPT_MS,
+    LONGEST_LEASE_MS,
+    LONGEST_WAIT_MS,
     SUSPECT_CLAIMS,
     Accepted,
     Announce,
@@ -102,9 +104,16 @@ class SqliteStore:
 
         return await self._writer.run(job)
 
-    async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
+    async def claim_due(
+        self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
+    ) -> list[Claim]:
         """See OrderStore."""
-        values = {"most": limit, "suspect_claims": SUSPECT_CLAIMS}
+        values = {
+            "most": limit,
+            "suspect_claims": SUSPECT_CLAIMS,
+            "longest_lease_ms": LONGEST_LEASE_MS,
+            "longest_wait_ms": longest_wait_ms,
+        }
         return await self._claim_found("claimable_due", values, worker, lease_ms)
 
     async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
