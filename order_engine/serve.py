@@ -16,10 +16,11 @@ from starlette.types import ASGIApp
 
 from order_engine import observe
 from order_engine.api.connections import HttpProtocol, WebSocketProtocol, end_what_lingers
+from order_engine.engine.health import HealthMonitor
 from order_engine.engine.retention import delete_ended_forever
 from order_engine.engine.watch import watch_in_doubt
 from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
-from order_engine.wiring import Engine, build_api, build_worker, open_chain_app, open_engine
+from order_engine.wiring import Engine, build_api, build_health, build_worker, open_chain_app, open_engine
 
 _BACKLOG: Final = 2048
 _FILES: Final = 65_536
@@ -65,7 +66,8 @@ async def run_api(settings: Settings) -> int:
     with listen(settings.host, settings.port) as listener:
         async with open_engine(settings) as engine:
             _tell(engine, "api", address_of(listener))
-            async with serving(build_api(engine), listener):
+            health = build_health(engine, "api", works=False)
+            async with _beating(health), serving(build_api(engine, health), listener):
                 await _stop_on_signal("api").wait()
     return 0
 
@@ -74,7 +76,7 @@ async def run_worker(settings: Settings) -> int:
     """Work until a signal."""
     async with open_engine(settings) as engine:
         _tell(engine, "worker", "")
-        async with _working(engine, "worker"):
+        async with _beating(build_health(engine, "worker", works=True)), _working(engine, "worker"):
             await _stop_on_signal("worker").wait()
     return 0
 
@@ -105,12 +107,14 @@ async def run_chain(settings: Settings) -> int:
 @contextlib.asynccontextmanager
 async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator[Engine]:
     """Run API and worker in this process for as long as the context lasts; raises PartEnded if one of them ends."""
-    async with (
-        open_engine(settings) as engine,
-        serving(build_api(engine), listener),
-        _working(engine, "up"),
-    ):
-        yield engine
+    async with open_engine(settings) as engine:
+        health = build_health(engine, "up", works=True)
+        async with _beating(health), serving(build_api(engine, health), listener), _working(engine, "up"):
+            yield engine
+
+
+def _beating(health: HealthMonitor) -> contextlib.AbstractAsyncContextManager[None]:
+    return lasting("heartbeat", health.beat_forever())
 
 
 @contextlib.asynccontextmanager

@@ -38,11 +38,13 @@ from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenRegistry
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.feed import Feed
+from order_engine.engine.health import ChainWatch, HealthMonitor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
 from order_engine.ports.clock import Clock
+from order_engine.ports.health import HealthStore, Heartbeat
 from order_engine.ports.store import Announce, OrderReader, OrderStore
 from order_engine.ports.venues import Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
@@ -60,8 +62,8 @@ _MINT: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}", re.ASCII)
 _PRICE: Final = re.compile(r"\d{1,12}(\.\d{1,18})?", re.ASCII)
 
 
-class Store(OrderStore, OrderReader, Protocol):
-    """Both halves of a store."""
+class Store(OrderStore, OrderReader, HealthStore, Protocol):
+    """All roles of a store."""
 
     async def close(self) -> None:
         """Finish what was queued and let go of the database."""
@@ -161,7 +163,13 @@ async def migrate(settings: Settings) -> str:
     return _store_name(settings)
 
 
-def build_api(engine: Engine) -> ASGIApp:
+def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
+    """Return the health monitor of a process; `works` tells whether it looks at the chain."""
+    watch = ChainWatch(engine.chain, time.monotonic) if works else None
+    return HealthMonitor(engine.store, engine.bus, time.monotonic, Heartbeat(engine.session, role), watch)
+
+
+def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
     """Return the HTTP application of this engine."""
     settings = engine.settings
     intake = Intake(
@@ -181,6 +189,7 @@ def build_api(engine: Engine) -> ASGIApp:
             settings.default_slippage_bps,
             settings.quote_timeout_ms / 1000,
             frozenset(origin for origin in origins if origin),
+            health,
         )
     )
 

@@ -16,6 +16,7 @@ from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal
 from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.feed import Feed
+from order_engine.engine.health import HealthMonitor
 from order_engine.engine.intake import Intake, Submission
 from order_engine.ports.bus import EventBus
 from order_engine.ports.chain import Chain
@@ -42,6 +43,7 @@ class ApiContext(msgspec.Struct, frozen=True):
     default_slippage_bps: int
     quote_timeout_s: float
     allowed_origins: frozenset[str]
+    health: HealthMonitor
 
 
 def context_of(connection: HTTPConnection[Any]) -> ApiContext:

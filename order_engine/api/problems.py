@@ -20,6 +20,7 @@ from order_engine.domain.errors import (
 
 # Of a request before its body: its path, its query and its headers.
 MOST_HEAD_BYTES: Final = 32 * 1024
+UNAVAILABLE: Final = 503
 _RETRY_AFTER_S: Final = 1
 
 

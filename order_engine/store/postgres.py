@@ -7,10 +7,11 @@ from typing import Any, Final, Self
 import asyncpg
 import msgspec
 
-from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, UnknownCursor
+from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
+from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
     BEGINNING,
     CLIENT_ORDER_ID_KEPT_MS,
@@ -36,8 +37,10 @@ from order_engine.store.rows import (
     attempt_from_row,
     event_columns,
     event_from_row,
+    heartbeat_columns,
     move_columns,
     order_from_row,
+    process_from_row,
     text,
 )
 from order_engine.store.sessions import LOST, Sessions, unavailable
@@ -209,6 +212,21 @@ class PostgresStore:
     async def ping(self) -> None:
         """See OrderReader."""
         await self._sessions.fetch("select 1")
+
+    # --- HealthStore ---
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """See HealthStore."""
+        try:
+            await self._fetch("beat", *heartbeat_columns(heartbeat))
+        except asyncpg.PostgresError as error:
+            raise StoreUnavailable(f"PostgreSQL takes no writes: {error}") from error
+
+    async def health(self) -> StoreHealth:
+        """See HealthStore."""
+        processes = [process_from_row(row) for row in await self._fetch("processes")]
+        queue = (await self._fetch("queue_state", MAX_COUNTED_WAITING))[0]
+        return StoreHealth(processes, *queue, *(await self._fetch("count_in_doubt"))[0])
 
     # --- batches ---
 
