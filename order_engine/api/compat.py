@@ -26,9 +26,9 @@ from order_engine.api.context import (
     require_known_origin,
 )
 from order_engine.api.frames import text_message
+from order_engine.api.json_body import decode_loose
 from order_engine.api.orders import find_order
 from order_engine.api.parsing import (
-    decode_loose,
     decode_text,
     make_request,
     parse_integer,

@@ -21,6 +21,7 @@ from order_engine.api.parsing import (
     parse_order_id,
     parse_quote,
     parse_time,
+    single_value,
 )
 from order_engine.api.schemas import (
     AttemptsInDoubtView,
@@ -114,7 +115,7 @@ async def list_events(request: Request[Any]) -> Response:
     """Return an order's history."""
     context = context_of(request)
     order = await find_order(context.reader, request.path_params["orderId"])
-    after = parse_after(request.query_params.get("after"))
+    after = parse_after(single_value(request.query_params.getlist("after"), "after"))
     events = await context.reader.history(order.order_id, after)
     return json_response(EventListView(order.order_id, [view_event(event) for event in events]))
 
@@ -189,11 +190,12 @@ def parse_after(text: str | None, field: str = "after") -> int:
 
 
 def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFilter, int]:
-    asked = request.query_params
-    for name in asked:
+    asked: dict[str, str] = {}
+    for name in request.query_params:
         if name not in _LIST_PARAMETERS:
             known = ", ".join(sorted(_LIST_PARAMETERS))
             raise InvalidRequest(name, f"is not a filter; known are {known}", code="unknown_field")
+        asked[name] = single_value(request.query_params.getlist(name), name) or ""
     status, token_in, token_out = asked.get("status"), asked.get("tokenIn"), asked.get("tokenOut")
     if status is not None and status not in {*OrderStatus}:
         raise InvalidRequest("status", f"must be one of {', '.join(OrderStatus)}")

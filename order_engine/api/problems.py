@@ -99,7 +99,7 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
     if isinstance(error, InvalidRequest):
         field = error.field or None
         detail = f"{error.field} {error}." if error.field else str(error)
-        status = 400 if error.code == "malformed_json" else status
+        status = 400 if error.code in ("malformed_json", "duplicate_member") else status
     if isinstance(error, RateLimited):
         headers["Retry-After"] = headers["RateLimit-Reset"] = str(error.retry_after_s)
         headers["RateLimit-Limit"] = str(error.limit)

@@ -302,6 +302,18 @@ def test_a_wrong_filter_is_named(http: httpx2.Client, name: str, values: tuple[s
             problem_of(http.get(f"{V1}?clientOrderId=x&{name}={quoted}"), 422, name)
 
 
+def test_a_filter_that_is_there_twice_is_refused_rather_than_one_of_them_chosen(http: httpx2.Client) -> None:
+    pairs = [
+        ("limit", "1"),
+        ("status", "failed"),
+        ("createdAfter", "2026-01-31T12:00:00.123456789Z"),
+        ("tokenIn", "SOL"),
+    ]
+    for name, value in pairs:
+        assert http.get(V1, params=[(name, value)]).status_code == 200
+        problem_of(http.get(V1, params=[(name, value), (name, value)]), 422, name)
+
+
 def test_a_wrong_cursor_into_a_history_is_named(engines: Engines, shape: str) -> None:
     # An engine of its own, as there has to be an order.
     with engines.get(shape, MOCK_DELAY_SCALE="0.001").client() as http:
