@@ -181,6 +181,8 @@ def build_api(engine: Engine) -> ASGIApp:
             settings.default_slippage_bps,
             settings.quote_timeout_ms / 1000,
             frozenset(origin for origin in origins if origin),
+            all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
+            settings.compat_routes == "on",
         )
     )
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from order_engine.api.context import (
@@ -44,6 +44,7 @@ from order_engine.domain.money import BaseUnits, format_amount, min_out
 from order_engine.domain.order import EpochMs, Order, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
+from order_engine.engine.intake import Submission
 from order_engine.engine.quoting import ask_venue, ask_venues
 from order_engine.ports.clock import Clock
 from order_engine.ports.store import OrderFilter, OrderReader
@@ -64,11 +65,21 @@ async def post_order(request: Request[Any]) -> Response:
     require_json(request.headers)
     key = parse_key(request.headers.getlist("idempotency-key"), "Idempotency-Key")
     swap = parse_order(await read_body(request), context.tokens, context.default_slippage_bps)
-    submission = await context.intake.submit_order(ACCOUNT, client_of(request), swap, key)
+    submission = await submit_order(request, swap, key)
     headers = {"Location": f"/v1/orders/{submission.order.order_id}", **rate_headers(submission)}
     if submission.is_replay:
         headers["Idempotent-Replayed"] = "true"
     return json_response(view_order(submission.order, ()), 202, headers)
+
+
+async def submit_order(connection: HTTPConnection[Any], swap: SwapRequest, key: str | None) -> Submission:
+    """Accept an order of the caller; see Intake. Every route that places orders goes through here."""
+    context = context_of(connection)
+    # An id wins over a name when an order is looked up, so a name that is another order's id could not be found.
+    order_id = None if swap.client_order_id is None else parse_order_id(swap.client_order_id)
+    if order_id is not None and await context.reader.get(ACCOUNT, order_id) is not None:
+        raise InvalidRequest("clientOrderId", "must not be the id of another order")
+    return await context.intake.submit_order(ACCOUNT, client_of(connection), swap, key)
 
 
 async def list_orders(request: Request[Any]) -> Response:

@@ -16,7 +16,8 @@ from order_engine.domain.order import OrderId, SwapRequest
 from order_engine.domain.tokens import Token, TokenRegistry
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
-_CLIENT_ORDER_ID: Final = re.compile(r"[\x21-\x7e]{1,64}", re.ASCII)
+# `.` and `..` are steps in a path, which clients take out of an address before they ask for it.
+_CLIENT_ORDER_ID: Final = re.compile(r"(?!\.{1,2}\Z)[\x21-\x7e]{1,64}", re.ASCII)
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 # The one grammar of a whole number, in a query, a header and a body: no sign, no leading zero, no exponent.
@@ -47,9 +48,9 @@ def make_request(
     token_in = tokens.resolve(wire.token_in, "tokenIn")
     token_out = tokens.resolve(wire.token_out, "tokenOut")
     if token_in.mint == token_out.mint:
-        raise InvalidRequest("tokenOut", "must be another token than tokenIn", code="same_token")
+        raise InvalidRequest("tokenOut", "must differ from tokenIn", code="same_token")
     if client_order_id is not None and not _CLIENT_ORDER_ID.fullmatch(client_order_id):
-        raise InvalidRequest("clientOrderId", "must be 1-64 visible ASCII characters")
+        raise InvalidRequest("clientOrderId", "must be 1-64 visible ASCII characters, and not . or ..")
     return SwapRequest(
         token_in,
         token_out,
