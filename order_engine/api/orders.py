@@ -54,6 +54,7 @@ _DEFAULT_PAGE: Final = 50
 _MOST_ON_A_PAGE: Final = 100
 _MOST_ATTEMPTS: Final = 1_000
 _MOST_SEQ: Final = 2**31 - 1
+_VERSION_AT, _VERSION = 14, "7"
 _LIST_PARAMETERS: Final = frozenset(
     {"status", "type", "tokenIn", "tokenOut", "clientOrderId", "createdAfter", "createdBefore", "limit", "cursor"}
 )
@@ -76,8 +77,10 @@ async def submit_order(connection: HTTPConnection[Any], swap: SwapRequest, key: 
     """Accept an order of the caller; see Intake. Every route that places orders goes through here."""
     context = context_of(connection)
     # An id wins over a name when an order is looked up, so a name that is another order's id could not be found.
+    # Ids are UUIDs of version 7: a name of any other form, such as the UUIDs of most clients, costs no look-up.
     order_id = None if swap.client_order_id is None else parse_order_id(swap.client_order_id)
-    if order_id is not None and await context.reader.get(ACCOUNT, order_id) is not None:
+    is_like_ours = order_id is not None and order_id[_VERSION_AT] == _VERSION
+    if order_id is not None and is_like_ours and await context.reader.get(ACCOUNT, order_id) is not None:
         raise InvalidRequest("clientOrderId", "must not be the id of another order")
     return await context.intake.submit_order(ACCOUNT, client_of(connection), swap, key)
 
