@@ -14,7 +14,7 @@ Bps = NewType("Bps", int)
 MAX_BASE_UNITS: Final = 2**63 - 1
 BPS_ONE: Final = 10_000
 
-_MAX_TEXT: Final = 64
+_MAX_TEXT: Final = 256
 # The one grammar of an amount, in text and as a JSON number: no sign, no leading zero, no exponent, no bare point.
 _DECIMAL = re.compile(r"(0|[1-9]\d*)(?:\.(\d+))?", re.ASCII)
 
@@ -26,7 +26,7 @@ class AmountError(ValueError):
 def parse_amount(text: str, decimals: int) -> BaseUnits:
     """Turn decimal text in whole tokens into base units, exactly.
 
-    Accepts "1", "1.5" and "1.50": at most 64 characters of plain decimal notation. Zeros beyond the
+    Accepts "1", "1.5" and "1.50": at most 256 characters of plain decimal notation. Zeros beyond the
     token's decimals are exact and are accepted. Raises AmountError for anything else, for more
     decimals than the token has, for zero and for more than MAX_BASE_UNITS.
     """

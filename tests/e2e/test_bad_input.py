@@ -260,7 +260,7 @@ def test_a_foreign_origin_is_refused_however_odd_it_is(http: httpx2.Client, orig
 @pytest.mark.asyncio
 @pytest.mark.parametrize("origin", ORIGINS)
 async def test_a_foreign_origin_opens_no_websocket_however_odd_it_is(engine: Engine, origin: str) -> None:
-    for path in ("/ws", "/api/orders/execute", "/v1/orders/nobody/stream"):
+    for path in ("/ws", "/ws-exec", "/api/orders/execute", "/v1/orders/nobody/stream"):
         status, problem = await refusal(engine.url, path, {"Origin": origin.encode().decode("latin-1")})
         assert (status, problem["code"]) == (403, "origin_not_allowed")
 

@@ -34,7 +34,7 @@ amounts = st.integers(1, MAX_BASE_UNITS)
         ("1.50", 9, 1_500_000_000),
         ("0.000000001", 9, 1),
         ("1.5000000000", 9, 1_500_000_000),
-        ("2." + "0" * 60, 0, 2),
+        ("2." + "0" * 254, 0, 2),
         ("0.10", 1, 1),
         ("9223372036.854775807", 9, MAX_BASE_UNITS),
         ("0.1", 1, 1),
@@ -49,7 +49,7 @@ def test_text_becomes_base_units(text: str, decimals: int, base_units: int) -> N
     "text",
     [
         *("", " ", " 1", "1 ", "1\n", "1,5", "1_000", "+1", ".5", "1.", "1e", "e5", "0x10", "1e5.5"),
-        *("1e3", "1E3", "1e-9", "1e+2", "2.5e3", "0e5", "1e30", "1..5", "1.5.0", "1'000", "2." + "0" * 63),
+        *("1e3", "1E3", "1e-9", "1e+2", "2.5e3", "0e5", "1e30", "1..5", "1.5.0", "1'000", "2." + "0" * 255),
         *(
             "NaN",
             "nan",
@@ -63,7 +63,7 @@ def test_text_becomes_base_units(text: str, decimals: int, base_units: int) -> N
             "1.\uff11",
             "½",
             "one",
-            "1" * 65,
+            "1" * 257,
             "1e9999",
         ),
     ],
@@ -93,7 +93,7 @@ def test_more_decimals_than_the_token_has_are_refused(text: str, decimals: int) 
         parse_amount(text, decimals)
 
 
-@pytest.mark.parametrize("text", ["9223372036.854775808", "1" + "0" * 30, "9" * 64])
+@pytest.mark.parametrize("text", ["9223372036.854775808", "1" + "0" * 30, "9" * 64, "9" * 256])
 def test_more_than_the_database_holds_is_refused(text: str) -> None:
     with pytest.raises(AmountError, match=r"at most 9223372036\.854775807"):
         parse_amount(text, 9)
