@@ -81,14 +81,20 @@ def _refuse_repeated(body: bytes) -> None:
         raise InvalidRequest(_deep_field(body), "is nested too deeply", code="malformed_json") from error
     except _RepeatedError:
         members = json.loads(body, strict=False, object_pairs_hook=_Members, parse_int=str, parse_float=str)
-        field, name = _first_repeated(members)
-        told = f"has the member {name[:80]!r} twice" if field else f"The body has the member {name[:80]!r} twice."
-        raise InvalidRequest(field, told, code="duplicate_member") from None
+        raise _repeated(*_first_repeated(members)) from None
 
 
 def _require_distinct(pairs: list[tuple[str, Any]]) -> None:
     if len(dict(pairs)) < len(pairs):
         raise _RepeatedError
+
+
+def _repeated(field: str, name: str) -> InvalidRequest:
+    """`field` is the member of the body that is at fault; of a member whose name is "" only the body can be named."""
+    if not field:
+        return InvalidRequest("", f"The body has the member {name[:80]!r} twice.", code="duplicate_member")
+    told = "is there twice" if field == name else f"has the member {name[:80]!r} twice"
+    return InvalidRequest(field, told, code="duplicate_member")
 
 
 def _first_repeated(members: _Members) -> tuple[str, str]:

@@ -107,7 +107,7 @@ def test_two_entries_share_neither_symbol_nor_mint(tmp_path: Path, second: dict[
 
 def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     twice = json.dumps([OWN]).replace('"decimals": 6', '"decimals": 6, "decimals": 9')
-    assert "entry 1: decimals has the member 'decimals' twice" in refusal(tmp_path, twice)
+    assert "entry 1: decimals is there twice" in refusal(tmp_path, twice)
 
 
 @pytest.mark.parametrize(
