@@ -12,7 +12,7 @@ class NamedRoute(Route):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """See Route."""
-        match, matched = super().matches(_undecoded(scope))
+        match, matched = super().matches(_split_first(scope))
         return match, _decoded(matched)
 
 
@@ -21,13 +21,17 @@ class NamedWebSocketRoute(WebSocketRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """See WebSocketRoute."""
-        match, matched = super().matches(_undecoded(scope))
+        match, matched = super().matches(_split_first(scope))
         return match, _decoded(matched)
 
 
-def _undecoded(scope: Scope) -> Scope:
+def _split_first(scope: Scope) -> Scope:
+    """Return the scope with each step of its path decoded by itself; a slash or percent sign in one stays encoded."""
     raw_path: bytes = scope.get("raw_path") or b""
-    return {**scope, "path": raw_path.decode("latin-1")} if b"%" in raw_path else scope
+    if b"%" not in raw_path:
+        return scope
+    steps = (unquote(step).replace("%", "%25").replace("/", "%2F") for step in raw_path.decode("latin-1").split("/"))
+    return {**scope, "path": "/".join(steps)}
 
 
 def _decoded(matched: Scope) -> Scope:

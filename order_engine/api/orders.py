@@ -55,6 +55,7 @@ _MOST_ON_A_PAGE: Final = 100
 _MOST_ATTEMPTS: Final = 1_000
 _MOST_SEQ: Final = 2**31 - 1
 _VERSION_AT, _VERSION = 14, "7"
+_ATTEMPT_PARAMETERS: Final = frozenset({"inDoubt", "limit"})
 _LIST_PARAMETERS: Final = frozenset(
     {"status", "type", "tokenIn", "tokenOut", "clientOrderId", "createdAfter", "createdBefore", "limit", "cursor"}
 )
@@ -105,9 +106,10 @@ async def get_order(request: Request[Any]) -> Response:
 async def list_attempts(request: Request[Any]) -> Response:
     """List the attempts whose outcome nobody has proven yet, oldest first."""
     context = context_of(request)
-    if request.query_params.get("inDoubt", "true") != "true":
+    asked = _read_query(request, _ATTEMPT_PARAMETERS)
+    if asked.get("inDoubt", "true") != "true":
         raise InvalidRequest("inDoubt", "must be true: an order's own attempts are part of the order")
-    limit = parse_integer(request.query_params.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ATTEMPTS)
+    limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ATTEMPTS)
     found = await context.reader.in_doubt(ACCOUNT, limit)
     try:
         height: int | None = (await context.chain.finalized_point()).block_height
@@ -203,13 +205,19 @@ def parse_after(text: str | None, field: str = "after") -> int:
     return 0 if text is None else parse_integer(text, field, 0, _MOST_SEQ)
 
 
-def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFilter, int]:
+def _read_query(request: Request[Any], known: frozenset[str]) -> dict[str, str]:
+    """Return the query's parameters; one that is not known, or is there twice, is refused."""
     asked: dict[str, str] = {}
     for name in request.query_params:
-        if name not in _LIST_PARAMETERS:
-            known = ", ".join(sorted(_LIST_PARAMETERS))
-            raise InvalidRequest(name, f"is not a filter; known are {known}", code="unknown_field")
+        if name not in known:
+            message = f"is not a filter; known are {', '.join(sorted(known))}"
+            raise InvalidRequest(name, message, code="unknown_field")
         asked[name] = single_value(request.query_params.getlist(name), name) or ""
+    return asked
+
+
+def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFilter, int]:
+    asked = _read_query(request, _LIST_PARAMETERS)
     status, token_in, token_out = asked.get("status"), asked.get("tokenIn"), asked.get("tokenOut")
     if status is not None and status not in {*OrderStatus}:
         raise InvalidRequest("status", f"must be one of {', '.join(OrderStatus)}")

@@ -320,6 +320,10 @@ def test_a_filter_that_is_there_twice_is_refused_rather_than_one_of_them_chosen(
     for name, value in pairs:
         assert http.get(V1, params=[(name, value)]).status_code == 200
         problem_of(http.get(V1, params=[(name, value), (name, value)]), 422, name)
+    assert http.get("/v1/attempts", params={"inDoubt": "true", "limit": "5"}).status_code == 200
+    problem_of(http.get("/v1/attempts?limit=1&limit=2"), 422, "limit")
+    problem_of(http.get("/v1/attempts?limit="), 422, "limit")
+    problem_of(http.get("/v1/attempts?orderId=1"), 422, "orderId")
 
 
 def test_a_wrong_cursor_into_a_history_is_named(engines: Engines, shape: str) -> None:

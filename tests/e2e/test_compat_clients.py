@@ -335,6 +335,18 @@ async def test_an_order_is_found_by_any_name_that_it_can_be_given(
         assert {frame["orderId"] for frame in await follow(engine.url, socket)} == {order_id}, socket
 
 
+async def test_a_path_is_the_same_however_its_letters_are_written(http: httpx2.Client) -> None:
+    order_id = place(http, clientOrderId="x%2Fy")["orderId"]
+    for path in (
+        "/v1/%6Frders/x%252Fy",
+        "/%76%31/orders/%78%252F%79",
+        f"/api/orders/%{ord(order_id[0]):x}{order_id[1:]}",
+    ):
+        assert http.get(path).raise_for_status().json()["orderId"] == order_id
+    for path in ("/v1/orders/x%2Fy", "/v1%2Forders", f"/v1%2Forders/{order_id}", f"/v1/orders%2F{order_id}"):
+        problem_of(http.get(path), 404)
+
+
 async def test_a_name_that_no_path_can_carry_is_refused(http: httpx2.Client) -> None:
     for name in (".", ".."):
         body = {"type": "market", **PAIR, "amountIn": "1", "clientOrderId": name}
