@@ -1,8 +1,8 @@
-"""What clients of the five compatible systems send, read into the same request as v1's.
+"""Requests of the five compatible systems' clients, read into the same request as v1's.
 
 Rows A to E are those of the compatibility table in the README. One body takes the fields of all
 rows. A field that no row has, and two fields that contradict each other, are refused by name:
-an order must not trade anything but what its client wrote.
+an order trades exactly as its client wrote it.
 """
 
 import re
@@ -27,12 +27,12 @@ from order_engine.domain.order import SwapRequest
 
 Fields = Mapping[str, msgspec.Raw]
 
-# What row D's systems trade on paper for an order that does not name it.
+# The pair and amount of row D's systems for a paper order that names none.
 _DEFAULT_PAIR: Final = ("SOL", "USDC")
 _DEFAULT_AMOUNT: Final = msgspec.Raw(b"1")
 _TYPES: Final = ("type", "orderType")
 _KEYS: Final = ("idempotency-key", "x-idempotency-key")
-# What an order trades, as any of the rows writes it.
+# The fields of all rows that say which tokens are traded, and how much.
 _TRADE_FIELDS: Final = frozenset(
     {"type", "orderType", "tokenIn", "tokenOut", "symbol", "amount", "amountIn", "slippageBps"}
 )
@@ -52,7 +52,7 @@ _BARE_SYMBOL: Final = re.compile(r"[A-Za-z0-9$]{1,32}", re.ASCII)
 
 
 class LooseOrder(msgspec.Struct, frozen=True):
-    """A request, and a sentence on what was taken from the defaults, if anything was."""
+    """A request, and a sentence that names the defaults in it, if there are any."""
 
     swap: SwapRequest
     note: str | None
@@ -208,7 +208,7 @@ def _named_pair(fields: Fields) -> tuple[tuple[str, str] | None, str | None]:
 def _note(
     context: ApiContext, pair: tuple[str, str] | None, bare_symbol: str | None, *, has_amount: bool
 ) -> str | None:
-    """Say what is taken from the defaults of row D, which only the paper chain has."""
+    """Return a sentence that names the defaults of this order; only the paper chain has any."""
     if not context.is_paper:
         if pair is None:
             raise InvalidRequest("symbol", "must be a pair such as SOL/USDC: only the paper chain has a default pair")

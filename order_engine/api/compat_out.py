@@ -1,4 +1,4 @@
-"""What clients of the five compatible systems are answered: one object that carries the keys of all rows."""
+"""Answers to clients of the five compatible systems: one object that carries the keys of all rows."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -27,7 +27,7 @@ _JOB_STATES: Final = {
 
 
 def answer_of(connection: HTTPConnection[Any], submission: Submission, note: str | None) -> dict[str, Any]:
-    """Return the one answer that carries every row's keys; `note` says what was taken from the defaults."""
+    """Return the one answer that carries every row's keys; `note` names the defaults in the order."""
     order = submission.order
     scheme = "wss" if connection.url.scheme in ("https", "wss") else "ws"
     answer: dict[str, Any] = {
@@ -44,7 +44,7 @@ def answer_of(connection: HTTPConnection[Any], submission: Submission, note: str
 
 
 def job_of(order: Order, events: Sequence[OrderEvent]) -> dict[str, Any]:
-    """Return the order as BullMQ writes a job to JSON, with its state; what is not known yet is null."""
+    """Return the order as BullMQ writes a job to JSON, with its state; a value that is not known yet is null."""
     request = order.request
     state, progress = _JOB_STATES[order.status]
     started = next((event.at_ms for event in events if event.status is OrderStatus.ROUTING), None)
@@ -75,7 +75,7 @@ def job_of(order: Order, events: Sequence[OrderEvent]) -> dict[str, Any]:
 
 
 def compat_event(event: OrderEvent) -> dict[str, Any]:
-    """Return the event as rows A, B and C show it: v1's data, and their names for what is in it."""
+    """Return the event as rows A, B and C show it: v1's data, and those systems' names for its values."""
     return _named_event(event, event.status.value)
 
 

@@ -155,7 +155,7 @@ class _ProblemResponse(Response):
         self._problem = problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See Response. Whoever refuses a request of a compatible route, its client finds `error` in the answer."""
+        """See Response. A refusal on a compatible route has `error`, also if the edge refused the request."""
         if _COMPATIBLE_PATH.fullmatch(scope["path"]):
             shown = compatible(self._problem)
             self.status_code = shown["status"]

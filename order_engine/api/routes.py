@@ -223,7 +223,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         {200: ("The same keys; orderId is the client's", None), **_COMPAT_BAD, **_BUSY},
         examples={"D": {"orderId": "order-123", "payload": {"note": "kept as metadata"}}},
         description=(
-            "What the payload says of type, symbol, amount and slippageBps is honoured; all of it is kept as metadata. "
+            "The payload's type, symbol, amount and slippageBps are honoured; all of the payload is kept as metadata. "
             "The same orderId again answers the first job. WebSocket `/ws` tells every job's life, `/ws?jobId=` one "
             'job\'s from its start. WebSocket `/ws-exec` takes `{"type": "market", "payload": {"amount": 1, "symbol": '
             '"TOKEN"}}` as its first frame, answers it, and tells the life of that job.'

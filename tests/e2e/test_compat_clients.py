@@ -1,4 +1,4 @@
-"""What clients of the five compatible systems rely on: status codes, jobs, bare symbols, and no order by accident."""
+"""Clients of the five compatible systems: status codes, jobs, bare symbols, and no order by accident."""
 
 import asyncio
 import json

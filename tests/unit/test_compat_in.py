@@ -17,7 +17,7 @@ from tests.unit.samples import QUICK, SOL, TOKENS, USDC
 
 
 def context(*, is_paper: bool) -> ApiContext:
-    """What the parsers look at, and nothing else."""
+    """Hold the three fields that the parsers read."""
     used = {"tokens": TOKENS, "default_slippage_bps": 50, "is_paper": is_paper}
     return ApiContext(**(dict.fromkeys(ApiContext.__struct_fields__) | used))
 
