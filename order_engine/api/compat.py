@@ -33,7 +33,7 @@ from order_engine.api.parsing import single_value
 from order_engine.api.problems import EdgeRefusal, compatible, problem_response, to_problem
 from order_engine.api.schemas import MAX_BODY_BYTES, view_order
 from order_engine.api.streams import Frame, send_life, send_until_gone, serve_order
-from order_engine.domain.errors import IdempotencyConflict, InvalidRequest, OrderEngineError
+from order_engine.domain.errors import ClientOrderIdTaken, IdempotencyConflict, InvalidRequest, OrderEngineError
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId
@@ -71,16 +71,21 @@ async def enqueue(request: Request[Any]) -> Response:
 
 
 async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Submission:
-    """Accept the job, or return the one that has this id already, whatever its payload was, as those systems do."""
+    """Accept the job, or return the order that has this id already, whatever its payload was, as those systems do."""
     # A space keeps the key apart from all keys of clients, which are visible ASCII.
     key = f"job {name}"
     try:
         return await submit_order(request, order.swap, key)
     except IdempotencyConflict:
         known = await context_of(request).reader.find_by_key(ACCOUNT, key)
-        if known is None:
+        first = None if known is None else known.order
+        if first is None:
             raise
-        return Submission(known.order, is_replay=True, rate=None)
+    except ClientOrderIdTaken as taken:
+        first = await context_of(request).reader.get(ACCOUNT, OrderId(taken.existing_order_id))
+        if first is None:
+            raise
+    return Submission(first, is_replay=True, rate=None)
 
 
 async def get_job(request: Request[Any]) -> Response:
