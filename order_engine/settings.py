@@ -148,6 +148,9 @@ class Settings(ClientSettings):
         "",
         description="Web origins, separated by commas, whose pages may call the API besides its own and loopback ones.",
     )
+    compat_routes: Literal["on", "off"] = Field(
+        "on", description="Routes of the five compatible systems (/api/orders, /enqueue, /jobs, /ws, ...); off: 404."
+    )
     api_max_orders_per_min: int = Field(
         120, ge=0, le=1_000_000, description="Orders a minute that one client address may place; 0 is no limit."
     )
@@ -191,7 +194,7 @@ class Settings(ClientSettings):
     def _without_what_is_not_ours(cls, values: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if not name.startswith(_NOT_OURS)}
 
-    @field_validator("log_level", "log_format", mode="before")
+    @field_validator("log_level", "log_format", "compat_routes", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

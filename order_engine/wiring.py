@@ -5,12 +5,11 @@ import contextlib
 import fcntl
 import os
 import random
-import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import asyncpg
 import msgspec
@@ -35,7 +34,7 @@ from order_engine.clock import SteadyClock, SystemClock
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable, WrongSchema
 from order_engine.domain.order import EpochMs, OrderId
 from order_engine.domain.retry import RetryPolicy
-from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenRegistry
+from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.feed import Feed
 from order_engine.engine.health import ChainWatch, HealthMonitor
@@ -50,16 +49,13 @@ from order_engine.ports.venues import Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
 from order_engine.store.postgres import SESSION, PostgresStore
 from order_engine.store.sqlite import SqliteStore
+from order_engine.token_file import load_tokens
 from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperFaults, PaperMarket, PaperVenue
 
 # How long a fresh order is left to the ready queue before a sweep takes it.
 ANNOUNCE_GRACE_MS: Final = 1_000
 _TRY_CHAIN_S: Final = 2.0
 _WAIT_TOLERANCE_MS: Final = 1_000
-
-_SYMBOL: Final = re.compile(r"[A-Za-z0-9$._-]{1,32}", re.ASCII)
-_MINT: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}", re.ASCII)
-_PRICE: Final = re.compile(r"\d{1,12}(\.\d{1,18})?", re.ASCII)
 
 
 class Store(OrderStore, OrderReader, HealthStore, Protocol):
@@ -93,7 +89,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Connect everything, migrate the database if needed, and close it all at the end."""
     settings.require_services()
     clock, paper_clock = SystemClock(), SteadyClock()
-    tokens, prices = _load_tokens(settings.tokens_file)
+    tokens, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     market = PaperMarket(settings.mock_seed, prices)
     faults = PaperFaults(settings.mock_fail_rate, settings.mock_delay_scale)
     wallet = PaperWallet(settings.mock_seed)
@@ -146,7 +142,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 @contextlib.asynccontextmanager
 async def open_chain_app(settings: Settings) -> AsyncIterator[ASGIApp]:
     """Return the HTTP application of the paper chain on its ledger in DATA_DIR."""
-    _, prices = _load_tokens(settings.tokens_file)
+    _, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     async with contextlib.AsyncExitStack() as stack:
         path = settings.data_dir / LEDGER_FILE
         network, node = await _open_paper_chain(
@@ -190,6 +186,8 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             settings.quote_timeout_ms / 1000,
             frozenset(origin for origin in origins if origin),
             health,
+            all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
+            settings.compat_routes == "on",
         )
     )
 
@@ -334,35 +332,3 @@ def _lock(stack: contextlib.AsyncExitStack, path: Path) -> None:
     except BlockingIOError as error:
         message = f"Another order-engine is running on {path}; stop it, or set DATA_DIR to another directory."
         raise SettingsError(message) from error
-
-
-class _TokenEntry(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    symbol: str
-    mint: str
-    decimals: int
-    reference_price_usd: str | None = None
-
-
-def _load_tokens(path: Path | None) -> tuple[TokenRegistry, dict[str, str]]:
-    prices: dict[str, str] = dict(REFERENCE_PRICES_USD)
-    if path is None:
-        return TokenRegistry(), prices
-    try:
-        entries = msgspec.json.decode(path.read_bytes(), type=list[_TokenEntry])
-        for entry in entries:
-            _check_token(entry, prices)
-    except (OSError, msgspec.MsgspecError, ValueError) as error:
-        raise SettingsError(f"TOKENS_FILE={str(path)!r} cannot be used: {error}") from error
-    return TokenRegistry(Token(it.symbol, it.mint, it.decimals) for it in entries), prices
-
-
-def _check_token(entry: _TokenEntry, prices: dict[str, Any]) -> None:
-    is_mint = _MINT.fullmatch(entry.mint) and _SYMBOL.fullmatch(entry.symbol)
-    if not is_mint or not 0 <= entry.decimals <= MAX_DECIMALS:
-        message = f"{entry.symbol!r} needs a symbol, a base58 mint of 32-44 characters and 0-{MAX_DECIMALS} decimals"
-        raise ValueError(message)
-    if entry.reference_price_usd is not None:
-        if not _PRICE.fullmatch(entry.reference_price_usd) or not entry.reference_price_usd.strip("0."):
-            message = f"the referencePriceUsd of {entry.symbol!r} must be decimal text above zero"
-            raise ValueError(message)
-        prices[entry.symbol] = entry.reference_price_usd

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from order_engine.api.context import (
@@ -21,6 +21,7 @@ from order_engine.api.parsing import (
     parse_order_id,
     parse_quote,
     parse_time,
+    single_value,
 )
 from order_engine.api.problems import UNAVAILABLE
 from order_engine.api.schemas import (
@@ -44,6 +45,7 @@ from order_engine.domain.money import BaseUnits, format_amount, min_out
 from order_engine.domain.order import EpochMs, Order, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
+from order_engine.engine.intake import Submission
 from order_engine.engine.quoting import ask_venue, ask_venues
 from order_engine.engine.waiting import waiting_for
 from order_engine.ports.clock import Clock
@@ -54,6 +56,8 @@ _DEFAULT_PAGE: Final = 50
 _MOST_ON_A_PAGE: Final = 100
 _MOST_ATTEMPTS: Final = 1_000
 _MOST_SEQ: Final = 2**31 - 1
+_VERSION_AT, _VERSION = 14, "7"
+_ATTEMPT_PARAMETERS: Final = frozenset({"inDoubt", "limit"})
 _LIST_PARAMETERS: Final = frozenset(
     {"status", "type", "tokenIn", "tokenOut", "clientOrderId", "createdAfter", "createdBefore", "limit", "cursor"}
 )
@@ -65,11 +69,23 @@ async def post_order(request: Request[Any]) -> Response:
     require_json(request.headers)
     key = parse_key(request.headers.getlist("idempotency-key"), "Idempotency-Key")
     swap = parse_order(await read_body(request), context.tokens, context.default_slippage_bps)
-    submission = await context.intake.submit_order(ACCOUNT, client_of(request), swap, key)
+    submission = await submit_order(request, swap, key)
     headers = {"Location": f"/v1/orders/{submission.order.order_id}", **rate_headers(submission)}
     if submission.is_replay:
         headers["Idempotent-Replayed"] = "true"
     return json_response(view_order(submission.order, ()), 202, headers)
+
+
+async def submit_order(connection: HTTPConnection[Any], swap: SwapRequest, key: str | None) -> Submission:
+    """Accept an order of the caller; see Intake. Every route that places orders goes through here."""
+    context = context_of(connection)
+    # An id wins over a name when an order is looked up, so a name that is another order's id could not be found.
+    # Ids are UUIDs of version 7: a name of any other form, such as the UUIDs of most clients, costs no look-up.
+    order_id = None if swap.client_order_id is None else parse_order_id(swap.client_order_id)
+    is_like_ours = order_id is not None and order_id[_VERSION_AT] == _VERSION
+    if order_id is not None and is_like_ours and await context.reader.get(ACCOUNT, order_id) is not None:
+        raise InvalidRequest("clientOrderId", "must not be the id of another order")
+    return await context.intake.submit_order(ACCOUNT, client_of(connection), swap, key)
 
 
 async def list_orders(request: Request[Any]) -> Response:
@@ -93,9 +109,10 @@ async def get_order(request: Request[Any]) -> Response:
 async def list_attempts(request: Request[Any]) -> Response:
     """List the attempts whose outcome nobody has proven yet, oldest first."""
     context = context_of(request)
-    if request.query_params.get("inDoubt", "true") != "true":
+    asked = _read_query(request, _ATTEMPT_PARAMETERS)
+    if asked.get("inDoubt", "true") != "true":
         raise InvalidRequest("inDoubt", "must be true: an order's own attempts are part of the order")
-    limit = parse_integer(request.query_params.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ATTEMPTS)
+    limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ATTEMPTS)
     found = await context.reader.in_doubt(ACCOUNT, limit)
     try:
         height: int | None = (await context.chain.finalized_point()).block_height
@@ -117,7 +134,7 @@ async def list_events(request: Request[Any]) -> Response:
     """Return an order's history."""
     context = context_of(request)
     order = await find_order(context.reader, request.path_params["orderId"])
-    after = parse_after(request.query_params.get("after"))
+    after = parse_after(single_value(request.query_params.getlist("after"), "after"))
     events = await context.reader.history(order.order_id, after)
     return json_response(EventListView(order.order_id, [view_event(event) for event in events]))
 
@@ -187,12 +204,19 @@ def parse_after(text: str | None, field: str = "after") -> int:
     return 0 if text is None else parse_integer(text, field, 0, _MOST_SEQ)
 
 
+def _read_query(request: Request[Any], known: frozenset[str]) -> dict[str, str]:
+    """Return the query's parameters; one that is not known, or is there twice, is refused."""
+    asked: dict[str, str] = {}
+    for name in request.query_params:
+        if name not in known:
+            message = f"is not a filter; known are {', '.join(sorted(known))}"
+            raise InvalidRequest(name, message, code="unknown_field")
+        asked[name] = single_value(request.query_params.getlist(name), name) or ""
+    return asked
+
+
 def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFilter, int]:
-    asked = request.query_params
-    for name in asked:
-        if name not in _LIST_PARAMETERS:
-            known = ", ".join(sorted(_LIST_PARAMETERS))
-            raise InvalidRequest(name, f"is not a filter; known are {known}", code="unknown_field")
+    asked = _read_query(request, _LIST_PARAMETERS)
     status, token_in, token_out = asked.get("status"), asked.get("tokenIn"), asked.get("tokenOut")
     if status is not None and status not in {*OrderStatus}:
         raise InvalidRequest("status", f"must be one of {', '.join(OrderStatus)}")
