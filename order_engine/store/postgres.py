@@ -21,6 +21,7 @@ from order_engine.ports.store import (
     Accepted,
     Announce,
     Claim,
+    EngineIdentity,
     FeedPage,
     InDoubt,
     InDoubtCount,
@@ -153,6 +154,10 @@ class PostgresStore:
             pass  # Somebody else's came first, after this statement began: the next one sees it.
         kept: str = rows[0][0]
         return kept
+
+    async def identity(self) -> EngineIdentity:
+        """See OrderStore."""
+        return EngineIdentity(*(await self._fetch("identity"))[0])
 
     # --- OrderReader ---
 
