@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +13,7 @@ from order_engine.ports.clock import Clock
 
 _PROOF_BYTES: Final = 16
 _TIME_BYTES: Final = 8
+_MAX_SEEN: Final = 20_000
 # Wider than the clocks of an engine's machines differ, and shorter than a backup takes to restore.
 MAX_AGE_MS: Final = 30_000
 
@@ -23,13 +25,16 @@ class Seal:
 
     A replayed message is harmless. A stream passes an event on only if its seq is the next one, and an
     event that was committed never changes, so the log says the same. A restored backup is the exception:
-    the log then lacks events that were published before. So a message older than 30 s is not believed.
+    the log then lacks events that were published before. So a message older than 30 s is not believed,
+    and the same message is believed once, so that a flood of replays makes nobody read the log.
     """
 
     def __init__(self, secret: bytes, clock: Clock) -> None:
         """`secret` is known to the database alone."""
         self._secret = secret
         self._clock = clock
+        # The last proofs that were believed, the oldest first.
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
 
     def close(self, channel: str, events: Sequence[OrderEvent]) -> bytes:
         """Return the message: its proof, when it was sent, and the events."""
@@ -37,10 +42,13 @@ class Seal:
         return self._proof(channel.encode(), sealed) + sealed
 
     def open(self, channel: bytes, message: bytes) -> list[OrderEvent] | None:
-        """Return the events, [] if they are proven but old or of another release, and None if they are forged."""
+        """Return the events; [] if they are proven, but old or of another release; None if forged or replayed."""
         proof, sealed = message[:_PROOF_BYTES], message[_PROOF_BYTES:]
-        if not hmac.compare_digest(proof, self._proof(channel, sealed)):
+        if not hmac.compare_digest(proof, self._proof(channel, sealed)) or proof in self._seen:
             return None
+        self._seen[proof] = None
+        if len(self._seen) > _MAX_SEEN:
+            self._seen.popitem(last=False)
         sent_ms = int.from_bytes(sealed[:_TIME_BYTES], "big")
         if abs(self._clock.now_ms() - sent_ms) > MAX_AGE_MS:
             return []

@@ -43,9 +43,10 @@ _PAUSES_S: Final = (0.01, 0.05, 0.2, 0.5)
 class Sessions:
     """A few sessions for one process. A statement is a transaction: none leaves anything open behind it."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-        """The pool opens, bounds and ends sessions; see `open`."""
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, has_choice: bool = False) -> None:
+        """The pool opens, bounds and ends sessions; see `open`. `has_choice`: there is more than one server."""
         self._pool = pool
+        self._has_choice = has_choice
         # To lend a session and take it back costs the pool more than a small statement costs us, so
         # a session that did well stays here for the next one, unless somebody waits for the pool.
         self._at_hand: list[Any] = []
@@ -64,7 +65,7 @@ class Sessions:
             "reset": _keep_session,
         }
         pool = await asyncpg.create_pool(dsn, min_size=0, max_size=_MOST_SESSIONS, **options)
-        return cls(pool)
+        return cls(pool, has_choice=len(_each_server(dsn)) > 1)
 
     async def fetch(self, statement: str, *values: Any) -> list[asyncpg.Record]:
         """Run one statement and return its rows.
@@ -147,7 +148,10 @@ class Sessions:
         while self._at_hand:
             session = self._at_hand.pop()
             if not _is_lost(session):
-                return session
+                if not (self._has_choice and _is_read_only(session)):
+                    return session
+                # Reads belong to the server that takes writes too: this one may be behind.
+                _end(session)
             await self._pool.release(session)
         self._waiting += 1
         try:
@@ -189,6 +193,13 @@ def _is_lost(session: Any) -> bool:
         return bool(session.is_closed())
     except asyncpg.InterfaceError:
         return True  # The pool has taken it back, as it does with a session that ended.
+
+
+def _is_read_only(session: Any) -> bool:
+    """Return whether the server has said since that it takes no writes: it reports these two by itself."""
+    reported = session.get_settings()
+    names = ("default_transaction_read_only", "in_hot_standby")
+    return any(getattr(reported, name, "off") == "on" for name in names)
 
 
 async def _keep_session(_connection: Any) -> None:
