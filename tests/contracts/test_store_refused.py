@@ -37,7 +37,8 @@ class Rules:
 @pytest_asyncio.fixture
 async def roles(mortal_postgres: MortalPostgres) -> AsyncIterator[str]:
     """The place of a server that lets some roles in and others not: host, port and database."""
-    connection = await asyncpg.connect(mortal_postgres.url)
+    administrator = mortal_postgres.server.as_administrator(mortal_postgres.url)
+    connection = await asyncpg.connect(administrator)
     hba = Rules(Path(await connection.fetchval("show hba_file")))
     count = "select count(*) from pg_hba_file_rules where user_name && '{secretive}'"
     try:

@@ -75,25 +75,27 @@ async def test_a_database_that_is_read_only_for_a_while_takes_writes_the_moment_
 @asynccontextmanager
 async def two_servers(first: MortalPostgres, second: PostgresServer) -> AsyncIterator[tuple[str, str]]:
     """One database on both, as after a copy: the URL that names both servers, and the second one's own."""
-    name, place = urlsplit(first.url).path.removeprefix("/"), urlsplit(second.url)
-    async with connected(second.url) as connection:
-        await connection.execute(f'create database "{name}" template template0')
-    there = f"postgresql://{place.netloc}/{name}"
+    name, place = urlsplit(first.url).path.removeprefix("/"), urlsplit(second.url).netloc.rpartition("@")[2]
+    async with connected(second.url) as administrator:
+        await administrator.execute(f"create role \"{name}\" login password '{name}'")
+        await administrator.execute(f'create database "{name}" template template0 owner "{name}"')
+    there = f"postgresql://{name}:{name}@{place}/{name}"
     try:
         for url in (first.url, there):
             world = PostgresWorld(url)
             await world.open()
             await world.close()
-        hosts = f"{urlsplit(first.url).netloc},{place.netloc.rpartition('@')[2]}"
+        hosts = f"{urlsplit(first.url).netloc},{place}"
         yield f"postgresql://{hosts}/{name}?target_session_attrs=read-write", there
     finally:
-        async with connected(second.url) as connection:
-            await connection.execute(f'drop database "{name}" with (force)')
+        async with connected(second.url) as administrator:
+            await administrator.execute(f'drop database "{name}" with (force)')
+            await administrator.execute(f'drop role "{name}"')
 
 
-async def make_read_only(url: str, *, is_read_only: bool) -> None:
+async def make_read_only(mortal: MortalPostgres, *, is_read_only: bool) -> None:
     """As a switchover leaves the server that was the primary."""
-    async with connected(url) as connection:
+    async with connected(mortal.server.as_administrator(mortal.url)) as connection:
         await connection.execute(f"alter system set default_transaction_read_only = {'on' if is_read_only else 'off'}")
         await connection.execute("select pg_reload_conf()")
         await until(lambda: is_so(connection, is_read_only=is_read_only))
@@ -115,7 +117,7 @@ async def test_after_a_switchover_every_statement_goes_to_the_server_that_takes_
     async with two_servers(mortal_postgres, postgres) as (both, there):
         store = await PostgresStore.open(both, None, lambda _: None, 0)
         first = await asyncio.gather(*(store.accept(new_order()) for _ in range(75)))
-        await make_read_only(mortal_postgres.url, is_read_only=True)
+        await make_read_only(mortal_postgres, is_read_only=True)
         try:
             if begins_with_a_read:
                 # The session hears of it by itself, a moment later.
@@ -128,7 +130,7 @@ async def test_after_a_switchover_every_statement_goes_to_the_server_that_takes_
             assert await store.get(ACCOUNT, first[0].order.order_id) is None
         finally:
             await store.close()
-            await make_read_only(mortal_postgres.url, is_read_only=False)
+            await make_read_only(mortal_postgres, is_read_only=False)
 
 
 async def test_a_first_server_that_answers_nothing_leaves_time_for_the_second(
@@ -152,12 +154,12 @@ async def test_a_first_server_that_answers_nothing_leaves_time_for_the_second(
 async def test_when_no_server_takes_writes_that_is_said(
     mortal_postgres: MortalPostgres,
 ) -> None:
-    await make_read_only(mortal_postgres.url, is_read_only=True)
+    await make_read_only(mortal_postgres, is_read_only=True)
     try:
         with pytest.raises(StoreUnavailable, match="No server that DATABASE_URL names takes writes"):
             await PostgresStore.open(f"{mortal_postgres.url}?target_session_attrs=read-write", None, lambda _: None, 0)
     finally:
-        await make_read_only(mortal_postgres.url, is_read_only=False)
+        await make_read_only(mortal_postgres, is_read_only=False)
 
 
 @pytest.mark.parametrize("end", ["pg_terminate_backend", "pg_cancel_backend"])
@@ -190,12 +192,14 @@ async def test_every_session_that_is_ended_while_idle_is_replaced_unnoticed(post
         assert {type(it) for it in answers} == {Accepted}
 
 
-async def test_of_two_that_wait_for_each_other_the_engine_tries_again(postgres_world: PostgresWorld) -> None:
+async def test_of_two_that_wait_for_each_other_the_engine_tries_again(
+    postgres: PostgresServer, postgres_world: PostgresWorld
+) -> None:
     store = await postgres_world.open()
     lives = sorted([await claim_new(store) for _ in range(2)], key=lambda it: it.order.order_id)
     first, second = (it.order.order_id for it in lives)
     lock = "select from orders where order_id = $1 for update"
-    async with connected(postgres_world.url) as other:
+    async with connected(postgres.as_administrator(postgres_world.url)) as other:
         await other.execute("set deadlock_timeout = '1min'")  # So that the engine's statement is the one to give way.
         async with other.transaction():
             await other.execute(lock, second)
