@@ -43,9 +43,11 @@ _POSTGRES_DROPPED: Final = frozenset({
     # libpq
     "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
     "tcp_user_timeout", "application_name", "fallback_application_name", "channel_binding", "gssencmode",
-    "gssdelegation", "load_balance_hosts", "sslcompression", "sslsni", "client_encoding",
+    "gssdelegation", "load_balance_hosts", "sslcompression", "sslsni", "client_encoding", "min_protocol_version",
+    "max_protocol_version",
     # settings of a session that bound what the engine bounds by itself
     "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
+    "timezone", "TimeZone",
     # Prisma
     "connection_limit", "pool_timeout", "socket_timeout", "statement_cache_size", "max_connection_lifetime",
     "max_idle_connection_lifetime", "single_use_connections", "sslaccept", "pgbouncer",
@@ -99,6 +101,10 @@ class PostgresTarget(msgspec.Struct, frozen=True):
     dsn: str
     schema: str | None
 
+    def __repr__(self) -> str:
+        """Leave the password out of logs and tracebacks."""
+        return f"PostgresTarget(schema={self.schema!r})"
+
 
 def is_postgres(url: str) -> bool:
     """Return whether the URL names a PostgreSQL, whatever driver it was written for."""
@@ -127,6 +133,9 @@ def read_postgres_url(url: str) -> PostgresTarget:
     given = _options(parts, {*_POSTGRES_KNOWN, *_SCHEMA_NAMES, *_POSTGRES_DROPPED})
     _check_ports(parts)
     _check_postgres(given)
+    if "sslaccept" in given and "sslkey" not in given and (roots := given.pop("sslcert", "")):
+        # Prisma's sslcert is the certificate of the server, libpq's is that of the client.
+        given.setdefault("sslrootcert", roots)
     options = {name: value for name, value in given.items() if name in _POSTGRES_KNOWN} | _tls_of(given)
     hosts = options.get("host") or parts.netloc.rpartition("@")[2]
     if "," in hosts:

@@ -68,7 +68,7 @@ class ClientSettings(BaseSettings):
     )
 
     engine_url: Annotated[str, AfterValidator(check_http_url), AfterValidator(_named)] = Field(
-        "http://127.0.0.1:3000", description="The engine that the command line talks to."
+        "http://127.0.0.1:3000", repr=False, description="The engine that the command line talks to."
     )
     engine_api_key: Annotated[SecretStr, AfterValidator(_one_line_key)] = Field(
         SecretStr(""), description="Sent to that engine, where a proxy asks for a key."
@@ -83,10 +83,12 @@ class Settings(ClientSettings):
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(3000, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
     database_url: Annotated[str, AfterValidator(check_database_url)] = Field(
-        "", description="postgres://user:password@host/database, or sqlite:///path. None: SQLite in DATA_DIR."
+        "",
+        repr=False,
+        description="postgres://user:password@host/database, or sqlite:///path. None: SQLite in DATA_DIR.",
     )
     redis_url: Annotated[str, AfterValidator(check_redis_url)] = Field(
-        "", description="redis://host:6379/0. None: in process, which only SQLite allows."
+        "", repr=False, description="redis://host:6379/0. None: in process, which only SQLite allows."
     )
     redis_host: str = Field("", description="Instead of REDIS_URL: the host alone.")
     redis_port: int = Field(6379, ge=1, le=65_535, description="The port that goes with REDIS_HOST.")
@@ -95,6 +97,7 @@ class Settings(ClientSettings):
     )
     chain_url: Annotated[str, AfterValidator(check_http_url)] = Field(
         "",
+        repr=False,
         description="Address of the chain's RPC; `order-engine chain` listens on it. None: the paper chain runs in "
         "process, which only SQLite allows.",
     )

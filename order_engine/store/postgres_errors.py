@@ -125,6 +125,7 @@ _SAID: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], 
     (asyncpg.ClientConfigurationError, "DATABASE_URL cannot be used"),
     (_PASSING, "PostgreSQL is busy"),
     (_READ_ONLY, "PostgreSQL takes no writes"),
+    (asyncpg.InsufficientPrivilegeError, "PostgreSQL does not let this role do it any more"),
     (MOVED_ON, "PostgreSQL serves another database than the one that was opened"),
     (ssl.SSLError, "TLS with PostgreSQL fails"),
 )

@@ -105,6 +105,29 @@ def test_a_certificate_that_is_to_be_checked_is_checked_against_the_system_s(loa
     assert "sslrootcert=%2F" in target.dsn
 
 
+def test_the_certificate_that_prisma_names_is_the_server_s(load, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    query = f"?sslmode=require&sslcert={tmp_path}/ca.pem&sslaccept=strict"
+    target = load(DATABASE_URL=f"postgres://host/orders{query}", **REDIS, **CHAIN).postgres
+    assert target is not None
+    assert "sslrootcert=" in target.dsn
+    assert "sslcert=" not in target.dsn
+    assert "sslmode=verify-full" in target.dsn
+
+
+def test_no_repr_tells_a_password(load) -> None:
+    secret = {
+        "DATABASE_URL": "postgres://u:s3cret@host/orders",
+        "REDIS_URL": "redis://:s3cret@host",
+        "CHAIN_URL": "https://rpc.example/s3cret",
+        "ENGINE_URL": "https://u:s3cret@engine",
+        "ENGINE_API_KEY": "s3cret",
+        "POSTGRES_PASSWORD": "s3cret",
+    }
+    settings = load(**secret)
+    assert "s3cret" not in f"{settings!r} {settings} {settings.postgres!r} {settings.postgres}"
+
+
 @pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "postgresql+psycopg2", "postgres+psycopg"])
 def test_the_driver_in_a_scheme_does_not_matter(load, scheme: str) -> None:
     settings = load(DATABASE_URL=f"{scheme}://u:p@host/orders?ssl=require", **REDIS, **CHAIN)
