@@ -1,5 +1,6 @@
 """Why PostgreSQL cannot be used is said as that, and no sentence tells a password."""
 
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ import pytest_asyncio
 
 from order_engine.domain.errors import StoreUnavailable
 from order_engine.store.postgres import PostgresStore
+from order_engine.store.postgres_errors import unavailable
 from tests.contracts.waiting import until
 from tests.contracts.worlds import MortalPostgres
 
@@ -91,3 +93,25 @@ async def test_a_port_at_which_nobody_listens_does_not_answer(mortal_postgres: M
     mortal_postgres.kill()
     with pytest.raises(StoreUnavailable, match=r"PostgreSQL does not answer: .*Connect call failed"):
         await PostgresStore.open(mortal_postgres.url, None, lambda _: None, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            asyncpg.ProtocolViolationError("unsupported startup parameter: enable_seqscan"),
+            (
+                "PostgreSQL does not answer: unsupported startup parameter: enable_seqscan; "
+                "this is a pooler: name the database's direct address in DATABASE_URL"
+            ),
+        ),
+        (asyncpg.CannotConnectNowError("the database system is starting up"), "PostgreSQL is not ready: "),
+        (asyncpg.DiskFullError("No space left on device"), "PostgreSQL is out of disk, memory or another resource: "),
+        (asyncpg.DeadlockDetectedError("deadlock detected"), "PostgreSQL is busy: deadlock detected"),
+        (asyncpg.InsufficientPrivilegeError("permission denied"), "PostgreSQL does not let this role do it any more: "),
+        (ssl.SSLCertVerificationError(1, "self-signed certificate"), "TLS with PostgreSQL fails: "),
+        (TimeoutError(), "PostgreSQL does not answer: TimeoutError"),
+    ],
+)
+async def test_each_cause_has_its_sentence(error: Exception, sentence: str) -> None:
+    assert str(unavailable(error)).startswith(sentence)

@@ -196,10 +196,12 @@ async def test_of_two_that_wait_for_each_other_the_engine_tries_again(
     postgres: PostgresServer, postgres_world: PostgresWorld
 ) -> None:
     store = await postgres_world.open()
+    administrator = postgres.as_administrator(postgres_world.url)
     lives = sorted([await claim_new(store) for _ in range(2)], key=lambda it: it.order.order_id)
+    await set_for_database(administrator, "set deadlock_timeout = '100ms'")
     first, second = (it.order.order_id for it in lives)
     lock = "select from orders where order_id = $1 for update"
-    async with connected(postgres.as_administrator(postgres_world.url)) as other:
+    async with connected(administrator) as other:
         await other.execute("set deadlock_timeout = '1min'")  # So that the engine's statement is the one to give way.
         async with other.transaction():
             await other.execute(lock, second)
