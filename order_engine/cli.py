@@ -41,6 +41,7 @@ _PROCESSES: Final = {
     "api": "Run the API alone; workers run beside it.",
     "worker": "Run a worker alone.",
     "chain": "Run the paper chain alone, at the address that CHAIN_URL names; its ledger is in DATA_DIR.",
+    "reconcile": "After a restore: list the orders that wait here and that the chain has executed already.",
     "migrate": "Bring the database's schema up to date.",
 }
 for _name, _help in _PROCESSES.items():

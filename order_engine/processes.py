@@ -11,9 +11,14 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from order_engine.api.context import ACCOUNT
 from order_engine.client import EngineClient
 from order_engine.demo import DemoConsole, run_samples
+from order_engine.domain.errors import ChainUnavailable
+from order_engine.domain.order import Order
+from order_engine.engine.reconcile import find_executed
 from order_engine.logs import configure_logging
+from order_engine.ports.chain import LandedMemo
 from order_engine.serve import (
     PartEnded,
     address_of,
@@ -26,8 +31,9 @@ from order_engine.serve import (
     run_worker,
 )
 from order_engine.settings import Settings, SettingsError, load_settings
-from order_engine.terminal import ENDED, FAILED, OK, Json, print_line, say_done, talk, usage
+from order_engine.terminal import ENDED, FAILED, OK, UNREACHABLE, Json, print_line, say_done, talk, usage
 from order_engine.wiring import migrate as bring_schema_up_to_date
+from order_engine.wiring import open_reconciliation
 
 _DEMO_PORTS: Final = 20
 
@@ -88,6 +94,36 @@ def migrate(*, json: Json = False) -> int:
     return run(bring_up_to_date)
 
 
+def reconcile(*, cancel: bool = False, json: Json = False) -> int:
+    """After a restore, before workers start: list the orders that wait here and that the chain has executed already.
+
+    Parameters
+    ----------
+    cancel
+        Cancel them, so that no worker signs them again.
+
+    """
+    settings = load_settings()
+    configure_logging(settings)
+
+    async def compare() -> int:
+        async with open_reconciliation(settings) as (store, intake, history):
+            try:
+                found = await find_executed(store, ACCOUNT, history.landed_memos)
+            except ChainUnavailable as error:
+                talk(f"Nothing is known yet: {error}. Run it again when the chain answers; start no worker before.")
+                return UNREACHABLE
+            for it in found:
+                _show_executed(it.order, it.landed, as_json=json)
+                if cancel:
+                    await intake.cancel_order(ACCOUNT, it.order.order_id)
+        what_next = "they are cancelled" if cancel else "cancel them with --cancel before a worker starts"
+        talk(f"{len(found)} waiting orders were executed already" + (f"; {what_next}." if found else "."))
+        return FAILED if found and not cancel else OK
+
+    return run(compare)
+
+
 # --- how the commands do it ----------------------------------------------------------------------
 
 
@@ -121,6 +157,15 @@ async def _demo(settings: Settings, orders: int, *, once: bool, port: int | None
             if not once:
                 await _stay_up(console, url)
     return OK if all_ended else FAILED
+
+
+def _show_executed(order: Order, landed: LandedMemo, *, as_json: bool) -> None:
+    """Print an order that waits here, and the transaction that executed it."""
+    if as_json:
+        document = {"orderId": order.order_id, "status": order.status, "txSignature": landed.signature}
+        print_line(json.dumps(document | {"slot": landed.slot}))
+    else:
+        print_line(f"{order.order_id}  {order.status} here, executed in slot {landed.slot} by {landed.signature}")
 
 
 def _demo_listener(settings: Settings, port: int | None) -> socket.socket:

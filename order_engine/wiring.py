@@ -26,6 +26,7 @@ from order_engine.bus.redis_limits import RedisRateLimiter
 from order_engine.bus.redis_link import RedisNames
 from order_engine.chain.client import PaperWallet, SolanaChain
 from order_engine.chain.faults import parse_faults
+from order_engine.chain.history import WalletHistory
 from order_engine.chain.ledger import SqliteLedger
 from order_engine.chain.local import LocalTransport
 from order_engine.chain.network import Execution, PaperNetwork
@@ -165,6 +166,18 @@ async def migrate(settings: Settings) -> str:
     return _store_name(settings)
 
 
+@contextlib.asynccontextmanager
+async def open_reconciliation(settings: Settings) -> AsyncIterator[tuple[Store, Intake, WalletHistory]]:
+    """Open the database and the chain, and neither a worker nor an API: nothing is signed meanwhile."""
+    async with open_engine(settings) as engine:
+        yield engine.store, _build_intake(engine), engine.chain.wallet_history()
+
+
+def _build_intake(engine: Engine) -> Intake:
+    maximum = engine.settings.api_max_orders_per_min
+    return Intake(engine.store, engine.store, engine.limiter, engine.clock, new_order_id, maximum)
+
+
 def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
     """Return the health monitor of a process; `works` tells whether it looks at the chain."""
     watch = ChainWatch(engine.chain, time.monotonic) if works else None
@@ -174,13 +187,10 @@ def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
 def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
     """Return the HTTP application of this engine."""
     settings = engine.settings
-    intake = Intake(
-        engine.store, engine.store, engine.limiter, engine.clock, new_order_id, settings.api_max_orders_per_min
-    )
     origins = (origin.strip().rstrip("/") for origin in settings.allowed_origins.split(","))
     return build_app(
         ApiContext(
-            intake,
+            _build_intake(engine),
             engine.store,
             engine.bus,
             Feed(engine.store, engine.bus, ACCOUNT, feed_frame),

@@ -18,6 +18,7 @@ from solders.keypair import Keypair
 from solders.message import Message, MessageV0, from_bytes_versioned, to_bytes_versioned
 from solders.transaction import VersionedTransaction
 
+from order_engine.chain.history import WalletHistory
 from order_engine.chain.rpc import JsonRpc, Request, Transport, decode
 from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable, ForeignFeePayer, VenueFailed
@@ -231,6 +232,10 @@ class SolanaChain:
         if not 0 < given <= MAX_BASE_UNITS:
             raise ChainUnavailable("the chain's answer has balances that no swap leaves")
         return SwapResult(given, None)
+
+    def wallet_history(self) -> WalletHistory:
+        """Return what our wallet's transactions were signed for."""
+        return WalletHistory(self._rpc, self._owner)
 
     async def close(self) -> None:
         """Give up what is on its way: a send that was cut off is as good as one that was lost."""

@@ -38,6 +38,13 @@ create table if not exists paper_chain_swaps (
 ) without rowid;
 """
 
+_NEWEST: Final = """
+select * from paper_chain_swaps
+where lands_at_ms <= :at_ms and (:before is null or (slot, signature) < (
+    select slot, signature from paper_chain_swaps where signature = :before))
+order by slot desc, signature desc
+limit :most
+"""
 _PLACES: Final = ", ".join("?" * len(LedgerEntry.__struct_fields__))
 _APPEND: Final = f"insert into paper_chain_swaps values ({_PLACES}) on conflict (signature) do nothing"  # noqa: S608 - a question mark for each field
 _LATEST: Final = "select coalesce(max(lands_at_ms), 0) from paper_chain_swaps"
@@ -70,6 +77,11 @@ class SqliteLedger:
         found: int = await self._run(lambda: self._connection.execute(_LATEST).fetchone()[0])
         return found
 
+    async def newest(self, before: str | None, at_ms: int, limit: int) -> list[LedgerEntry]:
+        """See Ledger."""
+        values = {"before": before, "at_ms": at_ms, "most": limit}
+        return _entries(await self._run(lambda: self._connection.execute(_NEWEST, values).fetchall()))
+
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         """See Ledger."""
         rows = [msgspec.structs.astuple(entry) for entry in entries]
@@ -85,7 +97,7 @@ class SqliteLedger:
         """See Ledger."""
         wanted = (msgspec.json.encode(signatures).decode(),)
         rows = await self._run(lambda: self._connection.execute(_FIND, wanted).fetchall())
-        return [LedgerEntry(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+        return _entries(rows)
 
     async def close(self) -> None:
         """See Ledger."""
@@ -97,3 +109,7 @@ class SqliteLedger:
             return await asyncio.get_running_loop().run_in_executor(self._thread, job)
         except sqlite3.Error as error:
             raise ChainUnavailable(f"the paper chain's ledger cannot be used: {error}") from error
+
+
+def _entries(rows: Sequence[Sequence[object]]) -> list[LedgerEntry]:
+    return [msgspec.convert(dict(zip(_COLUMNS, row, strict=True)), LedgerEntry) for row in rows]

@@ -78,6 +78,10 @@ class Ledger(Protocol):
         """Return when the last transaction lands or landed; 0 in an empty ledger."""
         ...
 
+    async def newest(self, before: str | None, at_ms: int, limit: int) -> list[LedgerEntry]:
+        """Return what had landed at a time, newest first, from before a signature on."""
+        ...
+
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         """Keep the entries; a signature that is there stays as it is."""
         ...
@@ -235,6 +239,10 @@ class PaperNetwork:
         if entry is None or entry.lands_at_ms > at_ms:
             return None
         return entry if self.commitment_of(entry, at_ms) in (least, Commitment.FINALIZED) else None
+
+    async def newest(self, before: str | None, at_ms: int, limit: int) -> list[LedgerEntry]:
+        """Return what had landed at a time, newest first, from before a signature on."""
+        return await self._ledger.newest(before, at_ms, limit)
 
     def commitment_of(self, entry: LedgerEntry, at_ms: int) -> Commitment:
         """Return what the majority of the nodes has made of a transaction at a time after it landed."""

@@ -27,6 +27,7 @@ from order_engine.ports.chain import MOST_SIGNATURES_IN_A_CALL, SLIPPAGE_ERROR, 
 _MOST_LAG_SLOTS: Final = 250
 _VIEW_LASTS_S: Final = 20.0
 _CACHED_SLOTS: Final = 300  # A node's status cache; what is older is found with history search only.
+_MAX_SIGNATURES: Final = 1_000
 _SLOTS_IN_EPOCH: Final = 432_000
 _FEE_LAMPORTS: Final = 5_000
 _RENT: Final = 1_000_000_000
@@ -92,6 +93,7 @@ class PaperNode:
             "sendTransaction": self._send_transaction,
             "getSignatureStatuses": self._get_signature_statuses,
             "getTransaction": self._get_transaction,
+            "getSignaturesForAddress": self._get_signatures_for_address,
             "getEpochInfo": self._get_epoch_info,
             "getLatestBlockhash": self._get_latest_blockhash,
             "isBlockhashValid": self._is_blockhash_valid,
@@ -242,7 +244,7 @@ class PaperNode:
         if least is Commitment.PROCESSED:
             raise RpcError(node_rpc.INVALID_PARAMS, "Method does not support commitment below `confirmed`")
         entry = await self._network.transaction(signature, view.at_ms, least)
-        if entry is None or view.hides(entry.slot, self._network.commitment_of(entry, view.at_ms)):
+        if entry is None or self._is_hidden(entry, view):
             return None
         return {
             "slot": entry.slot,
@@ -251,6 +253,30 @@ class PaperNode:
             "transaction": [encode(entry.raw), options["encoding"]],
             "meta": _meta(entry),
         }
+
+    async def _get_signatures_for_address(self, params: list[Any], view: View) -> object:
+        address, options = node_rpc.address_at(params, 0), node_rpc.options_at(params, 1)
+        limit, before = node_rpc.limit_of(options, _MAX_SIGNATURES), options.get("before")
+        if before is not None:
+            node_rpc.signature_at([before], 0)
+        found: list[LedgerEntry] = []
+        while len(found) < limit and (page := await self._network.newest(before, view.at_ms, limit)):
+            before = page[-1].signature
+            found += [it for it in page if _payer_of(it) == address and not self._is_hidden(it, view)]
+        return [
+            {
+                "signature": entry.signature,
+                "slot": entry.slot,
+                "err": _error_of(entry.error),
+                "memo": f"[{len(entry.memo)}] {entry.memo}",
+                "blockTime": entry.lands_at_ms // 1000,
+                "confirmationStatus": self._network.commitment_of(entry, view.at_ms),
+            }
+            for entry in found[:limit]
+        ]
+
+    def _is_hidden(self, entry: LedgerEntry, view: View) -> bool:
+        return view.hides(entry.slot, self._network.commitment_of(entry, view.at_ms))
 
     async def _get_epoch_info(self, params: list[Any], view: View) -> object:
         slot = self._slot(node_rpc.options_at(params, 0), view)
@@ -319,9 +345,13 @@ def _error_of(error: str | None) -> object:
     return {"InstructionError": [0, {"Custom": _SLIPPAGE if error == SLIPPAGE_ERROR else _PROGRAM_ERROR}]}
 
 
+def _payer_of(entry: LedgerEntry) -> str:
+    return str(VersionedTransaction.from_bytes(entry.raw).message.account_keys[0])
+
+
 def _meta(entry: LedgerEntry) -> dict[str, Any]:
     """Return what the transaction changed: what the swap gave is a difference of two balances."""
-    wallet = str(VersionedTransaction.from_bytes(entry.raw).message.account_keys[0])
+    wallet = _payer_of(entry)
     given = entry.amount_out or 0
     is_native = entry.token_out == "SOL"  # noqa: S105 - a symbol
     error = _error_of(entry.error)

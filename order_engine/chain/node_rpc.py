@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 from solders.hash import Hash, ParseHashError
+from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import SanitizeError, VersionedTransaction
 
@@ -133,6 +134,23 @@ def signature_at(params: list[Any], place: int) -> str:
     except ValueError as error:
         raise RpcError(INVALID_PARAMS, f"Invalid param: {error}") from error
     return text
+
+
+def address_at(params: list[Any], place: int) -> str:
+    """Return the address at a place."""
+    text = _text_at(params, place, "an address")
+    try:
+        return str(Pubkey.from_string(text))
+    except ValueError as error:
+        raise RpcError(INVALID_PARAMS, f"Invalid param: {error}") from error
+
+
+def limit_of(options: dict[str, Any], maximum: int) -> int:
+    """Return how many results are asked for; without a limit, the maximum."""
+    value = options.get("limit")
+    if isinstance(value, bool) or not isinstance(value, int | None) or not 1 <= (value or maximum) <= maximum:
+        raise invalid_params(f"limit must be from 1 to {maximum}")
+    return value or maximum
 
 
 def transaction_at(params: list[Any], place: int, encoding: object) -> tuple[bytes, VersionedTransaction]:

@@ -88,6 +88,14 @@ class SwapResult(msgspec.Struct, frozen=True):
     error: str | None
 
 
+class LandedMemo(msgspec.Struct, frozen=True):
+    """A transaction of our wallet that executed, and the order that it was signed for."""
+
+    memo: str
+    signature: str
+    slot: int
+
+
 class Chain(Protocol):
     """One Solana cluster seen through its RPC. Every method may raise ChainUnavailable."""
 

@@ -29,6 +29,7 @@ from order_engine.ports.store import (
     OrderFilter,
     Write,
 )
+from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of, split
 from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
 from order_engine.store.postgres_errors import LOST, unavailable
 from order_engine.store.postgres_schema import bring_up_to_date
@@ -50,6 +51,7 @@ from order_engine.store.snapshots import NOTHING_SEEN, is_snapshot, moved_on
 from order_engine.store.sql import POSTGRES, load_queries
 
 _MOST_IN_A_BATCH: Final = 512
+_EVENT_FROM: Final = 6  # Of a row of feed.sql: where the event begins.
 _OPEN_TIMEOUT_S: Final = 10.0
 # What a worker's name begins with when its process's sessions bear it too; PostgreSQL cuts it at 63 bytes.
 SESSION: Final = "order-engine "
@@ -185,26 +187,37 @@ class PostgresStore:
         return await self._readers.submit((order_id, after))
 
     async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
-        """See OrderReader. A cursor is a snapshot: the transactions whose events have been seen."""
-        seen = NOTHING_SEEN if after in (BEGINNING, None) else after
-        if not is_snapshot(seen):
-            raise UnknownCursor("is no cursor of this feed")
+        """See OrderReader. The place of a cursor is a snapshot: the transactions whose events have been seen."""
+        seen, mark = (NOTHING_SEEN, None) if after in (BEGINNING, None) else split(after)
+        if not is_snapshot(seen) or (mark is None and seen != NOTHING_SEEN):
+            raise UnknownCursor("is not a cursor of this log")
+        end = None if until is None else split(until)[0]
         try:
-            rows = await self._fetch("feed", account, seen, until, 0 if after is None else limit)
+            rows = await self._fetch("feed", account, seen, end, 0 if after is None else limit)
         except asyncpg.DataError as error:
-            raise UnknownCursor("is no cursor of this feed") from error
-        now, last, is_ahead = rows[0]["now"], rows[0]["last"], rows[0]["is_ahead"]
+            raise UnknownCursor("is not a cursor of this log") from error
+        now, last, is_ahead = rows[0]["now"], _newest(rows[0]), rows[0]["is_ahead"]
         if is_ahead:
-            raise UnknownCursor("is ahead of this feed")
-        found = [tuple(row)[3:] for row in rows if row["order_id"] is not None]
+            raise UnknownCursor(
+                "is ahead of this log: the database was restored from an older backup, or is another one"
+            )
+        if not limit and mark is not None:
+            await self._check_mark(mark)
+        found = [tuple(row)[_EVENT_FROM:] for row in rows if row["order_id"] is not None]
         if not limit or len(found) < limit:
-            cursor = until or (seen if last is None else moved_on(seen, now, last))
-            return FeedPage([event_from_row(row[:-1]) for row in found], cursor)
+            return FeedPage([event_from_row(row[:-1]) for row in found], until or _cursor(after, seen, now, last))
         whole = [row for row in found if row[-1] != found[-1][-1]]
         if not whole:
             return await self.feed(account, after, until, 2 * limit)
         events = [event_from_row(row[:-1]) for row in whole]
-        return FeedPage(events, moved_on(seen, until or now, whole[-1][-1]), has_more=True)
+        newest = MarkedEvent(whole[-1][-1], events[-1].order_id, events[-1].seq, events[-1].at_ms)
+        return FeedPage(events, _cursor(after, seen, end or now, newest), has_more=True)
+
+    async def _check_mark(self, mark: str) -> None:
+        number = number_of(mark)
+        rows = await self._fetch("marked_events", str(number))
+        events = [MarkedEvent(number, str(row[1]), row[2], row[3]) for row in rows if row[1] is not None]
+        check_mark(mark, events, rows[0]["deleted_before_ms"])
 
     async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
         """See OrderReader."""
@@ -336,6 +349,23 @@ def _name(new: NewOrder) -> tuple[str, str | None]:
 
 def _claims(rows: Sequence[asyncpg.Record]) -> list[Claim]:
     return [Claim(order_from_row(row), row["fence"], row["claims"]) for row in rows]
+
+
+def _newest(row: asyncpg.Record) -> MarkedEvent | None:
+    """Return the event of the last transaction that wrote one, as `feed.sql` names it."""
+    if row["last_xid"] is None:
+        return None
+    return MarkedEvent(row["last_xid"], str(row["last_order_id"]), row["last_seq"], row["last_at_ms"])
+
+
+def _cursor(after: str | None, seen: str, until: str, last: MarkedEvent | None) -> str:
+    """Return the cursor of a reader who had `after`, and then everything of `until` up to an event."""
+    if last is None:
+        return seen
+    place = moved_on(seen, until, last.number)
+    # A transaction that ended late has a number before those that the reader has seen already.
+    is_further = after in (BEGINNING, None) or last.number >= number_of(split(after)[1] or "0")
+    return join(place, last.mark if is_further else split(after or "")[1])
 
 
 def _values(order_filter: OrderFilter) -> tuple[Any, ...]:

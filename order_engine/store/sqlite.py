@@ -17,6 +17,7 @@ from order_engine.engine.batch import Batcher
 from order_engine.ports.clock import Clock
 from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
+    BEGINNING,
     CLIENT_ORDER_ID_KEPT_MS,
     LONGEST_LEASE_MS,
     LONGEST_WAIT_MS,
@@ -32,6 +33,7 @@ from order_engine.ports.store import (
     OrderFilter,
     Write,
 )
+from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of, split
 from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
 from order_engine.store.rows import (
     accept_columns,
@@ -47,6 +49,8 @@ from order_engine.store.rows import (
     text,
 )
 from order_engine.store.sql import SQLITE, load_queries
+from order_engine.store.sqlite_retention import delete_ended
+from order_engine.store.sqlite_statements import fetch_all, fetch_one, json_text
 from order_engine.store.sqlite_thread import (
     JobRunner,
     Result,
@@ -101,10 +105,10 @@ class SqliteStore:
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
         """See OrderStore."""
-        wanted = {"order_ids": _json(order_ids), "now_ms": self._clock.now_ms(), "suspect_claims": SUSPECT_CLAIMS}
+        wanted = {"order_ids": json_text(order_ids), "now_ms": self._clock.now_ms(), "suspect_claims": SUSPECT_CLAIMS}
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
-            found = [row[0] for row in _all(connection, self._sql["claimable"], wanted)]
+            found = [row[0] for row in fetch_all(connection, self._sql["claimable"], wanted)]
             return self._take(connection, worker, found, lease_ms)
 
         return await self._writer.run(job)
@@ -131,17 +135,17 @@ class SqliteStore:
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """See OrderStore."""
-        values = {"worker": worker, "claims": _json(list(claims.items())), "lease_ms": lease_ms}
+        values = {"worker": worker, "claims": json_text(list(claims.items())), "lease_ms": lease_ms}
 
         def job(connection: sqlite3.Connection) -> set[OrderId]:
-            rows = _all(connection, self._sql["renew"], {**values, "now_ms": self._clock.now_ms()})
+            rows = fetch_all(connection, self._sql["renew"], {**values, "now_ms": self._clock.now_ms()})
             return {row[0] for row in rows}
 
         return await self._writer.run(job)
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
         """See OrderStore."""
-        values = {"worker": worker, "claims": _json(list(claims.items())), "suspect_claims": SUSPECT_CLAIMS}
+        values = {"worker": worker, "claims": json_text(list(claims.items())), "suspect_claims": SUSPECT_CLAIMS}
 
         def job(connection: sqlite3.Connection) -> None:
             connection.execute(self._sql["release"], {**values, "now_ms": self._clock.now_ms()})
@@ -164,86 +168,92 @@ class SqliteStore:
     async def delete_ended(self, older_than_ms: int, limit: int) -> int:
         """See OrderStore."""
         before_ms = self._clock.now_ms() - older_than_ms
-        values = {"before_ms": before_ms, "before_id": _first_id_of(before_ms), "most": limit}
-
-        def job(connection: sqlite3.Connection) -> int:
-            ended = [row[0] for row in _all(connection, self._sql["ended"], values)]
-            connection.execute(self._sql["set_deleting"], (True,))
-            for statement in ("delete_attempts", "delete_events", "delete_orders"):
-                connection.execute(self._sql[statement], (_json(ended),))
-            connection.execute(self._sql["set_deleting"], (False,))
-            return len(ended)
-
-        return await self._writer.run(job)
+        return await self._writer.run(lambda connection: delete_ended(connection, self._sql, before_ms, limit))
 
     async def keep_genesis(self, genesis_hash: str) -> str:
         """See OrderStore."""
         values = (genesis_hash,)
-        kept: str = (await self._writer.run(lambda connection: _one(connection, self._sql["keep_genesis"], values)))[0]
+        kept: str = (
+            await self._writer.run(lambda connection: fetch_one(connection, self._sql["keep_genesis"], values))
+        )[0]
         return kept
 
     async def identity(self) -> EngineIdentity:
         """See OrderStore."""
-        return EngineIdentity(*await self._read(lambda connection: _one(connection, self._sql["identity"], ())))
+        return EngineIdentity(*await self._read(lambda connection: fetch_one(connection, self._sql["identity"], ())))
 
     # --- OrderReader ---
 
     async def get(self, account: str, order_id: OrderId) -> Order | None:
         """See OrderReader."""
-        row = await self._read(lambda connection: _one(connection, self._sql["get"], (order_id,)))
+        row = await self._read(lambda connection: fetch_one(connection, self._sql["get"], (order_id,)))
         return order_from_row(row) if row and row["account"] == account else None
 
     async def attempts(self, order_id: OrderId) -> list[Attempt]:
         """See OrderReader."""
-        rows = await self._read(lambda connection: _all(connection, self._sql["attempts"], (order_id,)))
+        rows = await self._read(lambda connection: fetch_all(connection, self._sql["attempts"], (order_id,)))
         return [attempt_from_row(row) for row in rows]
 
     async def in_doubt(self, account: str, limit: int) -> list[InDoubt]:
         """See OrderReader."""
         values = (account, limit)
-        rows = await self._read(lambda connection: _all(connection, self._sql["in_doubt"], values))
+        rows = await self._read(lambda connection: fetch_all(connection, self._sql["in_doubt"], values))
         return [InDoubt(row["order_id"], attempt_from_row(row[1:])) for row in rows]
 
     async def count_in_doubt(self) -> InDoubtCount:
         """See OrderReader."""
         values = (self._clock.now_ms(),)
-        row = await self._read(lambda connection: _one(connection, self._sql["count_in_doubt"], values))
+        row = await self._read(lambda connection: fetch_one(connection, self._sql["count_in_doubt"], values))
         return InDoubtCount(*row)
 
     async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
         """See OrderReader."""
         values = (order_id, after)
-        rows = await self._read(lambda connection: _all(connection, self._sql["history"], values))
+        rows = await self._read(lambda connection: fetch_all(connection, self._sql["history"], values))
         return [event_from_row(row) for row in rows]
 
     async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
-        """See OrderReader. A cursor is a position in the log."""
-        seen, most = _position(after), _position(until)
+        """See OrderReader. The place of a cursor is a position in the log."""
+        seen, mark = _position(after)
+        most, _ = _position(until)
 
         def job(connection: sqlite3.Connection) -> FeedPage:
-            end = _one(connection, self._sql["feed_end"], ())[0]
+            end, *newest = fetch_one(connection, self._sql["feed_end"], ())
+            end_mark = None if newest[0] is None else MarkedEvent(*newest).mark
             if seen is None:
-                return FeedPage([], str(end))
+                return FeedPage([], join(str(end), end_mark))
             if seen > end:
-                raise UnknownCursor("is ahead of this feed")
+                raise UnknownCursor("is ahead of this log: the file was restored from an older backup")
+            if not limit and mark is not None:
+                self._check_mark(connection, mark)
             values = {"account": account, "after": seen, "until": end if most is None else most, "most": limit}
-            rows = _all(connection, self._sql["feed"], values)
+            rows = fetch_all(connection, self._sql["feed"], values)
             has_more = 0 < limit == len(rows)
-            cursor = rows[-1]["position"] if has_more else values["until"]
-            return FeedPage([event_from_row(tuple(row)[:-1]) for row in rows], str(cursor), has_more)
+            cursor = until or join(str(end), end_mark)
+            if has_more:
+                last = rows[-1]
+                event = MarkedEvent(last["position"], last["order_id"], last["seq"], last["at_ms"])
+                cursor = join(str(event.number), event.mark)
+            return FeedPage([event_from_row(tuple(row)[:-1]) for row in rows], cursor, has_more)
 
         return await self._read(job)
+
+    def _check_mark(self, connection: sqlite3.Connection, mark: str) -> None:
+        number = number_of(mark)
+        deleted_before_ms, *found = fetch_one(connection, self._sql["marked_event"], (number,))
+        events = [] if found[0] is None else [MarkedEvent(number, *found)]
+        check_mark(mark, events, deleted_before_ms)
 
     async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
         """See OrderReader."""
         values = {**msgspec.structs.asdict(order_filter), "most": limit}
-        rows = await self._read(lambda connection: _all(connection, self._sql["find"], values))
+        rows = await self._read(lambda connection: fetch_all(connection, self._sql["find"], values))
         return [order_from_row(row) for row in rows]
 
     async def find_by_key(self, account: str, key: str) -> Accepted | None:
         """See OrderReader."""
         values = (account, key)
-        row = await self._read(lambda connection: _one(connection, self._sql["find_by_key"], values))
+        row = await self._read(lambda connection: fetch_one(connection, self._sql["find_by_key"], values))
         return accepted_from_row(row) if row else None
 
     async def ping(self) -> None:
@@ -267,9 +277,9 @@ class SqliteStore:
         now_ms = self._clock.now_ms()
 
         def job(connection: sqlite3.Connection) -> StoreHealth:
-            processes = [process_from_row(row) for row in _all(connection, self._sql["processes"], (now_ms,))]
-            queue = _one(connection, self._sql["queue_state"], (now_ms, MAX_COUNTED_WAITING))
-            return StoreHealth(processes, *queue, *_one(connection, self._sql["count_in_doubt"], (now_ms,)))
+            processes = [process_from_row(row) for row in fetch_all(connection, self._sql["processes"], (now_ms,))]
+            queue = fetch_one(connection, self._sql["queue_state"], (now_ms, MAX_COUNTED_WAITING))
+            return StoreHealth(processes, *queue, *fetch_one(connection, self._sql["count_in_doubt"], (now_ms,)))
 
         return await self._read(job)
 
@@ -294,11 +304,11 @@ class SqliteStore:
     def _accept(self, connection: sqlite3.Connection, new: NewOrder, now_ms: int) -> Accepted | Exception:
         if new.idempotency is not None:
             key = (new.order.account, new.idempotency.key)
-            if (row := _one(connection, self._sql["find_by_key"], key)) is not None:
+            if (row := fetch_one(connection, self._sql["find_by_key"], key)) is not None:
                 return accepted_from_row(row)
         if (client_order_id := new.order.request.client_order_id) is not None:
             name = (new.order.account, client_order_id, now_ms - CLIENT_ORDER_ID_KEPT_MS)
-            if (row := _one(connection, self._sql["find_namesake"], name)) is not None:
+            if (row := fetch_one(connection, self._sql["find_namesake"], name)) is not None:
                 return ClientOrderIdTaken(client_order_id, row["order_id"])
         columns = accept_columns(new)[:-1]  # The event's data goes with the event.
         connection.execute(self._sql["accept_order"], (*columns, now_ms + self._grace_ms))
@@ -311,8 +321,8 @@ class SqliteStore:
     async def _write_folded(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
         def job(connection: sqlite3.Connection) -> list[Exception | None]:
             results: list[Exception | None] = [self._move(connection, write) for write in writes]
-            moved = _json([it.order.order_id for it, result in zip(writes, results, strict=True) if result is None])
-            if _one(connection, self._sql["unmatched"], (moved,)) is not None:
+            moved = json_text([it.order.order_id for it, result in zip(writes, results, strict=True) if result is None])
+            if fetch_one(connection, self._sql["unmatched"], (moved,)) is not None:
                 raise sqlite3.IntegrityError("orders_match_events: the history does not say so")
             return results
 
@@ -357,8 +367,8 @@ class SqliteStore:
     def _take(
         self, connection: sqlite3.Connection, worker: str, order_ids: Sequence[OrderId], lease_ms: int
     ) -> list[Claim]:
-        values = {"order_ids": _json(order_ids), "worker": worker, "lease_ms": lease_ms}
-        rows = _all(connection, self._sql["claim"], {**values, "now_ms": self._clock.now_ms()})
+        values = {"order_ids": json_text(order_ids), "worker": worker, "lease_ms": lease_ms}
+        rows = fetch_all(connection, self._sql["claim"], {**values, "now_ms": self._clock.now_ms()})
         claims = {row["order_id"]: Claim(order_from_row(row), row["fence"], row["claims"]) for row in rows}
         return [claims[order_id] for order_id in order_ids]
 
@@ -366,27 +376,11 @@ class SqliteStore:
         return self._reader.run(job)
 
 
-def _one(connection: sqlite3.Connection, statement: str, values: Any) -> Any:
-    return connection.execute(statement, values).fetchone()
-
-
-def _first_id_of(at_ms: int) -> str:
-    """Return what no UUIDv7 of this time or a later one is less than."""
-    text = f"{at_ms:012x}"
-    return f"{text[:8]}-{text[8:]}"
-
-
-def _position(cursor: str | None) -> int | None:
+def _position(cursor: str | None) -> tuple[int | None, str | None]:
+    """Return a cursor's position and mark; raises UnknownCursor."""
     if cursor is None:
-        return None
-    if not _POSITION.fullmatch(cursor):
-        raise UnknownCursor("is no cursor of this feed")
-    return int(cursor)
-
-
-def _json(values: Any) -> str:
-    return msgspec.json.encode(values).decode()
-
-
-def _all(connection: sqlite3.Connection, statement: str, values: Any) -> list[Any]:
-    return connection.execute(statement, values).fetchall()
+        return None, None
+    place, mark = split(cursor)
+    if not _POSITION.fullmatch(place) or (mark is None and place != BEGINNING):
+        raise UnknownCursor("is not a cursor of this log")
+    return int(place), mark

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -110,6 +112,11 @@ async def test_another_accounts_events_are_not_in_it(world: StoreWorld) -> None:
         "1:\n1:",
         "+1:1:",
         "0" * 5000 + "1:1:",
+        "1",
+        "3:3:",
+        "1@",
+        "1@1.1.xyz",
+        "3:3:@2.1.0123456789abcdeF",
     ],
 )
 async def test_what_is_no_cursor_is_refused(world: StoreWorld, cursor: str) -> None:
@@ -121,6 +128,7 @@ async def test_what_is_no_cursor_is_refused(world: StoreWorld, cursor: str) -> N
 async def test_a_cursor_from_the_future_is_refused(world: StoreWorld) -> None:
     store = await world.open()
     ahead = "1000000" if isinstance(world, SqliteWorld) else "1000000:1000000:"
+    ahead += "@1000000.1760000000000.0123456789abcdef"
     with pytest.raises(UnknownCursor, match="ahead"):
         await store.feed(ACCOUNT, ahead, None, 10)
 
@@ -283,3 +291,53 @@ async def accepted(store: Store, new: NewOrder) -> None:
                 await store.accept(new)
                 return
             await asyncio.sleep(0.05)
+
+
+async def test_a_reader_of_what_a_restored_log_does_not_have_is_refused(world: StoreWorld) -> None:
+    """The same places are given to other events after an older backup is restored."""
+    store = await world.open()
+    await live(store)
+    _, known = await everything(store)
+    await store.accept(new_order())
+    _, lost = await everything(store)
+    place, _, mark = lost.partition("@")
+    number, at_ms, digest = mark.split(".")
+    other = f"{place}@{number}.{at_ms}.{digest[::-1]}"
+    with pytest.raises(UnknownCursor, match="restored"):
+        await store.feed(ACCOUNT, other, None, 0)
+    for cursor in (known, lost, BEGINNING):
+        assert (await store.feed(ACCOUNT, cursor, None, 0)).events == []
+
+
+async def test_a_reader_whose_last_event_was_deleted_goes_on(world: StoreWorld) -> None:
+    store = await world.open()
+    gone = await claim_new(store)
+    await store.record(gone.write(FAILED))
+    _, cursor = await everything(store)
+    assert await store.delete_ended(ALL_MS, 10) == 1
+    new = new_order()
+    await store.accept(new)
+    assert (await store.feed(ACCOUNT, cursor, None, 0)).events == []
+    assert (await everything(store, cursor))[0] == [new.event]
+
+
+async def test_a_file_that_is_restored_from_a_backup_refuses_the_readers_of_what_it_lost(
+    sqlite_world: SqliteWorld, tmp_path: Path
+) -> None:
+    store = await sqlite_world.open()
+    await live(store)
+    _, known = await everything(store)
+    await store.close()
+    backup = tmp_path / "backup.sqlite3"
+    shutil.copy(sqlite_world.path, backup)
+    store = await sqlite_world.open()
+    await store.accept(new_order())
+    _, lost = await everything(store)
+    await store.close()
+    shutil.copy(backup, sqlite_world.path)
+    store = await sqlite_world.open()
+    for _ in range(3):  # First it is ahead of the log, then the log has grown past it.
+        with pytest.raises(UnknownCursor, match="restored"):
+            await store.feed(ACCOUNT, lost, None, 0)
+        await store.accept(new_order())
+    assert len((await everything(store, known))[0]) == 3

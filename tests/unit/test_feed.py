@@ -152,7 +152,7 @@ async def test_the_first_page_says_from_where(world: World) -> None:
         assert await anext(batches) == [FeedPage((), begin)]
     assert await world.feed.begin("0") == "0"
     with pytest.raises(UnknownCursor):
-        await world.feed.begin("99")
+        await world.feed.begin("99@99.1.0123456789abcdef")
 
 
 async def test_watchers_from_anywhere_get_all_that_follows_once_and_in_order(world: World) -> None:
@@ -160,8 +160,9 @@ async def test_watchers_from_anywhere_get_all_that_follows_once_and_in_order(wor
     await world.commit(20)
     watching = []
     for turn in range(20):
-        cursor = str(chance.randint(0, 40 + 2 * turn))
-        watching.append((int(cursor), asyncio.create_task(world.follow(cursor, 80 - int(cursor)))))
+        begin = chance.randint(0, 40 + 2 * turn)
+        cursor = (await world.store.feed(ACCOUNT, BEGINNING, None, begin)).cursor if begin else BEGINNING
+        watching.append((begin, asyncio.create_task(world.follow(cursor, 80 - begin))))
         await world.commit()
     events = await world.all()
     assert len(events) == 80

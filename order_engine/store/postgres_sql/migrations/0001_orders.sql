@@ -81,6 +81,13 @@ create table order_events (
 
 create index order_events_xid on order_events (xid);
 
+-- Events before this time may have been deleted, each with its order.
+create table retention (
+    one integer primary key default 1 check (one = 1),
+    deleted_before_ms bigint not null default 0
+);
+insert into retention default values;
+
 -- The cluster that every attempt here was signed for: what another one says proves nothing of them.
 create table cluster (
     one integer primary key check (one = 1),
@@ -439,6 +446,7 @@ begin
     delete from attempts where order_id = any(ended);
     delete from order_events where order_id = any(ended);
     delete from orders where order_id = any(ended);
+    update retention set deleted_before_ms = before_ms where ended is not null and deleted_before_ms < before_ms;
     perform set_config('order_engine.is_deleting_ended', '', true);
     return coalesce(cardinality(ended), 0);
 end

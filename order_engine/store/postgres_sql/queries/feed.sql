@@ -4,10 +4,16 @@
 with place as materialized (
     select $2::text::pg_snapshot as seen, coalesce($3::text::pg_snapshot, pg_current_snapshot()) as until
 )
-select pg_current_snapshot()::text as now, (select xid from order_events order by xid desc limit 1) as last,
+select pg_current_snapshot()::text as now, newest.*,
     pg_snapshot_xmax(place.seen) > pg_snapshot_xmax(pg_current_snapshot()) as is_ahead,
     unseen.*
 from place
+left join (
+    select xid as last_xid, order_id as last_order_id, seq as last_seq, at_ms as last_at_ms
+    from order_events
+    order by xid desc
+    limit 1
+) newest on true
 left join lateral (
     -- What was still open at his last look, and what has begun since: no other can be new to him.
     (

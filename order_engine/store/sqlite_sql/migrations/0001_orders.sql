@@ -147,9 +147,11 @@ end;
 -- What has ended long ago may go; the job that deletes it sets this, and unsets it before it commits.
 create table retention (
     one integer primary key check (one = 1),
-    is_deleting_ended integer not null check (is_deleting_ended in (0, 1))
+    is_deleting_ended integer not null check (is_deleting_ended in (0, 1)),
+    -- Events before this time may have been deleted, each with its order.
+    deleted_before_ms integer not null
 );
-insert into retention values (1, 0);
+insert into retention values (1, 0, 0);
 
 create trigger order_events_never_change before update on order_events
 begin

@@ -1,1 +1,5 @@
-select coalesce(max(seq), 0) as position from sqlite_sequence where name = 'order_events'
+-- The last number that was given to an event, and the newest event that is still there.
+select coalesce((select seq from sqlite_sequence where name = 'order_events'), 0) as position,
+    e.position as number, e.order_id, e.seq, e.at_ms
+from (select 1)
+left join (select position, order_id, seq, at_ms from order_events order by position desc limit 1) e

@@ -1,0 +1,1 @@
+update retention set deleted_before_ms = max(deleted_before_ms, ?)
