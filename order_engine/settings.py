@@ -10,8 +10,11 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from order_engine.chain.faults import parse_faults
+from order_engine.engine_address import AddressError, check_api_key, parse_engine_address
 
 DEFAULT_CHAIN_URL: Final = "http://127.0.0.1:8899"
+# The URL that HOST and PORT make if they are not set.
+DEFAULT_ENGINE_URL: Final = "http://127.0.0.1:3000"
 SQLITE_FILE: Final = "order-engine.sqlite3"
 LEDGER_FILE: Final = "paper-chain.sqlite3"
 # At MOCK_DELAY_SCALE=1.
@@ -21,6 +24,8 @@ _ENV_FILE: Final = ".env"
 _MOST_PORT: Final = 65_535
 # Docker Compose reads the same file, and has settings of its own.
 _NOT_OURS: Final = "compose_"
+# Where to find an engine that listens on every address.
+_ON_THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}  # noqa: S104 - it is replaced
 
 _Loaded = TypeVar("_Loaded", bound="ClientSettings")
 
@@ -85,24 +90,64 @@ def _known_faults(text: str) -> str:
 
 
 def _known_engine(url: str) -> str:
-    if _scheme(url) not in ("http", "https") or not urlsplit(url).hostname:
-        message = "must be http:// or https:// and a host, such as http://127.0.0.1:3000"
-        raise ValueError(message)
-    _check_ports(url)
+    if url:
+        parse_engine_address(url)
     return url
+
+
+def _sendable_key(key: SecretStr) -> SecretStr:
+    check_api_key(key.get_secret_value())
+    return key
 
 
 class ClientSettings(BaseSettings):
     """What the commands that talk to an engine need, from the environment or from a file `.env`."""
 
     model_config = SettingsConfigDict(
-        env_file=_ENV_FILE, env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, frozen=True
+        env_file=_ENV_FILE,
+        env_file_encoding="utf-8",
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
+    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(3000, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
     engine_url: Annotated[str, AfterValidator(_known_engine)] = Field(
-        "http://127.0.0.1:3000", description="The engine that the command line talks to."
+        "",
+        description="The engine that the command line talks to, such as http://127.0.0.1:3000. None: the one at HOST "
+        "and PORT.",
     )
-    engine_api_key: SecretStr = Field(SecretStr(""), description="Sent to that engine, where a proxy asks for a key.")
+    engine_api_key: Annotated[SecretStr, AfterValidator(_sendable_key)] = Field(
+        SecretStr(""), description="Sent to that engine, where a proxy asks for a key."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_where_they_count(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Where ENGINE_URL is set, the command line minds HOST and PORT as little as any other setting."""
+        is_known = cls is ClientSettings and values.get("engine_url")
+        return {name: it for name, it in values.items() if name not in ("host", "port")} if is_known else values
+
+    @property
+    def engine(self) -> str:
+        """The URL of the engine that the command line talks to; raises SettingsError if it is not known."""
+        if self.engine_url:
+            return self.engine_url
+        if self.port == 0:
+            raise SettingsError(
+                "PORT=0 takes any free port: set ENGINE_URL to the address that the engine says it has."
+            )
+        host = _ON_THIS_MACHINE.get(self.host, self.host)
+        url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        try:
+            parse_engine_address(url)
+        except AddressError:
+            raise SettingsError(
+                "HOST is not an address that the command line can talk to: set ENGINE_URL to the engine's."
+            ) from None
+        return url
 
 
 class Settings(ClientSettings):
@@ -110,8 +155,6 @@ class Settings(ClientSettings):
 
     model_config = SettingsConfigDict(extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address that the API listens on.")
-    port: int = Field(3000, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
     database_url: Annotated[str, AfterValidator(_known_database)] = Field(
         "", description="postgres://user:password@host/database, or sqlite:///path. None: SQLite in DATA_DIR."
     )
@@ -150,6 +193,9 @@ class Settings(ClientSettings):
     )
     api_max_orders_per_min: int = Field(
         120, ge=0, le=1_000_000, description="Orders a minute that one client address may place; 0 is no limit."
+    )
+    api_max_quotes_per_min: int = Field(
+        600, ge=0, le=1_000_000, description="Quotes a minute that one client address may ask for; 0 is no limit."
     )
     queue_max_per_min: int = Field(
         0, ge=0, le=1_000_000, description="Orders a minute that all workers together start; 0 is no limit."
@@ -267,7 +313,8 @@ def _load(kind: type[_Loaded], overrides: dict[str, Any]) -> _Loaded:
     try:
         return kind(**overrides)
     except ValidationError as error:
-        raise SettingsError("\n".join(_sentence(it) for it in error.errors())) from error
+        # Without its cause, which quotes the values.
+        raise SettingsError("\n".join(_sentence(it) for it in error.errors())) from None
 
 
 def _check_env_file(path: Path) -> None:
@@ -299,5 +346,5 @@ def _sentence(error: object) -> str:
     field = Settings.model_fields.get(name.lower())
     meaning = f" {name}: {field.description}" if field else ""
     # A URL holds a password; it is not for the terminal and the logs.
-    value = "" if name.endswith(("_URL", "_PASSWORD")) or "@" in str(error["input"]) else f"={error['input']!r}"
+    value = "" if name.endswith(("_URL", "_PASSWORD", "_KEY")) or "@" in str(error["input"]) else f"={error['input']!r}"
     return f"{name}{value} cannot be used: {allowed[0].lower()}{allowed[1:]}.{meaning}"

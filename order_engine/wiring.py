@@ -38,6 +38,7 @@ from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenRegistry
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.feed import Feed
 from order_engine.engine.intake import Intake, announcer
+from order_engine.engine.limits import CallerLimit
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
@@ -185,6 +186,7 @@ def build_api(engine: Engine) -> ASGIApp:
             settings.default_slippage_bps,
             settings.quote_timeout_ms / 1000,
             frozenset(origin for origin in origins if origin),
+            CallerLimit(engine.limiter, "quotes", settings.api_max_quotes_per_min),
         )
     )
 
@@ -267,7 +269,7 @@ async def _try_chain(chain: SolanaChain, settings: Settings) -> None:
 
 
 def _store_name(settings: Settings) -> str:
-    return "PostgreSQL" if settings.postgres else f"SQLite {settings.sqlite_path}"
+    return "PostgreSQL" if settings.postgres else f"SQLite {settings.sqlite_path.absolute()}"
 
 
 def new_order_id() -> OrderId:
