@@ -296,7 +296,7 @@ def main() -> None:
         talk(str(error))
         code = UNREACHABLE
     except OutputLostError as error:
-        # A reader that went away, as in `order-engine list | head -1`, has what it wanted.
+        # A reader that went away, as in `order-engine list | head -1`, has read enough.
         if not error.is_reader_gone:
             talk(str(error))
         code = OK if error.is_reader_gone else NOT_WRITTEN

@@ -83,6 +83,6 @@ def authorization(address: EngineAddress, api_key: str) -> str:
         return address.credentials
     check_api_key(api_key)
     if address.credentials:
-        message = "cannot be sent beside the user name of the engine's URL; give one of them"
+        message = "cannot be sent together with the user name in the engine's URL; give one of them"
         raise AddressError(message)
     return f"Bearer {api_key}"

@@ -27,7 +27,7 @@ Csv = Annotated[bool, Parameter(name="--csv", negative="", help="Print CSV with 
 AllOrders = Annotated[bool, Parameter(name="--all", negative="", help="Every order.")]
 
 _ERRORS: Final = "order-engine-console"
-_PLAIN: Final = {"→": "->", "…": "...", "—": "-", "–": "-", "’": "'"}  # noqa: RUF001 - these are what is replaced
+_PLAIN: Final = {"→": "->", "…": "...", "—": "-", "–": "-", "’": "'"}  # noqa: RUF001 - these are replaced
 _STDERR: Final = 2
 
 
@@ -41,7 +41,7 @@ class OutputLostError(Exception):
 
 
 def prepare_console() -> None:
-    """Make both streams take any text, and keep what is opened later off their file descriptors."""
+    """Make both streams take any text, and keep later files and sockets off their file descriptors."""
     for _ in range(_STDERR + 1):
         descriptor = os.open(os.devnull, os.O_RDWR)
         if descriptor > _STDERR:
@@ -74,7 +74,7 @@ def print_text(text: str) -> None:
 
 
 def discard(stream: Any) -> None:
-    """Send what is written to the stream from now on, and what waits in its buffer, nowhere."""
+    """Throw away the stream's buffer and everything that is written to it from now on."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -93,7 +93,7 @@ def talk(line: str) -> None:
 
 @contextlib.contextmanager
 def output_is_secondary(done: str) -> Iterator[None]:
-    """Go on without an output that cannot be written; `done` says on stderr what is done all the same."""
+    """Go on if the output cannot be written; the sentence `done` then tells the result on stderr."""
     try:
         yield
     except OutputLostError as error:
@@ -107,7 +107,7 @@ def usage(sentence: str) -> int:
 
 
 class SturdyOutput:
-    """Stdout or stderr for a console that draws: what cannot be written is discarded."""
+    """Stdout or stderr for a console that draws; it discards text that cannot be written."""
 
     def __init__(self, stream: Any) -> None:
         """`stream` is None where the descriptor was closed."""
@@ -132,7 +132,7 @@ class SturdyOutput:
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what was written."""
+        """Flush the stream."""
         with self._or_discard():
             if self._stream is not None:
                 self._stream.flush()

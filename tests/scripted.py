@@ -1,4 +1,4 @@
-"""A server that answers by a script: what a lost reply, a proxy and a stranger look like to a client."""
+"""A server that answers by a script: lost replies, proxies, and answers that are not the engine's."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ Step = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def placed_order(**fields: Any) -> dict[str, Any]:
-    """What a client needs of an order resource."""
+    """An order resource with every member that the client reads."""
     order = {
         "orderId": ORDER_ID,
         "clientOrderId": None,
@@ -145,7 +145,7 @@ class ScriptedServer:
                 step = self._script[0] if len(self._script) == 1 else self._script.pop(0)
                 await step(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # Swallowed: nobody waits for what the server of streams started.
+            pass  # Swallowed: asyncio's stream server does not await its handlers.
         finally:
             writer.close()
 

@@ -18,7 +18,7 @@ _FIRST_ERROR: Final = 400
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came back over HTTP."""
+    """An answer to a request, over HTTP."""
 
     status: int
     headers: Mapping[str, str]

@@ -11,7 +11,7 @@ from order_engine.client.answers import Answer
 from order_engine.client.errors import EngineRefusedError, reason_of
 from order_engine.client.patience import Patience, Retry
 
-# Of a try: for TCP, and again for TLS. httpcore closes what it could not open in time, but not what was cancelled.
+# Of a try: for TCP, and again for TLS. httpcore closes a connection that ran out of time, not a cancelled one.
 _CONNECT_SHARE: Final = 1 / 3
 # How httpcore's trace says that a request begins to go out.
 _SENDING: Final = "send_request_headers.started"
@@ -29,7 +29,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Fate(msgspec.Struct):
-    """What is known of a call: whether any of its tries may have been delivered, and came to something."""
+    """Whether any try of a call may have been delivered, and may have placed or cancelled an order."""
 
     may_be_done: bool = False
 
@@ -120,10 +120,10 @@ class Calls:
             return f"The engine at {self._shown} cannot answer now: {problem.get('detail', problem)}"
         if answer is not None:
             return not_an_engine(self._shown, answer)
-        return nobody_answers(self._shown, error or ConnectionError())
+        return no_engine_answers(self._shown, error or ConnectionError())
 
 
-def nobody_answers(shown: str, error: Exception) -> str:
+def no_engine_answers(shown: str, error: Exception) -> str:
     """Say that a connection could not be opened, or broke off."""
     return (
         f"No engine answers at {shown} ({reason_of(error)}). "
@@ -134,5 +134,5 @@ def nobody_answers(shown: str, error: Exception) -> str:
 def not_an_engine(shown: str, answer: Answer) -> str:
     """Say that the answer is not the engine's word."""
     kind = answer.kind.encode("ascii", "replace").decode()[:50]
-    what = f"status {answer.status}, {kind or 'no content type'}"
-    return f"The answer from {shown} is not that of an order-engine ({what})."
+    seen = f"status {answer.status}, {kind or 'no content type'}"
+    return f"The answer from {shown} is not that of an order-engine ({seen})."

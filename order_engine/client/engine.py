@@ -1,6 +1,5 @@
 """The client: every call is safe to repeat, and is repeated for as long as its bound allows."""
 
-import asyncio
 import contextlib
 import json
 import re
@@ -109,9 +108,9 @@ class EngineClient:
             raise
         except GaveUpError as error:
             raise _unplaced(error, fate, key) from error
-        except asyncio.CancelledError as error:
+        except BaseException as error:
             if fate.may_be_done:
-                # A traceback shows it, also that of the KeyboardInterrupt or TimeoutError that follows.
+                # Cancelled or interrupted: a traceback shows it, also one of the TimeoutError that follows.
                 error.add_note(f"The order may have been placed; repeat it with idempotency_key={key!r}.")
             raise
 
@@ -191,7 +190,7 @@ class EngineClient:
 
 
 def _unplaced(error: GaveUpError, fate: Fate, key: str) -> EngineClientError:
-    """Return the error that says what is known of an order that has no answer."""
+    """Return the error for an order that has no answer: it was not placed, or it may have been."""
     if fate.may_be_done:
         return OrderUnknownError(str(error), key)
     unplaced: EngineClientError

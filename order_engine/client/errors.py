@@ -68,7 +68,7 @@ class OrderUnknownError(EngineClientError):
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in a few words what broke, without a word of the request."""
+    """Return the reason in a few words, none of which come from the request."""
     for link in _chain(error):
         if isinstance(link, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {link.verify_message}"

@@ -11,14 +11,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from order_engine.client.answers import Answer
-from order_engine.client.calls import nobody_answers, not_an_engine
+from order_engine.client.calls import no_engine_answers, not_an_engine
 from order_engine.client.errors import EngineRefusedError, EngineUnreachableError
 from order_engine.client.patience import Patience, Retry
 
 _NORMAL: Final = 1000
 # Going away, no status, lost, a bug, restarting, try again later, bad gateway, TLS.
 _PASSING: Final = frozenset({1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015})
-# A page of the account's stream is what one commit brought, and more.
+# A page of the account's stream holds at least everything of one commit, and has no size limit of its own.
 _MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 # A connection that lived so long was a good one, also if there was nothing to say on it.
 _GOOD_AFTER_S: Final = 5.0
@@ -55,6 +55,7 @@ class Following:
         Raises EngineRefusedError, EngineUnreachableError.
         """
         retry = Retry(self._patience)
+        told = ""
         while True:
             asked_s: float | None = None
             cause: Exception | None = None
@@ -66,6 +67,7 @@ class Following:
                         async for text in websocket:
                             document = _document(text, member)
                             retry.begin_again()
+                            told = ""
                             yield document
                 if has_end and websocket.close_code == _NORMAL:
                     return
@@ -77,11 +79,13 @@ class Following:
                 why, asked_s, cause = self._refusal(answer), answer.retry_after_s(), error
             except (OSError, WebSocketException, ValueError) as error:
                 # ValueError: a frame that is not JSON, or an answer that is not HTTP.
-                why, cause = nobody_answers(self._shown, error), error
+                why, cause = no_engine_answers(self._shown, error), error
             pause_s = retry.pause_s(asked_s)
             if pause_s is None:
                 raise EngineUnreachableError(why) from cause
-            self._on_lost(f"{why} Reconnecting {resuming()}.")
+            if why != told:
+                self._on_lost(f"{why} Reconnecting {resuming()}.")
+                told = why
             await asyncio.sleep(pause_s)
 
     def _open(self, path: str, retry: Retry) -> _Connect:

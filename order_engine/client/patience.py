@@ -8,7 +8,7 @@ RETRY_FOR_S: Final = 60.0
 # While the engine says that a limit is reached: a sliding window frees its last place after two minutes.
 LIMITED_FOR_S: Final = 130.0
 # While no engine has ever answered: probably none is there, and a newcomer waits for this sentence.
-NOBODY_FOR_S: Final = 20.0
+UNANSWERED_FOR_S: Final = 20.0
 _TRY_S: Final = 10.0
 _SHORTEST_TRY_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.1
@@ -36,7 +36,7 @@ class Patience:
             return self._retry_for_s
         if is_limited:
             return LIMITED_FOR_S
-        return RETRY_FOR_S if self.is_engine_there else NOBODY_FOR_S
+        return RETRY_FOR_S if self.is_engine_there else UNANSWERED_FOR_S
 
     def spread(self, pause_s: float) -> float:
         """Return the pause with jitter, so that many clients do not come back at one moment."""

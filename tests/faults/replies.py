@@ -51,7 +51,7 @@ class ReplyDropper:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
         except (OSError, asyncio.CancelledError):
-            pass  # Swallowed: nobody waits for what the server of streams started.
+            pass  # Swallowed: asyncio's stream server does not await its handlers.
         finally:
             writer.transport.abort()
             if upstream is not None:

@@ -1,4 +1,4 @@
-"""The engine's address: what is understood, and no word of a secret in what is refused."""
+"""The engine's address: which URLs are understood, and that no refusal quotes a secret."""
 
 import traceback
 from pathlib import Path
