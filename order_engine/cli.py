@@ -2,9 +2,9 @@
 
 import asyncio
 import sys
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 
 from order_engine import __version__
 from order_engine.client import EngineClient, new_idempotency_key
@@ -36,6 +36,9 @@ from order_engine.terminal import (
     talk,
     usage,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _PAGE: Final = 20
 _LARGEST_PAGE: Final = 100
@@ -289,7 +292,9 @@ def main() -> None:
     """Run the command line and exit."""
     prepare_console()
     try:
-        code = app(result_action="return_value")
+        code = app(console=_console_for_help(), result_action="return_value", exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        code = usage(str(error))
     except SettingsError as error:
         code = usage(str(error))
     except Unavailable as error:
@@ -304,6 +309,16 @@ def main() -> None:
 
 
 # --- how the commands do it ----------------------------------------------------------------------
+
+
+def _console_for_help() -> "Console | None":
+    """Return the console for the help, where it was asked for: importing rich takes a while."""
+    words = sys.argv[1:]
+    if words and not {*app.help_flags, *app.version_flags} & {*words}:
+        return None
+    from order_engine.demo import sturdy_console  # noqa: PLC0415 - only here is rich needed
+
+    return sturdy_console(sys.stdout)
 
 
 async def _follow(client: EngineClient, order_id: str, parting: Parting, *, after: int = 0, as_json: bool) -> int:

@@ -23,8 +23,8 @@ SAMPLES: Final = (
 _COLOURS: Final = {"confirmed": "green", "failed": "red", "cancelled": "yellow", "retrying": "yellow"}
 
 
-def demo_console(stream: Any) -> Console:
-    """Return a console whose reader may go away, as in `demo --once | head`: the demo goes on in silence."""
+def sturdy_console(stream: Any) -> Console:
+    """Return a console whose reader may go away, as in `demo --once | head`: the command goes on in silence."""
     return Console(file=cast("IO[str]", SturdyOutput(stream)), soft_wrap=True)
 
 

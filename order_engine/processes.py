@@ -15,7 +15,7 @@ from rich.console import Console
 
 from order_engine.client import EngineClient, EngineClientError
 from order_engine.conversing import exit_code_of
-from order_engine.demo import demo_console, run_samples
+from order_engine.demo import run_samples, sturdy_console
 from order_engine.serve import (
     address_of,
     configure_logging,
@@ -106,7 +106,7 @@ def _serve(main_of: Callable[[Settings], Coroutine[Any, Any, int]], *, as_json: 
 
 
 async def _demo(settings: Settings, orders: int, *, once: bool, port: int | None, as_json: bool) -> int:
-    console = demo_console(sys.stderr if as_json else sys.stdout)
+    console = sturdy_console(sys.stderr if as_json else sys.stdout)
     signalled = _first_signal()
     with _demo_listener(settings, port) as listener:
         url = address_of(listener)

@@ -146,10 +146,8 @@ class SturdyOutput:
 
 
 def _without_controls(line: str) -> str:
-    """Return the line with escapes for control characters: texts of others must not move the cursor."""
-    if line.isprintable():
-        return line
-    return "".join(it if it.isprintable() or it > "\x9f" else it.encode("unicode_escape").decode() for it in line)
+    """Return the line with escapes for control characters: a text from outside must not move the cursor."""
+    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in line)
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:

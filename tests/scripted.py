@@ -104,6 +104,14 @@ async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> N
     await reader.read()
 
 
+async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer with a page that does not end."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")
+    while not writer.is_closing():
+        writer.write(b"1," * 512 * 1024)
+        await writer.drain()
+
+
 ACCEPTED: Final = answer(202, placed_order())
 
 

@@ -150,12 +150,13 @@ async def list_tokens(request: Request[Any]) -> Response:
 async def list_venues(request: Request[Any]) -> Response:
     """Tell how the venues are doing, by asking each for the price of one SOL in USDC."""
     context = context_of(request)
+    rate = await context.quote_limit.count(ACCOUNT, client_of(request))
     sol, usdc = (context.tokens.resolve(symbol, "") for symbol in ("SOL", "USDC"))
     probe = SwapRequest(sol, usdc, BaseUnits(10**sol.decimals), context.default_slippage_bps)
     venues = [
         await _view_venue(venue, probe, context.quote_timeout_s, context.clock) for venue in context.venues.values()
     ]
-    return json_response(VenueListView(venues))
+    return json_response(VenueListView(venues), 200, limit_headers(rate))
 
 
 async def get_health(_request: Request[Any]) -> Response:

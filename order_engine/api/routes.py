@@ -169,7 +169,13 @@ _V1: Final = (
         "GET", "/v1/tokens", orders.list_tokens, "market", "What can be traded", {200: ("Tokens", TokenListView)}
     ),
     Operation(
-        "GET", "/v1/venues", orders.list_venues, "market", "How the venues are doing", {200: ("Venues", VenueListView)}
+        "GET",
+        "/v1/venues",
+        orders.list_venues,
+        "market",
+        "How the venues are doing",
+        {200: ("Venues", VenueListView), 429: ("Too many quotes in a minute", None)},
+        description="Each venue is asked for a quote, so it counts like one.",
     ),
     Operation("GET", "/health", orders.get_health, "process", "The process serves", {200: ("It does", HealthView)}),
     Operation(

@@ -13,6 +13,8 @@ from order_engine.client.patience import Patience, Retry
 
 # Of a try: for TCP, and again for TLS. httpcore closes a connection that ran out of time, not a cancelled one.
 _CONNECT_SHARE: Final = 1 / 3
+# A page of 100 orders, each with all of its metadata, is below 2 MiB.
+_MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 # How httpcore's trace says that a request begins to go out.
 _SENDING: Final = "send_request_headers.started"
 
@@ -97,8 +99,9 @@ class Calls:
                 fate.may_be_done = True
 
         try:
-            async with asyncio.timeout(try_s):
-                response = await self._http.request(
+            async with (
+                asyncio.timeout(try_s),
+                self._http.stream(
                     request.method,
                     request.path,
                     params=dict(request.params),
@@ -106,10 +109,12 @@ class Calls:
                     content=request.content,
                     timeout=httpx2.Timeout(None, connect=try_s * _CONNECT_SHARE),
                     extensions={"trace": note},
-                )
+                ) as response,
+            ):
+                content = await _read(response)
         except Exception as error:  # noqa: BLE001 - whatever broke, the request may have been delivered
             return None, error
-        answer = Answer(response.status_code, response.headers, response.content)
+        answer = Answer(response.status_code, response.headers, content)
         if answer.problem() is not None and (answer.is_limited or not answer.is_passing):
             # The engine says that it did nothing this time; an earlier try may still have been taken.
             fate.may_be_done = may_be_done_before
@@ -121,6 +126,18 @@ class Calls:
         if answer is not None:
             return not_an_engine(self._shown, answer)
         return no_engine_answers(self._shown, error or ConnectionError())
+
+
+async def _read(response: httpx2.Response) -> bytes:
+    chunks: list[bytes] = []
+    left = _MAX_ANSWER_BYTES
+    async for chunk in response.aiter_bytes():
+        left -= len(chunk)
+        if left < 0:
+            message = "longer than any answer of an order-engine"
+            raise ValueError(message)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def no_engine_answers(shown: str, error: Exception) -> str:

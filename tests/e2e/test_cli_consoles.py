@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import EMBEDDED, Engine, Engines
 from tests.e2e.conversation import HANG_S, ended, order_of, place
-from tests.e2e.test_cli import OK, SUBMIT, CommandLine
+from tests.e2e.test_cli import OK, SUBMIT, USAGE, CommandLine
 
 NOT_WRITTEN = 1
 CONSOLES = {
@@ -86,6 +86,13 @@ def test_a_list_that_cannot_be_written_is_a_1_with_a_sentence(tmp_path: Path, en
             if words[0] == "list":
                 assert (run.returncode, "cannot be written" in run.stderr) == (NOT_WRITTEN, True), run
             assert "Traceback" not in run.stderr
+
+
+def test_help_and_wrong_commands_need_no_console_either(tmp_path: Path, engine: Engine) -> None:
+    for shell in (">/dev/full", "2>/dev/full", ">&- 2>&-"):
+        for words, code in ((("--help",), OK), (("--version",), OK), (("submit",), USAGE)):
+            run = _redirected(engine, tmp_path, shell, *words)
+            assert (run.returncode, "Traceback" in run.stderr) == (code, False), (shell, words, run.stderr)
 
 
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, engine: Engine, http: httpx2.Client) -> None:

@@ -104,8 +104,9 @@ async def test_a_cancellation_is_repeated_and_a_signal_says_that_it_may_have_hap
 
 
 async def test_texts_of_others_do_not_move_the_cursor(tmp_path: Path) -> None:
-    evil = {"code": "x", "message": "\x1b[2Jgone\r\n\x9b0m"}
+    evil = {"code": "x", "message": "\x1b[2Jgone\r\n\x9b0m\u202e\u2028"}
     async with ScriptedServer([answer(200, placed_order(status="failed", reason=evil))]) as server:
         done = await run(server, tmp_path, "get", ORDER_ID)
     assert done.returncode == OK
-    assert not {"\x1b", "\r", "\x9b"} & {*done.stdout}
+    assert not {"\x1b", "\r", "\x9b", "\u202e", "\u2028"} & {*done.stdout}
+    assert done.stdout.count("\n") == 1

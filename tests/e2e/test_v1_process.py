@@ -243,6 +243,7 @@ def test_too_many_quotes_in_a_minute_are_refused_and_orders_are_not(engines: Eng
         assert "quotes in a minute" in problem_of(refused, 429)["detail"]
         assert 1 <= int(refused.headers["retry-after"]) <= 120
         assert refused.headers["ratelimit-remaining"] == "0"
+        problem_of(http.get("/v1/venues"), 429)  # It asks every venue too.
         place(http)
 
 
