@@ -1,6 +1,7 @@
 """The command line: data on stdout, talk on stderr, and an exit code that says how it ended."""
 
 import asyncio
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -341,7 +342,9 @@ async def _follow(client: EngineClient, order_id: str, parting: Parting, *, afte
 
 
 async def _follow_all(client: EngineClient, after: str | None, parting: Parting, *, as_json: bool) -> int:
+    go_on = "Go on from here with: order-engine watch --all --after"
+    parting.sentence = f"{go_on} {shlex.quote(after)}" if after else ""
     async for page in client.stream(after):
         show_page(page, as_json=as_json)
-        parting.sentence = f"Go on from here with: order-engine watch --all --after {page['cursor']}"
+        parting.sentence = f"{go_on} {shlex.quote(page['cursor'])}"
     return OK
