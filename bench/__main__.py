@@ -132,7 +132,7 @@ class Bench:
         found = []
         for finished in (0, 100_000, 1_000_000):
             url = await self._stand.postgres.create_database()
-            await fill(url, finished)
+            await fill(url, self._stand.postgres.as_administrator(url), finished)
             title = f"{finished:,} finished orders" if finished else "nothing but its own"
             measure = partial(full_tables_round, self._stand, url, self._orders)
             found.append(Measured(f"finished-{finished}", title, measure))

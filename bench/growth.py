@@ -36,10 +36,10 @@ select {_ID}, k,
 from generate_series($1::bigint, $2::bigint) n, generate_series(1, $3) k
 """
 ATTEMPTS = f"""
-insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms,
-    genesis_hash, outcome, evidence)
+insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot,
+    signed_block_height, signed_at_ms, genesis_hash, outcome, evidence)
 select {_ID}, 1, 'signature' || lpad(n::text, 79, '0'), decode(repeat('ab', 450), 'hex'), 1000, 1000,
-    1700000000000 + n, repeat('g', 44), 'landed', repeat('e', 180)
+    950, 1700000000000 + n, repeat('g', 44), 'landed', repeat('e', 180)
 from generate_series($1::bigint, $2::bigint) n
 """
 WAITING = f"""
@@ -59,10 +59,13 @@ select order_id, 1, 'pending', 0, created_at_ms, '{{}}' from waiting
 AT_ONCE = 50_000
 
 
-async def fill(url: str, finished: int, events: int = 5) -> None:
-    """Make the schema and put finished orders into it, each with this many of its events."""
+async def fill(url: str, administrator: str, finished: int, events: int = 5) -> None:
+    """Make the schema and put finished orders into it, each with this many of its events.
+
+    `administrator`: the same database for a role that may switch triggers off.
+    """
     await make_schema(url)
-    connection = await asyncpg.connect(url)
+    connection = await asyncpg.connect(administrator)
     # What is written here is finished already: nothing is to look each row over.
     await connection.execute("set session_replication_role = replica")
     for begin in range(1, finished + 1, AT_ONCE):
@@ -109,7 +112,7 @@ async def open_transaction(url: str) -> AsyncIterator[None]:
 async def long_queue_round(stand: Stand, waiting: int, orders: int, *, is_held_open: bool) -> dict[str, Any]:
     """Measure the first `orders` that a worker takes from a queue of `waiting`."""
     url, directory = await stand.postgres.create_database(), stand.directory()
-    await fill(url, 0)
+    await make_schema(url)
     connection = await asyncpg.connect(url)
     for begin in range(1, waiting + 1, AT_ONCE):
         await connection.execute(WAITING, begin, min(begin + AT_ONCE - 1, waiting), timeout=600)

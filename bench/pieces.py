@@ -15,6 +15,7 @@ import asyncpg
 from bench.measure import Stand, cpu_seconds
 from order_engine.chain.client import SolanaChain
 from order_engine.chain.local import LocalTransport
+from order_engine.clock import SystemClock
 from order_engine.domain.lifecycle import apply
 from order_engine.domain.order import Attempt, AttemptOutcome, Order
 from order_engine.domain.routing import choose_quote
@@ -22,7 +23,6 @@ from order_engine.engine.quoting import ask_venues
 from order_engine.engine.settlement import Settlement
 from order_engine.store.postgres import PostgresStore
 from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperFaults, PaperMarket, PaperVenue
-from order_engine.wiring import SystemClock
 from tests.contracts.orders import BUILT, CONFIRMED, GENESIS, LONG_MS, ROUTED, USDC, Life, new_order
 from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world
 
@@ -132,15 +132,15 @@ class _Tape:
 
 async def _attempt(world: ChainWorld, memo: str) -> Attempt:
     signed = await world.signed(memo)
-    height, slot = signed.last_valid_block_height, signed.signed_slot
-    return Attempt(1, signed.signature, signed.raw, height, slot, world.clock.ms, signed.genesis_hash)
+    height, point = signed.last_valid_block_height, signed.signed_point
+    return Attempt(1, signed.signature, signed.raw, height, point, world.clock.ms, signed.genesis_hash)
 
 
 async def _prove_all(world: ChainWorld, tape: _Tape, attempts: Sequence[Attempt]) -> None:
     chain = SolanaChain(tape, WALLET, world.clock, Genesis().keep)
     settlement = Settlement(chain, lambda: 0.0, _SLOW_S, _SLOW_S)
     for begin in range(0, len(attempts), AT_ONCE):
-        await asyncio.gather(*(settlement.prove(it, USDC) for it in attempts[begin : begin + AT_ONCE]))
+        await asyncio.gather(*(settlement.prove(it, USDC, 1, 0) for it in attempts[begin : begin + AT_ONCE]))
     await chain.close()
 
 

@@ -26,6 +26,8 @@ class Numbers(msgspec.Struct):
     """Orders whose work ended in an error that nobody expected."""
     chain_outages: int = 0
     """Times that the chain did not answer for seconds on end."""
+    chain_lies: int = 0
+    """Times that the chain told numbers for seconds on end that cannot be true."""
     deleted: int = 0
     """Orders that ended longer ago than RETENTION_DAYS."""
     failed_sends: int = 0
@@ -79,6 +81,11 @@ def leases_taken_back(count: int) -> None:
 def process_stopping(role: str) -> None:
     """A signal asked for the end."""
     _log.info("stopping", role=role)
+
+
+def part_ended(name: str, error: BaseException | None) -> None:
+    """A part that has to last as long as the process ended by itself: the process ends too, with an exit code of 1."""
+    _log.error("part ended", part=name, error=str(error or ""), exc_info=error)
 
 
 def process_cut_off(role: str) -> None:
@@ -142,6 +149,17 @@ def chain_recovered() -> None:
     _log.info("chain recovered")
 
 
+def chain_not_believed(error: Exception) -> None:
+    """For seconds on end the chain tells numbers that cannot be true: no expiry is believed until they can."""
+    numbers.chain_lies += 1
+    _log.error("chain not believed", error=str(error))
+
+
+def chain_believed() -> None:
+    """The chain's numbers can be true again."""
+    _log.info("chain believed again")
+
+
 def still_in_doubt(signature: str, why: str) -> None:
     """A transaction has had no proven outcome for minutes; what the chain said last of it."""
     _log.warning("still in doubt", signature=signature, why=why)
@@ -170,6 +188,11 @@ def store_unavailable(where: str, error: Exception) -> None:
 def loop_crashed(where: str, error: Exception) -> None:
     """A bug, or a database that answers nonsense: the worker's loop named `where` goes on."""
     _log.error("loop crashed", where=where, exc_info=error)
+
+
+def clock_set_back(by_ms: int) -> None:
+    """The machine's clock was set back: what waits goes by other clocks, and goes on."""
+    _log.warning("clock set back", by_s=by_ms // 1000)
 
 
 def bus_lost(error: Exception) -> None:

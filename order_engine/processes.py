@@ -16,9 +16,10 @@ from rich.console import Console
 from order_engine.client import EngineClient, EngineClientError
 from order_engine.conversing import exit_code_of
 from order_engine.demo import run_samples, sturdy_console
+from order_engine.logs import configure_logging
 from order_engine.serve import (
+    PartEnded,
     address_of,
-    configure_logging,
     embedded,
     listen,
     run,
@@ -29,7 +30,7 @@ from order_engine.serve import (
 )
 from order_engine.settings import DEFAULT_ENGINE_URL, Settings, SettingsError, load_settings
 from order_engine.telling import say_done
-from order_engine.terminal import FAILED, OK, SIGNALLED, Json, output_is_secondary, print_line, talk, usage
+from order_engine.terminal import ENDED, FAILED, OK, SIGNALLED, Json, output_is_secondary, print_line, talk, usage
 from order_engine.wiring import migrate as bring_schema_up_to_date
 
 _DEMO_PORTS: Final = 20
@@ -55,7 +56,7 @@ def demo(*, orders: int = 5, once: bool = False, port: int | None = None, json: 
     )
     settings = settings.model_copy(update={"data_dir": settings.data_dir / "demo"})
     configure_logging(settings)
-    return run(lambda: _demo(settings, orders, once=once, port=port, as_json=json))
+    return _run(lambda: _demo(settings, orders, once=once, port=port, as_json=json))
 
 
 def up(*, json: Json = False) -> int:
@@ -102,7 +103,15 @@ def _serve(main_of: Callable[[Settings], Coroutine[Any, Any, int]], *, as_json: 
             "DATABASE_URL must name PostgreSQL where API and worker run apart; on SQLite there is `order-engine up`."
         )
     configure_logging(settings)
-    return run(lambda: main_of(settings))
+    return _run(lambda: main_of(settings))
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    try:
+        return run(main)
+    except PartEnded as error:
+        talk(f"order-engine ends: {error}.")
+        return ENDED
 
 
 async def _demo(settings: Settings, orders: int, *, once: bool, port: int | None, as_json: bool) -> int:
@@ -113,10 +122,13 @@ async def _demo(settings: Settings, orders: int, *, once: bool, port: int | None
         console.print(f"order-engine is up at {url} — placing {orders} sample orders\n", highlight=False)
         async with embedded(settings, listener):
             samples = asyncio.create_task(_show_samples(url, orders, console, as_json=as_json))
-            await asyncio.wait({samples, signalled}, return_when=asyncio.FIRST_COMPLETED)
-            if not samples.done():
+            try:
+                await asyncio.wait({samples, signalled}, return_when=asyncio.FIRST_COMPLETED)
+                is_stopped = not samples.done()
+            finally:
                 samples.cancel()
                 await asyncio.wait({samples})
+            if is_stopped:
                 talk("The demo is stopped. Orders that were placed are on paper, and the next demo goes on with them.")
                 return SIGNALLED + signalled.result()
             code = await samples

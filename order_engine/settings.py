@@ -184,12 +184,15 @@ class Settings(ClientSettings):
     chain_faults: Annotated[str, AfterValidator(_known_faults)] = Field(
         "",
         description="Rates from 0 to 1 at which the paper chain misbehaves, such as drop=0.1,lag=0.3: drop, late, "
-        "duplicate, fork, lag, lost_reply, timeout, error, rate_limit, or all.",
+        "duplicate, fork, lag, false_height, lost_reply, timeout, error, rate_limit, or all.",
     )
     default_slippage_bps: int = Field(50, ge=1, le=1000, description="Slippage of an order that names none, in bps.")
     allowed_origins: str = Field(
         "",
         description="Web origins, separated by commas, whose pages may call the API besides its own and loopback ones.",
+    )
+    compat_routes: Literal["on", "off"] = Field(
+        "on", description="Routes of the five compatible systems (/api/orders, /enqueue, /jobs, /ws, ...); off: 404."
     )
     api_max_orders_per_min: int = Field(
         120, ge=0, le=1_000_000, description="Orders a minute that one client address may place; 0 is no limit."
@@ -237,7 +240,7 @@ class Settings(ClientSettings):
     def _without_what_is_not_ours(cls, values: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if not name.startswith(_NOT_OURS)}
 
-    @field_validator("log_level", "log_format", mode="before")
+    @field_validator("log_level", "log_format", "compat_routes", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

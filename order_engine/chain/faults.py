@@ -24,6 +24,8 @@ class ChainFaults(msgspec.Struct, forbid_unknown_fields=True):
     """
     lag: float = 0
     """The node that answers is up to 250 slots behind, and goes on answering for a while."""
+    false_height: float = 0
+    """The node that answers tells a false block height for a while: the slot, another fork's, a jump or a constant."""
     lost_reply: float = 0
     """The request is carried out and its answer never comes."""
     timeout: float = 0

@@ -18,6 +18,7 @@ from solders.transaction import VersionedTransaction
 
 from order_engine.chain import node_rpc
 from order_engine.chain.faults import ChainFaults
+from order_engine.chain.lies import HeightLie, draw_lie, is_told_by_all
 from order_engine.chain.network import SLOT_MS, VALID_BLOCKS, LedgerEntry, PaperNetwork, Sight, block_height
 from order_engine.chain.node_rpc import RpcError
 from order_engine.domain.errors import ChainUnavailable
@@ -55,6 +56,12 @@ class View(msgspec.Struct, frozen=True):
 
     at_ms: int
     forked_after_slot: int | None = None
+    lie: HeightLie | None = None
+
+    def height(self, slot: int) -> int:
+        """Return the block height that the node tells for a slot."""
+        true_height = block_height(slot)
+        return true_height if self.lie is None else self.lie.height(slot, true_height)
 
     def hides(self, slot: int, commitment: Commitment) -> bool:
         """Return whether a transaction of the majority's is missing from this node's fork."""
@@ -68,6 +75,7 @@ class Balanced(msgspec.Struct, frozen=True):
     until_ms: float
     lag_slots: int
     forked_after_slot: int | None
+    lie: HeightLie | None
 
 
 class PaperNode:
@@ -79,6 +87,7 @@ class PaperNode:
         self._faults = faults
         self._random = random.Random(f"{seed}:node")  # noqa: S311 - a simulation, to be repeated
         self.balanced: dict[str, Balanced] = {}
+        self._shared_lie: tuple[float, HeightLie | None] = (0.0, None)
         self._methods: dict[str, Callable[[list[Any], View], Awaitable[object]]] = {
             "sendTransaction": self._send_transaction,
             "getSignatureStatuses": self._get_signature_statuses,
@@ -141,7 +150,7 @@ class PaperNode:
     def _view(self, method: str) -> View:
         """Return what the answering node has seen; the balancer keeps each method at one for a while."""
         now_ms = self._network.now_ms()
-        if not (self._faults.lag or self._faults.fork):
+        if not (self._faults.lag or self._faults.fork or self._faults.false_height):
             return View(now_ms)
         node = self.balanced.get(method)
         if node is None or now_ms >= node.until_ms:
@@ -151,8 +160,21 @@ class PaperNode:
                 lag = self._random.randrange(_MOST_LAG_SLOTS)
             elif self._random.random() < self._faults.fork:
                 forked_after = self._network.slot_at(now_ms, Commitment.PROCESSED)
-            node = self.balanced[method] = Balanced(until_ms, lag, forked_after)
-        return View(now_ms - node.lag_slots * SLOT_MS, node.forked_after_slot)
+            node = self.balanced[method] = Balanced(until_ms, lag, forked_after, self._draw_lie(now_ms))
+        return View(now_ms - node.lag_slots * SLOT_MS, node.forked_after_slot, self._lie_of_all(now_ms) or node.lie)
+
+    def _draw_lie(self, now_ms: int) -> HeightLie | None:
+        if not self._faults.false_height or self._random.random() >= self._faults.false_height:
+            return None
+        lie = draw_lie(self._random, block_height(self._network.slot_at(now_ms, Commitment.FINALIZED)))
+        if not is_told_by_all(lie) or self._random.random() < 0.5:  # noqa: PLR2004 - half of them
+            return lie
+        self._shared_lie = (now_ms + self._random.expovariate(1 / _VIEW_LASTS_S) * 1000, lie)
+        return None
+
+    def _lie_of_all(self, now_ms: int) -> HeightLie | None:
+        until_ms, lie = self._shared_lie
+        return lie if now_ms < until_ms and self._faults.false_height else None
 
     def _slot(self, options: dict[str, Any], view: View, commitment: Commitment | None = None) -> int:
         """Return the node's slot at the commitment that is asked for, if it has come as far as it must have."""
@@ -233,8 +255,8 @@ class PaperNode:
     async def _get_epoch_info(self, params: list[Any], view: View) -> object:
         slot = self._slot(node_rpc.options_at(params, 0), view)
         return {
-            "absoluteSlot": slot,
-            "blockHeight": block_height(slot),
+            "absoluteSlot": slot if view.lie is None else view.lie.slot(slot),
+            "blockHeight": view.height(slot),
             "epoch": slot // _SLOTS_IN_EPOCH,
             "slotIndex": slot % _SLOTS_IN_EPOCH,
             "slotsInEpoch": _SLOTS_IN_EPOCH,
@@ -243,8 +265,8 @@ class PaperNode:
 
     async def _get_latest_blockhash(self, params: list[Any], view: View) -> object:
         slot = self._slot(node_rpc.options_at(params, 0), view)
-        height = block_height(slot)
-        value = {"blockhash": str(self._network.blockhash_of(height)), "lastValidBlockHeight": height + VALID_BLOCKS}
+        blockhash = self._network.blockhash_of(block_height(slot))
+        value = {"blockhash": str(blockhash), "lastValidBlockHeight": view.height(slot) + VALID_BLOCKS}
         return {"context": _context(slot), "value": value}
 
     async def _is_blockhash_valid(self, params: list[Any], view: View) -> object:
@@ -253,7 +275,7 @@ class PaperNode:
         return {"context": _context(slot), "value": self._is_recent(blockhash, slot)}
 
     async def _get_block_height(self, params: list[Any], view: View) -> object:
-        return block_height(self._slot(node_rpc.options_at(params, 0), view))
+        return view.height(self._slot(node_rpc.options_at(params, 0), view))
 
     async def _get_slot(self, params: list[Any], view: View) -> object:
         return self._slot(node_rpc.options_at(params, 0), view)

@@ -6,6 +6,7 @@ OrderEngineError
 │   ├── OrderNotFound
 │   ├── UnknownCursor         it is not one that this database gave of its feed
 │   ├── IdempotencyConflict   the key was used before with another body
+│   ├── ClientOrderIdTaken    another order has this client order id (`existing_order_id`)
 │   ├── CancelTooLate         the order is submitted or terminal
 │   └── RateLimited           too many orders in the window (`retry_after_s`)
 ├── StepFailed                an attempt cannot go on; the retry policy decides what follows
@@ -17,6 +18,9 @@ OrderEngineError
 ├── Unavailable               a dependency does not answer now; trying again later is right
 │   ├── StoreUnavailable
 │   └── ChainUnavailable
+│       ├── ImpossibleAnswer  its numbers contradict what was known before
+│       └── AnotherCluster    it is not the cluster that the orders here are signed for
+├── WrongSchema               the database was made by another version or program; nothing was changed
 └── Fenced                    another worker owns the order now; whoever gets this must let go
 """
 
@@ -32,7 +36,7 @@ class ReasonCode(StrEnum):
     VENUE_ERROR = "venue_error"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     TRANSACTION_REVERTED = "transaction_reverted"
-    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    TRANSACTION_EXPIRED = "transaction_expired"
     PARKED = "parked"
     CANCELLED_BY_CLIENT = "cancelled_by_client"
 
@@ -80,6 +84,20 @@ class IdempotencyConflict(Refused):
     """The idempotency key belongs to an order with another body."""
 
     code = "idempotency_conflict"
+
+
+class ClientOrderIdTaken(Refused):
+    """Another order of the account has this client order id, and has not ended a day ago or more."""
+
+    code = "client_order_id_taken"
+
+    def __init__(self, client_order_id: str, existing_order_id: str) -> None:
+        """`existing_order_id`: the order that has the id."""
+        super().__init__(
+            f"The clientOrderId {client_order_id!r} belongs to order {existing_order_id}; "
+            "choose another one, or wait until a day after the end of that order."
+        )
+        self.existing_order_id = existing_order_id
 
 
 class CancelTooLate(Refused):
@@ -148,8 +166,16 @@ class ChainUnavailable(Unavailable):
     """The chain's RPC does not answer; nothing is known about what was asked."""
 
 
+class ImpossibleAnswer(ChainUnavailable):
+    """The RPC tells numbers that cannot follow from those that were known when a transaction was signed."""
+
+
 class AnotherCluster(ChainUnavailable):
     """The RPC serves another cluster than the one that this engine's attempts were signed for."""
+
+
+class WrongSchema(OrderEngineError):  # noqa: N818 - the thing itself
+    """The database's schema is not the one that this version makes and reads; nothing was changed."""
 
 
 class Fenced(OrderEngineError):  # noqa: N818 - past participles read best at `except`

@@ -46,9 +46,17 @@ class IllegalTransition(OrderEngineError):  # noqa: N818 - the field's word
 
 
 def open_order(order_id: OrderId, account: str, request: SwapRequest, now_ms: EpochMs) -> tuple[Order, OrderEvent]:
-    """Make a new order and its first event, `pending`, seq 1."""
+    """Make a new order and its first event, `pending`, seq 1, which tells what was asked for."""
     order = Order(order_id, account, request, _S.PENDING, 1, 0, now_ms, now_ms)
-    return order, OrderEvent(order_id, 1, _S.PENDING, 0, now_ms, 0, msgspec.Raw(b"{}"))
+    asked = {
+        "clientOrderId": request.client_order_id,
+        "type": "market",
+        "tokenIn": request.token_in.symbol,
+        "tokenOut": request.token_out.symbol,
+        "amountIn": format_amount(request.amount_in, request.token_in.decimals),
+        "slippageBps": request.slippage_bps,
+    }
+    return order, OrderEvent(order_id, 1, _S.PENDING, 0, now_ms, 0, msgspec.Raw(msgspec.json.encode(asked)))
 
 
 def apply(order: Order, fact: Fact, now_ms: EpochMs) -> tuple[Order, OrderEvent]:

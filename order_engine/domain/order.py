@@ -6,6 +6,7 @@ from typing import Final, NewType
 
 import msgspec
 
+from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import ReasonCode
 from order_engine.domain.money import BaseUnits
 from order_engine.domain.tokens import Token
@@ -91,15 +92,15 @@ class AttemptOutcome(StrEnum):
 class Attempt(msgspec.Struct, frozen=True):
     """One signed transaction of an order. Without an outcome it is live: it may still execute.
 
-    It can land up to `last_valid_block_height`, in no slot before `signed_slot`, and only on the
-    cluster with this genesis hash.
+    It can land up to `last_valid_block_height`, in no slot before that of `signed_point` (the finalized
+    point when it was signed), and only on the cluster with this genesis hash.
     """
 
     attempt: int
     signature: str
     raw: bytes
     last_valid_block_height: int
-    signed_slot: int
+    signed_point: ChainPoint
     signed_at_ms: EpochMs
     genesis_hash: str
     outcome: AttemptOutcome | None = None

@@ -11,6 +11,7 @@ from order_engine.domain.errors import (
     ChainUnavailable,
     ReasonCode,
     StepFailed,
+    VenueFailed,
 )
 from order_engine.domain.events import (
     AttemptFailed,
@@ -35,6 +36,8 @@ from order_engine.ports.venues import Venue
 
 _AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
 _BLOCKHASH_RETRY_S: Final = 0.5
+# How Solana's errors for a wallet with too little SOL begin: InsufficientFundsForFee, InsufficientFundsForRent.
+_INSUFFICIENT_FUNDS: Final = "InsufficientFunds"
 
 
 class ExecutionPolicy(msgspec.Struct, frozen=True):
@@ -147,7 +150,7 @@ class Executor:
         order = journal.order
         assert order.venue is not None  # noqa: S101 - a route without a winner came to rest
         try:
-            transaction = await self._venues[order.venue].build(order)
+            transaction = await self._venue(order.venue).build(order)
         except StepFailed as error:
             self._fail(journal, error)
             return None
@@ -163,7 +166,7 @@ class Executor:
             signed.signature,
             signed.raw,
             signed.last_valid_block_height,
-            signed.signed_slot,
+            signed.signed_point,
             self._clock.now_ms(),
             signed.genesis_hash,
         )
@@ -171,6 +174,13 @@ class Executor:
         journal.note(fact, signed=attempt)
         await journal.commit()
         return attempt
+
+    def _venue(self, name: str) -> Venue:
+        """Return the venue that won the route; raises VenueFailed if it is not configured any more."""
+        venue = self._venues.get(name)
+        if venue is None:
+            raise VenueFailed(f"{name} won the route, and this worker has no such venue; the next attempt asks again")
+        return venue
 
     async def _blockhash(self) -> Blockhash:
         """Wait for a blockhash as long as it takes: nothing is signed, so nothing is at stake."""
@@ -185,7 +195,10 @@ class Executor:
                 return blockhash
 
     async def _settle(self, journal: Journal, attempt: Attempt) -> None:
-        proof = await self._settlement.prove(attempt, journal.order.request.token_out)
+        order = journal.order
+        assert order.min_amount_out is not None  # noqa: S101 - fixed when the route was chosen
+        age_ms = self._clock.now_ms() - attempt.signed_at_ms
+        proof = await self._settlement.prove(attempt, order.request.token_out, order.min_amount_out, age_ms)
         if proof.outcome.outcome is AttemptOutcome.LANDED:
             assert proof.slot is not None  # noqa: S101 - landed means that a status was found
             assert proof.result is not None  # noqa: S101 - and that it is known
@@ -193,7 +206,7 @@ class Executor:
             amount_out = BaseUnits(proof.result.amount_out)
             journal.note(SwapConfirmed(amount_out, proof.slot), proven=proof.outcome)
         else:
-            code, message, is_retryable = _explain(attempt, proof)
+            code, message, is_retryable = explain(attempt, proof)
             self._note_failure(journal, code, message, is_retryable=is_retryable, proven=proof.outcome)
 
     def _fail(self, journal: Journal, error: StepFailed) -> None:
@@ -224,14 +237,16 @@ class Executor:
         journal.note(OrderFailed(ReasonCode.PARKED, message))
 
 
-def _explain(attempt: Attempt, proof: Proof) -> tuple[ReasonCode, str, bool]:
+def explain(attempt: Attempt, proof: Proof) -> tuple[ReasonCode, str, bool]:
     """Return the reason of a swap that provably did not happen, and whether to sign another."""
     if proof.result is None:
         height = attempt.last_valid_block_height
         message = f"the transaction expired unexecuted at block height {height}"
-        return ReasonCode.ATTEMPTS_EXHAUSTED, message, True
+        return ReasonCode.TRANSACTION_EXPIRED, message, True
     error = proof.result.error or "the chain gives no reason"
     if SLIPPAGE_ERROR in error:
         message = f"the swap would have given less than the minimum out, so the chain refused it ({error})"
         return ReasonCode.SLIPPAGE_EXCEEDED, message, True
+    if _INSUFFICIENT_FUNDS in error:
+        return ReasonCode.INSUFFICIENT_FUNDS, f"the wallet holds too little for the transaction: {error}", False
     return ReasonCode.TRANSACTION_REVERTED, f"the transaction reverted: {error}", False

@@ -21,6 +21,7 @@ from order_engine.ports.clock import Clock
 from order_engine.ports.store import Accepted, Announce, IdempotencyKey, NewOrder, OrderReader, OrderStore, Write
 
 _CANCEL_TRIES: Final = 20
+CANCELLED: Final = OrderCancelled("Cancelled by the client.")
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -83,8 +84,7 @@ class Intake:
                 return order
             if order.status not in CANCELLABLE:
                 raise CancelTooLate(_why_too_late(order))
-            fact = OrderCancelled("Cancelled by the client.")
-            after, event = apply(order, fact, self._clock.now_ms())
+            after, event = apply(order, CANCELLED, self._clock.now_ms())
             try:
                 await self._store.record(Write(after, (event,), order.seq, fence=None))
             except Fenced:

@@ -2,14 +2,16 @@
 
 The rules, in this order:
 
-1. Read the finalized block height and its slot from one answer.
+1. Read the finalized block height and its slot from one answer. Hold them against the point that was
+   finalized when the transaction was signed (domain/chain_point.py): numbers that cannot follow from
+   it prove nothing.
 2. Only then look the signature up, with history search; believe the answer only if it was given
    as of that slot or a later one, by a node that has finalized it (a node that lags, or follows a
    losing fork, knows less than the height we hold against it).
 3. Found at `confirmed` or better without an error: landed; with an error: reverted; and what the
-   transaction did must say the same. Not found although the finalized height is past the last
-   valid height, by a node whose history goes back to before it was signed: expired, and no copy of
-   the bytes can execute any more.
+   transaction did must say the same, in a slot and with an amount that it can have. Not found
+   although the finalized point is past the expiry, by a node whose history goes back to before it
+   was signed: expired, and no copy of the bytes can execute any more.
 4. Anything else is unknown: every RPC error and timeout, and a block that is only processed, whose
    fork may lose. Send the same bytes again, wait, look again. Time alone never turns unknown into
    an outcome.
@@ -22,7 +24,8 @@ from typing import Final
 import msgspec
 
 from order_engine import observe
-from order_engine.domain.errors import AnotherCluster, ChainUnavailable
+from order_engine.domain.chain_point import ChainPoint, PointMemory, is_past_expiry, latest_possible_slot
+from order_engine.domain.errors import AnotherCluster, ChainUnavailable, ImpossibleAnswer
 from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.domain.tokens import Token
 from order_engine.engine.batch import Batcher
@@ -30,7 +33,6 @@ from order_engine.ports.chain import (
     MOST_SIGNATURES_IN_A_CALL,
     Chain,
     Commitment,
-    FinalizedPoint,
     SignatureStatus,
     SwapResult,
 )
@@ -49,7 +51,7 @@ _TELL_DOUBT_EVERY_S: Final = 120.0
 class Sighting(msgspec.Struct, frozen=True):
     """One look at the chain: the finalized point read first, and the status answer after it."""
 
-    finalized: FinalizedPoint
+    finalized: ChainPoint
     context_slot: int
     status: SignatureStatus | None
     history_from_slot: int | None
@@ -63,18 +65,46 @@ class Proof(msgspec.Struct, frozen=True):
     result: SwapResult | None
 
 
-def decide(sighting: Sighting, last_valid_block_height: int, signed_slot: int) -> AttemptOutcome | None:
-    """Return what the sighting proves of an attempt with these bounds; None means unknown."""
+def decide(sighting: Sighting, attempt: Attempt) -> AttemptOutcome | None:
+    """Return what a sighting with possible numbers proves of the attempt; None means unknown."""
     if sighting.context_slot < sighting.finalized.slot:
         return None
+    signed = attempt.signed_point
     if sighting.status is not None:
-        if sighting.status.commitment is Commitment.PROCESSED:
+        if sighting.status.commitment is Commitment.PROCESSED or sighting.status.slot < signed.slot:
             return None
         return AttemptOutcome.LANDED if sighting.status.error is None else AttemptOutcome.REVERTED
-    has_whole_history = sighting.history_from_slot is not None and sighting.history_from_slot <= signed_slot
-    if has_whole_history and sighting.finalized.block_height > last_valid_block_height:
+    has_whole_history = sighting.history_from_slot is not None and sighting.history_from_slot <= signed.slot
+    if has_whole_history and is_past_expiry(signed, attempt.last_valid_block_height, sighting.finalized):
         return AttemptOutcome.EXPIRED
     return None
+
+
+class _Proving:
+    """One attempt whose outcome is to be proven: what it may be, and since when."""
+
+    def __init__(self, attempt: Attempt, token_out: Token, min_amount_out: int, began_s: float, age_ms: int) -> None:
+        """`began_s`: now, by the clock that nobody sets back; `age_ms`: since it was signed, by the one that is."""
+        self.attempt = attempt
+        self.token_out = token_out
+        self.min_amount_out = min_amount_out
+        self._memory = PointMemory(attempt.signed_point)
+        self._began_s = began_s
+        self._age_ms = age_ms
+
+    def why_impossible(self, sighting: Sighting, now_s: float) -> str | None:
+        """Return in words why the numbers cannot follow from those that were known when the attempt was signed."""
+        # A wall clock that was set back makes the attempt too young: the time that passed here counts in any case.
+        elapsed_ms = max(0, self._age_ms) + int((now_s - self._began_s) * 1000)
+        if sighting.context_slot > latest_possible_slot(self.attempt.signed_point.slot, elapsed_ms):
+            return f"slot {sighting.context_slot} is further than a cluster gets in {elapsed_ms} ms"
+        return self._memory.why_impossible(sighting.finalized, elapsed_ms)
+
+    def is_possible(self, result: SwapResult, outcome: AttemptOutcome) -> bool:
+        """Return whether the transaction can have done this, given its status and its minimum out."""
+        if outcome is AttemptOutcome.LANDED:
+            return result.amount_out is not None and result.amount_out >= self.min_amount_out
+        return result.error is not None
 
 
 class Outage:
@@ -117,17 +147,20 @@ class Settlement:
         self._poll_s = poll_s
         self._resend_s = resend_s
         self._looks: Batcher[str, Sighting] = Batcher(self._look_together, _MOST_LOOKS, _LOOK_PATIENCE_S)
-        self._height: tuple[float, FinalizedPoint] | None = None
+        self._height: tuple[float, ChainPoint] | None = None
         self.silence = Outage(now_s, observe.chain_lost, observe.chain_recovered)
         self._refusals = Outage(now_s, observe.sends_refused, observe.sends_accepted)
+        self._lies = Outage(now_s, observe.chain_not_believed, observe.chain_believed)
 
-    async def prove(self, attempt: Attempt, token_out: Token) -> Proof:
+    async def prove(self, attempt: Attempt, token_out: Token, min_amount_out: int, age_ms: int) -> Proof:
         """Send the committed bytes until the chain proves an outcome. Ends only with a proof.
 
-        Raises AnotherCluster when this chain is not the one that the attempt was signed for: it can
-        prove nothing of it.
+        `min_amount_out`: the base units that the transaction gives at least. `age_ms`: the time since
+        the attempt was signed. Raises AnotherCluster when this chain is not the one that the attempt
+        was signed for: it can prove nothing of it.
         """
         send_at_s = self._now_s()
+        proving = _Proving(attempt, token_out, min_amount_out, send_at_s, age_ms)
         tell_at_s = send_at_s + _TELL_DOUBT_EVERY_S
         refusal: str | None = None
         doubt = "not found yet"
@@ -137,12 +170,17 @@ class Settlement:
                 send_at_s = self._now_s() + self._resend_s
                 refusal = await self._send(attempt)
             try:
-                proof = await self._look(attempt, token_out, refusal)
+                proof = await self._look(proving, refusal)
+            except ImpossibleAnswer as error:
+                self.silence.note_success()
+                self._lies.note_failure(error)
+                doubt = str(error)
             except ChainUnavailable as error:
                 self.silence.note_failure(error)
                 doubt = str(error)
             else:
                 self.silence.note_success()
+                self._lies.note_success()
                 if proof is not None:
                     self._require_cluster_of(attempt)
                     return proof
@@ -168,18 +206,23 @@ class Settlement:
         self._refusals.note_success()
         return None
 
-    async def _look(self, attempt: Attempt, token_out: Token, refusal: str | None) -> Proof | None:
+    async def _look(self, proving: _Proving, refusal: str | None) -> Proof | None:
+        attempt = proving.attempt
         sighting = await self._looks.submit(attempt.signature)
-        outcome = decide(sighting, attempt.last_valid_block_height, attempt.signed_slot)
+        outcome = decide(sighting, attempt)
+        why_impossible = proving.why_impossible(sighting, self._now_s())
+        if why_impossible is not None and outcome in (None, AttemptOutcome.EXPIRED):
+            # A transaction that was found needs no height to prove what became of it.
+            raise ImpossibleAnswer(f"the chain's numbers cannot be true: {why_impossible}")
         if outcome is None:
             return None
         result: SwapResult | None = None
         if sighting.status is not None:
-            result = await self._chain.swap_result(attempt.signature, token_out)
-            if result is None or (result.error is None) is not (outcome is AttemptOutcome.LANDED):
-                # What it did belongs to the proof; and two answers that contradict each other prove nothing.
+            result = await self._chain.swap_result(attempt.signature, proving.token_out)
+            if result is None or not proving.is_possible(result, outcome):
+                # The result belongs to the proof; and two answers that contradict each other prove nothing.
                 return None
-        evidence = msgspec.Raw(msgspec.json.encode(_evidence(sighting, result, refusal)))
+        evidence = msgspec.Raw(msgspec.json.encode(_evidence(attempt.signed_point, sighting, result, refusal)))
         slot = sighting.status.slot if sighting.status is not None else None
         return Proof(ProvenOutcome(attempt.attempt, outcome, evidence), slot, result)
 
@@ -192,7 +235,7 @@ class Settlement:
         looked = await asyncio.gather(*(self._look_at(finalized, part) for part in parts))
         return [it for part in looked for it in part]
 
-    async def _look_at(self, finalized: FinalizedPoint, signatures: Sequence[str]) -> Sequence[Sighting | Exception]:
+    async def _look_at(self, finalized: ChainPoint, signatures: Sequence[str]) -> Sequence[Sighting | Exception]:
         try:
             answer = await self._chain.signature_statuses(signatures)
         except ChainUnavailable as error:
@@ -204,15 +247,19 @@ class Settlement:
             for signature in signatures
         ]
 
-    async def _finalized(self) -> FinalizedPoint:
+    async def _finalized(self) -> ChainPoint:
         now_s = self._now_s()
         if self._height is None or now_s - self._height[0] >= _HEIGHT_KEPT_S:
             self._height = (now_s, await self._chain.finalized_point())
         return self._height[1]
 
 
-def _evidence(sighting: Sighting, result: SwapResult | None, refusal: str | None) -> dict[str, object]:
+def _evidence(
+    signed: ChainPoint, sighting: Sighting, result: SwapResult | None, refusal: str | None
+) -> dict[str, object]:
     evidence: dict[str, object] = {
+        "signedBlockHeight": signed.block_height,
+        "signedSlot": signed.slot,
         "finalizedBlockHeight": sighting.finalized.block_height,
         "finalizedSlot": sighting.finalized.slot,
         "contextSlot": sighting.context_slot,

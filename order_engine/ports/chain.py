@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.tokens import Token
 
 # What `SwapResult.error` contains when the swap would have given less than its minimum out.
@@ -37,13 +38,13 @@ MOST_SIGNATURES_IN_A_CALL: Final = 256
 class Blockhash(msgspec.Struct, frozen=True):
     """A recent blockhash; a transaction that carries it can land up to `last_valid_block_height`.
 
-    `finalized_slot` was finalized when it was read, so that what is signed from now on lands after it.
-    `genesis_hash`: of the cluster that it is a blockhash of.
+    `finalized` was finalized when the blockhash was read: a transaction that is signed from now on
+    lands after it. `genesis_hash` names the cluster.
     """
 
     blockhash: str
     last_valid_block_height: int
-    finalized_slot: int
+    finalized: ChainPoint
     genesis_hash: str
 
 
@@ -53,15 +54,8 @@ class SignedTransaction(msgspec.Struct, frozen=True):
     signature: str
     raw: bytes
     last_valid_block_height: int
-    signed_slot: int
+    signed_point: ChainPoint
     genesis_hash: str
-
-
-class FinalizedPoint(msgspec.Struct, frozen=True):
-    """The finalized block height and its slot, read in one answer."""
-
-    block_height: int
-    slot: int
 
 
 class SignatureStatus(msgspec.Struct, frozen=True):
@@ -110,7 +104,7 @@ class Chain(Protocol):
     async def send(self, raw: bytes) -> None:
         """Offer the bytes to the network. Repeating it is harmless; returning proves nothing."""
 
-    async def finalized_point(self) -> FinalizedPoint:
+    async def finalized_point(self) -> ChainPoint:
         """Return the finalized block height and slot."""
 
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:

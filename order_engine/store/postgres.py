@@ -1,18 +1,22 @@
 """The store on PostgreSQL: group commit, a file for each statement, and nothing between them and the server."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import asyncpg
 import msgspec
 
-from order_engine.domain.errors import AnotherCluster, Fenced, UnknownCursor
+from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
+from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
     BEGINNING,
+    CLIENT_ORDER_ID_KEPT_MS,
+    LONGEST_LEASE_MS,
+    LONGEST_WAIT_MS,
     SUSPECT_CLAIMS,
     Accepted,
     Announce,
@@ -25,6 +29,7 @@ from order_engine.ports.store import (
     Write,
 )
 from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
+from order_engine.store.postgres_schema import bring_up_to_date
 from order_engine.store.rows import (
     accept_columns,
     accepted_from_row,
@@ -32,13 +37,15 @@ from order_engine.store.rows import (
     attempt_from_row,
     event_columns,
     event_from_row,
+    heartbeat_columns,
     move_columns,
     order_from_row,
+    process_from_row,
     text,
 )
 from order_engine.store.sessions import LOST, Sessions, unavailable
 from order_engine.store.snapshots import NOTHING_SEEN, is_snapshot, moved_on
-from order_engine.store.sql import POSTGRES, load_migrations, load_queries
+from order_engine.store.sql import POSTGRES, load_queries
 
 _MOST_IN_A_BATCH: Final = 512
 _OPEN_TIMEOUT_S: Final = 10.0
@@ -46,8 +53,6 @@ _OPEN_TIMEOUT_S: Final = 10.0
 SESSION: Final = "order-engine "
 _GONE_AFTER_S: Final = 0.9
 _LOOK_IS_OLD_S: Final = 3.0
-_MOST_RESTORED: Final = 10_000
-_MIGRATION_LOCK: Final = 0x6F72646572  # "order" in ASCII: one migrator at a time
 
 
 class PostgresStore:
@@ -70,7 +75,7 @@ class PostgresStore:
     async def open(
         cls, dsn: str, schema: str | None, announce: Announce, grace_ms: int, session: str = "order-engine migrate"
     ) -> Self:
-        """Connect, migrate if needed and return the store; raises StoreUnavailable.
+        """Connect, migrate if needed and return the store; raises StoreUnavailable and WrongSchema.
 
         `session` names this process's sessions. A worker that is called the same, with
         SESSION at the start, is taken to be gone when they are.
@@ -101,9 +106,12 @@ class PostgresStore:
         """See OrderStore."""
         return _claims(await self._fetch("claim", worker, order_ids, lease_ms, SUSPECT_CLAIMS))
 
-    async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
+    async def claim_due(
+        self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
+    ) -> list[Claim]:
         """See OrderStore."""
-        return _claims(await self._fetch("claim_due", worker, limit, lease_ms, SUSPECT_CLAIMS))
+        limits = (SUSPECT_CLAIMS, LONGEST_LEASE_MS, longest_wait_ms)
+        return _claims(await self._fetch("claim_due", worker, limit, lease_ms, *limits))
 
     async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
@@ -205,34 +213,61 @@ class PostgresStore:
         """See OrderReader."""
         await self._sessions.fetch("select 1")
 
+    # --- HealthStore ---
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """See HealthStore."""
+        try:
+            await self._fetch("beat", *heartbeat_columns(heartbeat))
+        except asyncpg.PostgresError as error:
+            raise StoreUnavailable(f"PostgreSQL takes no writes: {error}") from error
+
+    async def health(self) -> StoreHealth:
+        """See HealthStore."""
+        processes = [process_from_row(row) for row in await self._fetch("processes")]
+        queue = (await self._fetch("queue_state", MAX_COUNTED_WAITING))[0]
+        return StoreHealth(processes, *queue, *(await self._fetch("count_in_doubt"))[0])
+
     # --- batches ---
 
     async def _accept_batch(self, batch: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
         # Keys in one order, so that two processes that accept the same ones cannot deadlock.
         news = [accept_columns(new) for new in sorted(batch, key=_account_and_key)]
         try:
-            rows = await self._fetch("accept", news, self._grace_ms)
+            rows = await self._fetch("accept", news, self._grace_ms, CLIENT_ORDER_ID_KEPT_MS)
         except asyncpg.PostgresError as error:
             return await halve(self._accept_batch, batch, error)
         stored = {str(row[0]) for row in rows}
         self._announce([new.event for new in batch if new.order.order_id in stored])
-        replays = [new for new in batch if new.order.order_id not in stored]
-        first = await self._first_answers(replays) if replays else {}
-        # A key that was in the way and is gone: its order was deleted in between.
-        gone = [new for new in replays if _key(new) not in first]
-        accepted = await self._accept_batch(gone) if gone else []
-        again = {new.order.order_id: it for new, it in zip(gone, accepted, strict=True)}
-        return [
-            Accepted(new.order, is_replay=False, digest=None)
-            if new.order.order_id in stored
-            else again.get(new.order.order_id) or first[_key(new)]
-            for new in batch
-        ]
+        others = [new for new in batch if new.order.order_id not in stored]
+        answers: dict[OrderId, Accepted | Exception] = await self._answers_to(others) if others else {}
+        return [answers.get(new.order.order_id) or Accepted(new.order, is_replay=False, digest=None) for new in batch]
 
-    async def _first_answers(self, replays: Sequence[NewOrder]) -> dict[tuple[str, str], Accepted]:
-        accounts, keys = zip(*{_key(new) for new in replays}, strict=True)
-        rows = await self._fetch("find_by_keys", accounts, keys)
-        return {(row["account"], row["idempotency_key"]): accepted_from_row(row) for row in rows}
+    async def _answers_to(self, others: Sequence[NewOrder]) -> dict[OrderId, Accepted | Exception]:
+        """Return what those are answered that were not stored: the order of their key, or whose name it is."""
+        known = await self._find("find_by_keys", others, _key)
+        by_key = {(row["account"], row["idempotency_key"]): row for row in known}
+        unknown = [new for new in others if _key(new) not in by_key]
+        found = await self._find("find_namesakes", unknown, _name, CLIENT_ORDER_ID_KEPT_MS) if unknown else []
+        by_name = {(row["account"], row["client_order_id"]): str(row["order_id"]) for row in found}
+        # What was in the way and is gone: its order was deleted in between.
+        gone = [new for new in unknown if _name(new) not in by_name]
+        again = await self._accept_batch(gone) if gone else []
+        answers: dict[OrderId, Accepted | Exception] = {
+            new.order.order_id: it for new, it in zip(gone, again, strict=True)
+        }
+        for new in others:
+            if (row := by_key.get(_key(new))) is not None:
+                answers[new.order.order_id] = accepted_from_row(row)
+            elif (existing := by_name.get(_name(new))) is not None:
+                answers[new.order.order_id] = ClientOrderIdTaken(_name(new)[1] or "", existing)
+        return answers
+
+    async def _find(
+        self, query: str, news: Sequence[NewOrder], of: Callable[[NewOrder], tuple[str, str | None]], *values: Any
+    ) -> list[asyncpg.Record]:
+        wanted = [it for it in {of(new) for new in news} if it[1] is not None]
+        return await self._fetch(query, *zip(*wanted, strict=True), *values) if wanted else []
 
     async def _write_batch(self, batch: Sequence[Write]) -> Sequence[Exception | None]:
         return await flush_folded(batch, self._write_folded)
@@ -285,9 +320,12 @@ def _account_and_key(new: NewOrder) -> tuple[str, str]:
     return new.order.account, new.idempotency.key if new.idempotency else ""
 
 
-def _key(new: NewOrder) -> tuple[str, str]:
-    assert new.idempotency is not None  # noqa: S101 - only a key can make an insert a replay
-    return new.order.account, new.idempotency.key
+def _key(new: NewOrder) -> tuple[str, str | None]:
+    return new.order.account, new.idempotency.key if new.idempotency else None
+
+
+def _name(new: NewOrder) -> tuple[str, str | None]:
+    return new.order.account, new.order.request.client_order_id
 
 
 def _claims(rows: Sequence[asyncpg.Record]) -> list[Claim]:
@@ -303,25 +341,8 @@ def _quoted(name: str) -> str:
 
 
 async def _migrate(dsn: str, settings: dict[str, str]) -> None:
-    """Bring the schema up to date; of several processes that start together, one does it."""
     connection = await asyncpg.connect(dsn, timeout=_OPEN_TIMEOUT_S, server_settings=settings)
     try:
-        await connection.execute("select pg_advisory_lock($1)", _MIGRATION_LOCK)
-        if (schema := settings.get("search_path")) is not None:
-            await connection.execute(f"create schema if not exists {schema}")
-        await connection.execute(
-            "create table if not exists schema_migrations (number integer primary key, name text not null)"
-        )
-        done = {row[0] for row in await connection.fetch("select number from schema_migrations")}
-        for migration in load_migrations(POSTGRES):
-            if migration.number in done:
-                continue
-            async with connection.transaction():
-                await connection.execute(migration.statements)
-                await connection.execute(
-                    "insert into schema_migrations values ($1, $2)", migration.number, migration.name
-                )
-        while await connection.fetchval("select number_restored_events($1)", _MOST_RESTORED) == _MOST_RESTORED:
-            pass
+        await bring_up_to_date(connection, settings.get("search_path"))
     finally:
         await connection.close()

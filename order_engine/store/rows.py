@@ -5,10 +5,12 @@ from typing import Any, Protocol
 
 import msgspec
 
+from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, AttemptOutcome, Order, OrderId, OrderStatus, SwapRequest
 from order_engine.domain.tokens import Token
+from order_engine.ports.health import ChainState, Heartbeat, ProcessSeen
 from order_engine.ports.store import Accepted, NewOrder, Write
 
 
@@ -57,13 +59,14 @@ def event_from_row(row: Sequence[Any]) -> OrderEvent:
 
 def attempt_from_row(row: Sequence[Any]) -> Attempt:
     """Return the attempt of a row of `attempts.sql`, in its order of columns."""
-    attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms, genesis_hash, outcome, evidence = row
+    attempt, signature, raw, last_valid_block_height, signed_slot, signed_block_height, *rest = row
+    signed_at_ms, genesis_hash, outcome, evidence = rest
     return Attempt(
         attempt,
         signature,
         bytes(raw),
         last_valid_block_height,
-        signed_slot,
+        ChainPoint(signed_block_height, signed_slot),
         signed_at_ms,
         genesis_hash,
         None if outcome is None else AttemptOutcome(outcome),
@@ -95,6 +98,7 @@ def accept_columns(new: NewOrder) -> tuple[Any, ...]:
         request.slippage_bps,
         None if request.metadata is None else text(request.metadata),
         order.created_at_ms,
+        text(new.event.data),
     )
 
 
@@ -140,10 +144,23 @@ def attempt_columns(order_id: OrderId, attempt: Attempt) -> tuple[Any, ...]:
         attempt.signature,
         attempt.raw,
         attempt.last_valid_block_height,
-        attempt.signed_slot,
+        attempt.signed_point.slot,
+        attempt.signed_point.block_height,
         attempt.signed_at_ms,
         attempt.genesis_hash,
     )
+
+
+def heartbeat_columns(heartbeat: Heartbeat) -> tuple[str, str, str | None]:
+    """Return the values of a heartbeat, in the order in which `beat.sql` takes them."""
+    chain = None if heartbeat.chain is None else msgspec.json.encode(heartbeat.chain).decode()
+    return heartbeat.process_name, heartbeat.role, chain
+
+
+def process_from_row(row: Row) -> ProcessSeen:
+    """Return the process of a row of `processes.sql`."""
+    chain = None if row["chain"] is None else msgspec.json.decode(row["chain"], type=ChainState)
+    return ProcessSeen(Heartbeat(row["process_name"], row["role"], chain), row["seen_ago_ms"])
 
 
 def text(raw: msgspec.Raw) -> str:

@@ -10,12 +10,16 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable, UnknownCursor
+from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
 from order_engine.ports.clock import Clock
+from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
+    CLIENT_ORDER_ID_KEPT_MS,
+    LONGEST_LEASE_MS,
+    LONGEST_WAIT_MS,
     SUSPECT_CLAIMS,
     Accepted,
     Announce,
@@ -35,8 +39,10 @@ from order_engine.store.rows import (
     attempt_from_row,
     event_columns,
     event_from_row,
+    heartbeat_columns,
     move_columns,
     order_from_row,
+    process_from_row,
     text,
 )
 from order_engine.store.sql import SQLITE, load_queries
@@ -50,6 +56,7 @@ from order_engine.store.sqlite_thread import (
 )
 
 _MOST_IN_A_BATCH: Final = 512
+_FORGOTTEN_AFTER_MS: Final = 3_600_000
 _POSITION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -101,9 +108,16 @@ class SqliteStore:
 
         return await self._writer.run(job)
 
-    async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
+    async def claim_due(
+        self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
+    ) -> list[Claim]:
         """See OrderStore."""
-        values = {"most": limit, "suspect_claims": SUSPECT_CLAIMS}
+        values = {
+            "most": limit,
+            "suspect_claims": SUSPECT_CLAIMS,
+            "longest_lease_ms": LONGEST_LEASE_MS,
+            "longest_wait_ms": longest_wait_ms,
+        }
         return await self._claim_found("claimable_due", values, worker, lease_ms)
 
     async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
@@ -231,13 +245,36 @@ class SqliteStore:
         """See OrderReader."""
         await self._read(lambda connection: connection.execute("select 1").fetchone())
 
+    # --- HealthStore ---
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """See HealthStore."""
+        now_ms = self._clock.now_ms()
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(self._sql["forget_processes"], (now_ms - _FORGOTTEN_AFTER_MS,))
+            connection.execute(self._sql["beat"], (*heartbeat_columns(heartbeat), now_ms))
+
+        await self._writer.run(job)
+
+    async def health(self) -> StoreHealth:
+        """See HealthStore."""
+        now_ms = self._clock.now_ms()
+
+        def job(connection: sqlite3.Connection) -> StoreHealth:
+            processes = [process_from_row(row) for row in _all(connection, self._sql["processes"], (now_ms,))]
+            queue = _one(connection, self._sql["queue_state"], (now_ms, MAX_COUNTED_WAITING))
+            return StoreHealth(processes, *queue, *_one(connection, self._sql["count_in_doubt"], (now_ms,)))
+
+        return await self._read(job)
+
     # --- batches ---
 
     async def _accept_batch(self, batch: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
-        due_at_ms = self._clock.now_ms() + self._grace_ms
+        now_ms = self._clock.now_ms()
 
-        def job(connection: sqlite3.Connection) -> list[Accepted]:
-            return [self._accept(connection, new, due_at_ms) for new in batch]
+        def job(connection: sqlite3.Connection) -> list[Accepted | Exception]:
+            return [self._accept(connection, new, now_ms) for new in batch]
 
         try:
             accepted = await self._writer.run(job)
@@ -245,15 +282,21 @@ class SqliteStore:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
             return await halve(self._accept_batch, batch, error)
-        self._announce([new.event for new, it in zip(batch, accepted, strict=True) if not it.is_replay])
+        answered = zip(batch, accepted, strict=True)
+        self._announce([new.event for new, it in answered if isinstance(it, Accepted) and not it.is_replay])
         return accepted
 
-    def _accept(self, connection: sqlite3.Connection, new: NewOrder, due_at_ms: int) -> Accepted:
+    def _accept(self, connection: sqlite3.Connection, new: NewOrder, now_ms: int) -> Accepted | Exception:
         if new.idempotency is not None:
             key = (new.order.account, new.idempotency.key)
             if (row := _one(connection, self._sql["find_by_key"], key)) is not None:
                 return accepted_from_row(row)
-        connection.execute(self._sql["accept_order"], (*accept_columns(new), new.order.created_at_ms, due_at_ms))
+        if (client_order_id := new.order.request.client_order_id) is not None:
+            name = (new.order.account, client_order_id, now_ms - CLIENT_ORDER_ID_KEPT_MS)
+            if (row := _one(connection, self._sql["find_namesake"], name)) is not None:
+                return ClientOrderIdTaken(client_order_id, row["order_id"])
+        columns = accept_columns(new)[:-1]  # The event's data goes with the event.
+        connection.execute(self._sql["accept_order"], (*columns, now_ms + self._grace_ms))
         connection.execute(self._sql["insert_event"], event_columns(new.event))
         return Accepted(new.order, is_replay=False, digest=None)
 

@@ -4,16 +4,19 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 
 from order_engine.domain.errors import StoreUnavailable
-from order_engine.store.sql import SQLITE, load_migrations
+from order_engine.store.schema import LEDGER, Applied, applied_by, pending_migrations, require_no_foreign_tables
+from order_engine.store.sql import SQLITE, Migration, load_migrations
 
 _MOST_IN_A_BATCH: Final = 1_000
 _BUSY_TIMEOUT_S: Final = 10.0
+_MAKE_LEDGER: Final = f"create table {LEDGER} (number integer primary key, name text not null, digest text not null)"
+_KEEP_APPLIED: Final = f"insert into {LEDGER} values (?, ?, ?)"  # noqa: S608 - a constant
 
 Result = TypeVar("Result")
 Job = Callable[[sqlite3.Connection], Any]
@@ -139,14 +142,41 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema up to date; `user_version` is the number of the last migration."""
+    """Bring the schema up to date; raises WrongSchema if another version or program made it."""
     connection.execute("begin immediate")
-    (done,) = connection.execute("pragma user_version").fetchone()
+    try:
+        for migration in _pending(connection):
+            for statement in _statements(migration.statements):
+                connection.execute(statement)
+            applied = applied_by(migration)
+            connection.execute(_KEEP_APPLIED, (applied.number, applied.name, applied.digest))
+    except BaseException:
+        connection.execute("rollback")
+        raise
     connection.execute("commit")
-    for migration in load_migrations(SQLITE)[done:]:
-        connection.executescript(
-            f"begin immediate;\n{migration.statements}\npragma user_version = {migration.number};\ncommit;"
-        )
+
+
+def _pending(connection: sqlite3.Connection) -> Sequence[Migration]:
+    known = load_migrations(SQLITE)
+    tables = {row[0] for row in connection.execute("select name from sqlite_schema where type = 'table'")}
+    columns = [row[1] for row in connection.execute(f"pragma table_info({LEDGER})")]
+    if not columns:
+        require_no_foreign_tables(tables)
+        connection.execute(_MAKE_LEDGER)
+    elif columns != ["number", "name", "digest"]:
+        require_no_foreign_tables([LEDGER])
+    rows = connection.execute(f"select number, name, digest from {LEDGER} order by number")  # noqa: S608 - a constant
+    return pending_migrations([Applied(*row) for row in rows], known)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Return the statements of a script, one by one: `executescript` would commit before it begins."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:

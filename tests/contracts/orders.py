@@ -5,6 +5,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import (
     AttemptFailed,
@@ -22,6 +23,7 @@ from order_engine.domain.money import BaseUnits, Bps
 from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs, Order, OrderId, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
+from order_engine.ports.health import HealthStore
 from order_engine.ports.store import IdempotencyKey, NewOrder, OrderReader, OrderStore, ProvenOutcome, Write
 from order_engine.wiring import new_order_id
 
@@ -44,8 +46,8 @@ CANCELLED: Final = OrderCancelled("Cancelled by the client.")
 EVIDENCE: Final = msgspec.Raw(b'{"slot":1234,"contextSlot":1300}')
 
 
-class Store(OrderStore, OrderReader, Protocol):
-    """Both halves of a store."""
+class Store(OrderStore, OrderReader, HealthStore, Protocol):
+    """All roles of a store."""
 
     async def close(self) -> None: ...
 
@@ -78,7 +80,7 @@ def attempt_of(order: Order) -> Attempt:
     """The order's signed transaction in its current attempt."""
     name = f"{order.order_id}/{order.attempt}"
     raw = b"\x00raw\xff" + name.encode()
-    return Attempt(order.attempt, f"signature of {name}", raw, 1_150, 900, CREATED_AT_MS, GENESIS)
+    return Attempt(order.attempt, f"signature of {name}", raw, 1_150, ChainPoint(850, 900), CREATED_AT_MS, GENESIS)
 
 
 def signed(attempt: Attempt) -> TransactionSigned:

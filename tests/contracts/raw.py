@@ -28,7 +28,7 @@ ORDER: Final[Values] = {
     "account": "acme",
     "idempotency_key": "key",
     "request_digest": "digest",
-    "client_order_id": "mine",
+    "client_order_id": None,
     "token_in": "SOL",
     "token_in_mint": "So11111111111111111111111111111111111111112",
     "token_in_decimals": 9,
@@ -53,6 +53,7 @@ ATTEMPT: Final[Values] = {
     "raw": b"raw",
     "last_valid_block_height": 150,
     "signed_slot": 90,
+    "signed_block_height": 80,
     "signed_at_ms": 1_000,
     "genesis_hash": GENESIS,
 }

@@ -1,6 +1,7 @@
 """Chain: what its client makes of nodes that lie, break or hang. What it does not believe is not known."""
 
 import asyncio
+import base64
 import json
 from typing import Any
 
@@ -127,6 +128,35 @@ async def test_a_blockhash_that_cannot_be_so_is_not_signed_with(change: dict[str
         _, chain = lied_to(world, getLatestBlockhash=lambda it: it | {"value": it["value"] | change})
         with pytest.raises(ChainUnavailable):
             await chain.latest_blockhash()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"getEpochInfo": lambda it: it | {"blockHeight": it["absoluteSlot"]}},
+        {"getEpochInfo": lambda it: it | {"blockHeight": it["blockHeight"] + 50}},
+        {"getEpochInfo": lambda it: it | {"blockHeight": it["blockHeight"] - 20}},
+        {"getLatestBlockhash": lambda it: it | {"context": {"slot": it["context"]["slot"] - 40}}},
+    ],
+)
+async def test_nothing_is_signed_from_a_height_and_a_blockhash_that_contradict_each_other(change: Any) -> None:
+    async with open_chain_world() as world:
+        _, chain = lied_to(world, **change)
+        with pytest.raises(ChainUnavailable, match=r"contradict|too few blocks|higher than its slot"):
+            await chain.latest_blockhash()
+
+
+async def test_the_answer_about_another_transaction_is_not_believed() -> None:
+    async with open_chain_world() as world:
+        signed = [await world.signed(memo) for memo in ("order 1", "order 2")]
+        for it in signed:
+            await world.chain.send(it.raw)
+        other = base64.b64encode(signed[1].raw).decode()
+        _, chain = lied_to(world, getTransaction=lambda it: it | {"transaction": [other, "base64"]})
+        world.clock.ms += 2_000
+        with pytest.raises(ChainUnavailable, match="another transaction"):
+            await chain.swap_result(signed[0].signature, USDC)
+        assert await chain.swap_result(signed[1].signature, USDC) is not None
 
 
 async def test_another_cluster_proves_nothing_about_this_one() -> None:

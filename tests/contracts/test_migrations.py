@@ -8,11 +8,13 @@ read what has changed in them:
 
 import asyncio
 import os
+import re
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from order_engine.domain.errors import WrongSchema
 from order_engine.store.postgres import PostgresStore
 from order_engine.store.sql import POSTGRES, SQLITE, Dialect, load_migrations
 from tests.contracts.catalogs import postgres_catalog, sqlite_catalog
@@ -20,9 +22,10 @@ from tests.contracts.orders import ACCOUNT, ROUTED, claim_new, kept, new_order
 from tests.contracts.raw import open_raw
 from tests.contracts.waiting import until
 from tests.contracts.worlds import PostgresWorld, SqliteWorld, StoreWorld
+from tests.servers import PostgresServer
 
 SCHEMAS = Path(__file__).parent / "schema"
-TABLES = ("attempts", "cluster", "order_events", "orders", "schema_migrations")
+TABLES = ("attempts", "cluster", "order_events", "orders", "processes", "schema_migrations")
 MIGRATION_LOCK = 0x6F72646572  # what a migrator holds, by its value: older and newer releases have to agree on it
 
 
@@ -148,3 +151,67 @@ async def test_a_migration_that_fails_half_way_leaves_nothing_behind(world: Stor
     await database.close()
     await world.open()
     assert await catalog_of(world) == schema_on_file(world)
+
+
+async def open_fails(world: StoreWorld) -> str:
+    with pytest.raises(WrongSchema) as refused:
+        await world.open()
+    return str(refused.value)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("update schema_migrations set digest = 'another'", "earlier, unreleased version"),
+        ("update schema_migrations set name = '0001_other'", "earlier, unreleased version"),
+        ("insert into schema_migrations values (99, '0099_later', 'x')", "a later version"),
+        ("update schema_migrations set number = 0", "earlier, unreleased version|is missing"),
+        ("alter table schema_migrations drop column digest", "table schema_migrations that this version"),
+        ("drop table schema_migrations", "table attempts that this version"),
+    ],
+)
+async def test_a_schema_that_this_version_did_not_make_is_refused(world: StoreWorld, change: str, told: str) -> None:
+    store = await world.open()
+    await store.close()
+    database = await open_raw(place_of(world))
+    await database.run(change)
+    await database.close()
+    catalog = await catalog_of(world)
+    assert re.search(told, await open_fails(world))
+    assert await catalog_of(world) == catalog
+
+
+@pytest.mark.asyncio
+async def test_a_database_of_another_program_is_refused_only_if_it_has_our_tables(world: StoreWorld) -> None:
+    database = await open_raw(place_of(world))
+    await database.run("create table customers (name text)")
+    await database.run("create table orders (name text)")
+    assert "table orders" in await open_fails(world)
+    await database.run("drop table orders")
+    await database.close()
+    store = await world.open()
+    await store.accept(new_order())
+
+
+@pytest.mark.asyncio
+async def test_a_role_that_may_only_read_and_write_runs_an_engine_on_a_schema_that_is_there(
+    postgres: PostgresServer, postgres_world: PostgresWorld
+) -> None:
+    owner = await postgres_world.open()
+    user = PostgresWorld(await postgres.create_user(postgres_world.url))
+    store = await user.open()
+    life = await claim_new(store)
+    await store.record(life.write(ROUTED))
+    assert await kept(owner, life.order.order_id) == await kept(store, life.order.order_id)
+    assert await store.delete_ended(0, 10) == 0
+    await store.end_leases_of_the_gone()
+    await user.close()
+
+
+@pytest.mark.asyncio
+async def test_a_role_that_may_not_make_a_schema_is_told_who_may(
+    postgres: PostgresServer, postgres_world: PostgresWorld
+) -> None:
+    user = PostgresWorld(await postgres.create_user(postgres_world.url))
+    assert "order-engine migrate" in await open_fails(user)

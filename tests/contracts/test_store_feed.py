@@ -15,6 +15,7 @@ from order_engine.ports.store import BEGINNING, NewOrder
 from order_engine.store.postgres import PostgresStore
 from tests.contracts.orders import ACCOUNT, BUILT, CONFIRMED, FAILED, LONG_MS, ROUTED, Life, Store, claim_new, new_order
 from tests.contracts.worlds import MortalPostgres, PostgresWorld, SqliteWorld, StoreWorld
+from tests.servers import PostgresServer
 
 pytestmark = pytest.mark.asyncio
 
@@ -212,11 +213,13 @@ async def test_what_is_committed_late_is_new_to_whoever_has_seen_later_ones(
     assert (await everything(store, cursor, limit))[0] == []
 
 
-async def test_what_came_from_another_servers_dump_is_the_past(postgres_world: PostgresWorld) -> None:
+async def test_what_came_from_another_servers_dump_is_the_past(
+    postgres: PostgresServer, postgres_world: PostgresWorld
+) -> None:
     store = await postgres_world.open()
     lives = [await live(store) for _ in range(3)]
     before, _ = await everything(store)
-    connection = await asyncpg.connect(postgres_world.url)
+    connection = await asyncpg.connect(postgres.as_administrator(postgres_world.url))
     # As a restored dump brings them: with the numbers of a server that has seen more than this one.
     await connection.execute("set session_replication_role = replica")
     await connection.execute("update order_events set xid = ((xid::text::bigint + 1000000000)::text)::xid8")

@@ -115,7 +115,7 @@ async def test_plans_that_were_made_for_empty_tables_hold_when_they_have_grown(
 @pytest.mark.timeout(300)
 async def test_at_a_million_orders_an_order_reads_what_it_reads_in_empty_tables(postgres: PostgresServer) -> None:
     url = await postgres.create_database()
-    await fill(url, 1_000_000, events=1)
+    await fill(url, postgres.as_administrator(url), 1_000_000, events=1)
     before = await rows_read(postgres, url)
     store = await opened(url)
     for count in TURNS:

@@ -89,12 +89,12 @@ async def filled(store: Store) -> list[Order]:
             at_ms=CREATED_AT_MS + 1_000 * (number // 2),
             token_in=(SOL, USDC)[number % 2],
             token_out=(BONK, SOL, USDC)[number % 3],
-            client_order_id=(None, "mine", "MINE", "yours")[number % 4],
+            client_order_id=(None, "mine", "MINE", "yours")[number] if number < 4 else f"number {number}",
         )
         if fact := (None, ROUTED, FAILED)[number % 3]:
             await store.record(life.write(fact))
         orders.append(life.order)
-        await store.accept(new_order(account="other", client_order_id="mine"))
+        await store.accept(new_order(account="other", client_order_id="mine" if number == 1 else None))
     return sorted(orders, key=lambda order: order.order_id, reverse=True)
 
 

@@ -1,19 +1,22 @@
 """OrderStore, the way in: what accept promises, and what is announced."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import msgspec
 import pytest
 
-from order_engine.domain.errors import Fenced
+from order_engine.domain.errors import ClientOrderIdTaken, Fenced
 from order_engine.domain.events import OrderEvent
+from order_engine.domain.lifecycle import apply
 from order_engine.domain.money import MAX_BASE_UNITS
-from order_engine.domain.order import OrderId
-from order_engine.ports.store import Accepted, OrderFilter
+from order_engine.domain.order import EpochMs, OrderId
+from order_engine.ports.store import CLIENT_ORDER_ID_KEPT_MS, Accepted, OrderFilter, Write
 from tests.contracts.orders import (
     ACCOUNT,
     BUILT,
+    CANCELLED,
     LONG_MS,
     ROUTED,
     Life,
@@ -180,3 +183,42 @@ async def test_a_caller_who_gives_up_waiting_does_not_keep_the_commit_from_being
     last = new_order()
     await store.accept(last)
     assert world.announced == [new.event, last.event]
+
+
+async def test_one_order_at_a_time_has_a_client_order_id(world: StoreWorld) -> None:
+    store, other = await world.open(), await world.open()
+    news = [new_order(client_order_id="mine") for _ in range(20)]
+    answers = await asyncio.gather(
+        *((store, other)[place % 2].accept(new) for place, new in enumerate(news)), return_exceptions=True
+    )
+    [accepted] = [it for it in answers if isinstance(it, Accepted)]
+    refused = [it for it in answers if isinstance(it, ClientOrderIdTaken)]
+    assert {it.existing_order_id for it in refused} == {accepted.order.order_id}
+    assert len(refused) == len(news) - 1
+    # Another account's, or another name, is another matter; and there is one order of that name.
+    await store.accept(new_order(client_order_id="mine", account="other"))
+    await store.accept(new_order(client_order_id="Mine"))
+    assert len(await store.find(OrderFilter(ACCOUNT, client_order_id="mine"), 9)) == 1
+
+
+async def test_a_known_key_answers_its_order_although_the_client_order_id_is_taken(world: StoreWorld) -> None:
+    store = await world.open()
+    new = new_order("key", client_order_id="mine")
+    await store.accept(new)
+    again = await store.accept(new_order("key", client_order_id="mine"))
+    assert (again.order, again.is_replay) == (new.order, True)
+    with pytest.raises(ClientOrderIdTaken):
+        await store.accept(new_order("another key", client_order_id="mine"))
+
+
+async def test_a_client_order_id_is_free_a_day_after_the_end_of_its_order(world: StoreWorld) -> None:
+    store = await world.open()
+    now_ms = time.time_ns() // 1_000_000
+    for ended_ago_ms, is_free in ((CLIENT_ORDER_ID_KEPT_MS + 60_000, True), (CLIENT_ORDER_ID_KEPT_MS - 60_000, False)):
+        new = new_order(client_order_id="mine", at_ms=now_ms - ended_ago_ms)
+        await store.accept(new)
+        cancelled, event = apply(new.order, CANCELLED, EpochMs(now_ms - ended_ago_ms))
+        await store.record(Write(cancelled, (event,), 1, None))
+        if not is_free:
+            with pytest.raises(ClientOrderIdTaken, match=new.order.order_id):
+                await store.accept(new_order(client_order_id="mine"))

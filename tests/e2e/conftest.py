@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.contracts.worlds import PostgresWorld, elsewhere, migrate
 from tests.servers import PostgresServer, RedisServer
 from tests.stack import EngineProcess, distributed_stack, embedded_stack
 
@@ -65,7 +66,10 @@ class Engines:
     def _start_distributed(self, directory: Path, settings: dict[str, str]) -> Engine:
         database_url = asyncio.run(self._postgres.create_database())
         self._stack.callback(lambda: asyncio.run(self._postgres.drop_database(database_url)))
-        stack = self._stack.enter_context(distributed_stack(directory, database_url, self._redis.url, **settings))
+        # The owner makes the schema; the processes may only read and write.
+        elsewhere(lambda: migrate(PostgresWorld(database_url)))
+        user_url = asyncio.run(self._postgres.create_user(database_url))
+        stack = self._stack.enter_context(distributed_stack(directory, user_url, self._redis.url, **settings))
         api, worker = stack.spawn("api"), stack.spawn("worker")
         return Engine(api.url, (api, worker))
 

@@ -7,7 +7,8 @@ import httpx2
 import pytest
 
 from tests.faults.load import Load, wait_for_postgres
-from tests.servers import RedisServer, machine_postgres, postgres_server, wheel_postgres
+from tests.programs import machine_postgres, wheel_postgres
+from tests.servers import RedisServer, postgres_server
 from tests.stack import distributed_stack, market_order
 
 HANG_S = 30.0

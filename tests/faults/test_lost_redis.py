@@ -10,7 +10,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.faults.load import Load, wait_for_postgres
-from tests.servers import RedisServer, machine_redis, redis_server, wheel_redis
+from tests.programs import machine_redis, wheel_redis
+from tests.servers import RedisServer, redis_server
 from tests.stack import distributed_stack, market_order
 
 

@@ -60,7 +60,7 @@ async def sign_and_send_unsaved(executor: Any, journal: Journal) -> Attempt:
         signed.signature,
         signed.raw,
         signed.last_valid_block_height,
-        signed.signed_slot,
+        signed.signed_point,
         0,
         signed.genesis_hash,
     )

@@ -11,6 +11,7 @@ import pytest
 from order_engine.chain import client, network
 from order_engine.chain.client import SolanaChain
 from order_engine.chain.rpc import JsonRpc, Request
+from order_engine.domain.chain_point import ChainPoint, PointMemory
 from order_engine.domain.errors import ChainUnavailable, ReasonCode
 from order_engine.domain.events import OrderFailed, SwapConfirmed
 from order_engine.domain.money import BaseUnits
@@ -18,7 +19,7 @@ from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.engine import settlement
 from order_engine.engine.executor import Executor, Journal
 from order_engine.engine.settlement import Proof, Settlement, Sighting
-from order_engine.ports.chain import Commitment, FinalizedPoint, SwapResult
+from order_engine.ports.chain import Commitment, SwapResult
 from order_engine.ports.store import Claim, ProvenOutcome
 from tests.simulation.planted import EVIDENCE, PLANTED, planted
 
@@ -30,7 +31,7 @@ def an_rpc_error_means_not_on_chain(patch: pytest.MonkeyPatch) -> None:
     """The OpenZeppelin relayer: an error while asking counts as an answer that there is nothing."""
     real = Settlement._look_at
 
-    async def look_at(self: Any, finalized: FinalizedPoint, signatures: Sequence[str]) -> Any:
+    async def look_at(self: Any, finalized: ChainPoint, signatures: Sequence[str]) -> Any:
         looked = await real(self, finalized, signatures)
         return [Sighting(finalized, finalized.slot, None, 0) if isinstance(it, Exception) else it for it in looked]
 
@@ -54,6 +55,20 @@ def ask_for_the_height_at(patch: pytest.MonkeyPatch, commitment: Commitment) -> 
     """Change what getEpochInfo is asked for, and nothing else."""
     point = msgspec.structs.replace(client._POINT, params=[{"commitment": commitment.value}])
     patch.setattr(client, "_POINT", point)
+    the_height_alone_decides(patch)
+
+
+def the_height_alone_decides(patch: pytest.MonkeyPatch) -> None:
+    """Take the slots away that guard against a height which is a little too high: they hide these bugs."""
+    patch.setattr(settlement, "is_past_expiry", lambda _signed, last_valid, point: point.block_height > last_valid)
+
+
+@planted
+def any_height_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """The slot where the height belongs, for one: each attempt looks expired, and is signed again."""
+    patch.setattr(PointMemory, "why_impossible", lambda *_: None)
+    patch.setattr(ChainPoint, "agrees_with", lambda *_: True)
+    the_height_alone_decides(patch)
 
 
 @planted
@@ -72,20 +87,21 @@ def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
     """isBlockhashValid goes by the newest block, so it says no before the last valid ones are final."""
     real = settlement.decide
 
-    def decide(sighting: Sighting, *bounds: int) -> AttemptOutcome | None:
+    def decide(sighting: Sighting, attempt: Attempt) -> AttemptOutcome | None:
         newest = network.block_height(sighting.finalized.slot + network._FINALIZED_AFTER_SLOTS)
         point = msgspec.structs.replace(sighting.finalized, block_height=newest)
-        return real(msgspec.structs.replace(sighting, finalized=point), *bounds)
+        return real(msgspec.structs.replace(sighting, finalized=point), attempt)
 
     patch.setattr(settlement, "decide", decide)
+    the_height_alone_decides(patch)
 
 
 @planted
 def no_look_at_the_context_slot(patch: pytest.MonkeyPatch) -> None:
     real = settlement.decide
 
-    def decide(sighting: Sighting, *bounds: int) -> AttemptOutcome | None:
-        return real(msgspec.structs.replace(sighting, context_slot=10**9), *bounds)
+    def decide(sighting: Sighting, attempt: Attempt) -> AttemptOutcome | None:
+        return real(msgspec.structs.replace(sighting, context_slot=10**9), attempt)
 
     patch.setattr(settlement, "decide", decide)
 
@@ -112,14 +128,14 @@ def a_processed_block_is_believed(patch: pytest.MonkeyPatch) -> None:
     """Its fork may lose, and then the swap never happened."""
     real_decide, real_result = settlement.decide, SolanaChain.swap_result
 
-    def decide(sighting: Sighting, *bounds: int) -> AttemptOutcome | None:
+    def decide(sighting: Sighting, attempt: Attempt) -> AttemptOutcome | None:
         if sighting.status is not None:
             sure = msgspec.structs.replace(sighting.status, commitment=Commitment.CONFIRMED)
             sighting = msgspec.structs.replace(sighting, status=sure)
-        return real_decide(sighting, *bounds)
+        return real_decide(sighting, attempt)
 
     async def swap_result(self: Any, signature: str, token_out: Any) -> Any:
-        return await real_result(self, signature, token_out) or SwapResult(1, None)
+        return await real_result(self, signature, token_out) or SwapResult(10**18, None)
 
     patch.setattr(settlement, "decide", decide)
     patch.setattr(SolanaChain, "swap_result", swap_result)
@@ -136,7 +152,7 @@ def a_timeout_is_a_failure(patch: pytest.MonkeyPatch) -> None:
                 await real(self, journal, attempt)
         except TimeoutError:
             proven = ProvenOutcome(attempt.attempt, AttemptOutcome.EXPIRED, EVIDENCE)
-            journal.note(OrderFailed(ReasonCode.ATTEMPTS_EXHAUSTED, "timed out"), proven=proven)
+            journal.note(OrderFailed(ReasonCode.TRANSACTION_EXPIRED, "timed out"), proven=proven)
 
     patch.setattr(Executor, "_settle", settle)
 
@@ -146,12 +162,12 @@ def an_error_on_send_is_a_failure(patch: pytest.MonkeyPatch) -> None:
     """thirdweb engine: "already processed" and a lost reply end the order."""
     real = Settlement.prove
 
-    async def prove(self: Any, attempt: Attempt, token_out: Any) -> Proof:
+    async def prove(self: Any, attempt: Attempt, *bounds: Any) -> Proof:
         try:
             await self._chain.send(attempt.raw)
         except ChainUnavailable:
             return Proof(ProvenOutcome(attempt.attempt, AttemptOutcome.EXPIRED, EVIDENCE), None, None)
-        return await real(self, attempt, token_out)
+        return await real(self, attempt, *bounds)
 
     patch.setattr(Settlement, "prove", prove)
 
@@ -174,8 +190,8 @@ def found_is_executed(patch: pytest.MonkeyPatch) -> None:
     """A transaction that landed with an error is counted as a swap."""
     real = Settlement.prove
 
-    async def prove(self: Any, attempt: Attempt, token_out: Any) -> Proof:
-        proof = await real(self, attempt, token_out)
+    async def prove(self: Any, attempt: Attempt, *bounds: Any) -> Proof:
+        proof = await real(self, attempt, *bounds)
         if proof.outcome.outcome is not AttemptOutcome.REVERTED:
             return proof
         landed = ProvenOutcome(attempt.attempt, AttemptOutcome.LANDED, EVIDENCE)

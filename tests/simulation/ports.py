@@ -63,6 +63,7 @@ class Faults(msgspec.Struct):
             duplicate=self.chain,
             fork=self.chain,
             lag=self.chain,
+            false_height=self.chain,
             lost_reply=quarter,
             timeout=quarter,
             error=quarter,
@@ -217,6 +218,9 @@ class SimLedger:
     async def genesis_ms(self, now_ms: int) -> int:
         return now_ms
 
+    async def latest_landing_ms(self) -> int:
+        return 0
+
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         await asyncio.sleep(self._random.expovariate(200.0))
         for entry in entries:
@@ -257,6 +261,8 @@ class Exchange(msgspec.Struct, frozen=True):
         view = f" ({node.lag_slots} slots behind)" if node is not None and node.lag_slots else ""
         if node is not None and node.forked_after_slot is not None:
             view = f" (on a fork after slot {node.forked_after_slot})"
+        if node is not None and node.lie is not None:
+            view += f" (false height: {node.lie.kind} {node.lie.blocks})"
         return f"{request['method']} {_short(request['params'])}{view}: {told}"
 
 
@@ -312,7 +318,8 @@ class SimCluster:
             answer = "HTTP 429"
             raise
         finally:
-            is_varied = self._faults.cluster.lag or self._faults.cluster.fork
+            cluster = self._faults.cluster
+            is_varied = cluster.lag or cluster.fork or cluster.false_height
             self._note(Exchange(host, body, {**self.node.balanced} if is_varied else {}, answer))
         return answer
 

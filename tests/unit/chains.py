@@ -16,7 +16,7 @@ from order_engine.chain.ledger import SqliteLedger
 from order_engine.chain.local import LocalTransport
 from order_engine.chain.network import SLOT_MS, Execution, Ledger, PaperNetwork, block_height
 from order_engine.chain.node import PaperNode
-from order_engine.domain.order import AttemptOutcome, EpochMs
+from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs
 from order_engine.engine.settlement import Sighting, decide
 from order_engine.ports.chain import SLIPPAGE_ERROR, Commitment, SignatureStatus, SignedTransaction, UnsignedTransaction
 from tests.unit.samples import SOL, START_MS, USDC, ManualClock
@@ -60,6 +60,19 @@ def instruction_in(message: bytes) -> bytes:
     return bytes(from_bytes_versioned(message).instructions[0].data)
 
 
+def attempt_of(signed: SignedTransaction) -> Attempt:
+    """The attempt that the engine keeps of it."""
+    return Attempt(
+        1,
+        signed.signature,
+        signed.raw,
+        signed.last_valid_block_height,
+        signed.signed_point,
+        EpochMs(START_MS),
+        signed.genesis_hash,
+    )
+
+
 class Genesis:
     """Remembers the first hash, as a store does."""
 
@@ -92,7 +105,7 @@ class ChainWorld:
         answer = await self.chain.signature_statuses([signed.signature])
         status = answer.statuses.get(signed.signature)
         sighting = Sighting(finalized, answer.context_slot, status, answer.history_from_slot)
-        return decide(sighting, signed.last_valid_block_height, signed.signed_slot)
+        return decide(sighting, attempt_of(signed))
 
     def slot_now(self) -> int:
         return self.network.slot_at(self.network.now_ms(), Commitment.PROCESSED)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply
 from order_engine.domain.order import Attempt, EpochMs, Order
 from order_engine.engine.batch import Batcher
@@ -244,7 +245,7 @@ def test_each_turn_writes_an_order_once_and_loses_no_event(batch: list[Write]) -
 
 def test_a_signed_transaction_survives_the_folding() -> None:
     building, submitted = order_in(S.BUILDING), order_in(S.SUBMITTED)
-    attempt = Attempt(1, "5igna7ure", b"raw", 1_150, 900, EpochMs(START_MS), "genesis")
+    attempt = Attempt(1, "5igna7ure", b"raw", 1_150, ChainPoint(850, 900), EpochMs(START_MS), "genesis")
     confirmed = order_in(S.CONFIRMED)
     [[(write, places)]] = fold_writes(
         [

@@ -166,7 +166,16 @@ def test_an_order_and_its_events_survive_encoding(history: History) -> None:
 def test_a_new_order_is_pending_with_its_first_event() -> None:
     order, event = new_order()
     assert (order.status, order.seq, order.attempt) == (S.PENDING, 1, 0)
-    assert event == OrderEvent(order.order_id, 1, S.PENDING, 0, order.created_at_ms, 0, msgspec.Raw(b"{}"))
+    assert (event.order_id, event.seq, event.status, event.attempt) == (order.order_id, 1, S.PENDING, 0)
+    assert (event.at_ms, event.elapsed_ms) == (order.created_at_ms, 0)
+    assert event.details() == {
+        "clientOrderId": None,
+        "type": "market",
+        "tokenIn": "SOL",
+        "tokenOut": "USDC",
+        "amountIn": "1.5",
+        "slippageBps": 50,
+    }
 
 
 def test_a_comparison_keeps_every_quote_and_why_it_lost() -> None:

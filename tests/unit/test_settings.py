@@ -96,6 +96,7 @@ def test_every_setting_says_what_it_means(name: str) -> None:
         ("LEASE_SECONDS", "601", "less than or equal to 600"),
         ("SHUTDOWN_GRACE_MS", "8001", "less than or equal to 8000"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("COMPAT_ROUTES", "no", "'on' or 'off'"),
         ("LOG_FORMAT", "xml", "'console' or 'json'"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable
 from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs
 from order_engine.domain.tokens import Token
@@ -17,7 +18,6 @@ from order_engine.engine.settlement import Proof, Settlement, Sighting, decide
 from order_engine.ports.chain import (
     MOST_SIGNATURES_IN_A_CALL,
     Commitment,
-    FinalizedPoint,
     SignatureStatus,
     SignatureStatuses,
     SwapResult,
@@ -29,15 +29,18 @@ FINALIZED_BEHIND = 32
 HEIGHT_BEHIND = 100  # Block heights are smaller than slots, so whoever mixes them up is wrong.
 LAST_VALID = 1_050
 SIGNED_SLOT = 900
+SIGNED = ChainPoint(SIGNED_SLOT - HEIGHT_BEHIND, SIGNED_SLOT)
+MIN_AMOUNT_OUT = 7
 RAW = b"the signed bytes"
 SIGNATURE = "5igna7ure"
 LANDED, REVERTED, EXPIRED = AttemptOutcome.LANDED, AttemptOutcome.REVERTED, AttemptOutcome.EXPIRED
 
-TROUBLES = ("none", "send lost", "answer lost", "no height", "no status", "old height", "lagging node")
+LIES = ("slot as height", "height of another fork", "jump of the height", "jump of both", "constant height")
+TROUBLES = ("none", "send lost", "answer lost", "no height", "no status", "old height", "lagging node", *LIES)
 
 
 def attempt_of(signature: str = SIGNATURE, raw: bytes = RAW, last_valid: int = LAST_VALID) -> Attempt:
-    return Attempt(1, signature, raw, last_valid, SIGNED_SLOT, EpochMs(START_MS), "genesis")
+    return Attempt(1, signature, raw, last_valid, SIGNED, EpochMs(START_MS), "genesis")
 
 
 class ScriptedChain:
@@ -79,14 +82,22 @@ class ScriptedChain:
         if self._trouble == "answer lost":
             raise ChainUnavailable("timed out")
 
-    async def finalized_point(self) -> FinalizedPoint:
+    async def finalized_point(self) -> ChainPoint:
         self.calls.append("finalized")
         self._clock.ms += 3 * SLOT_MS
         self._trouble = next(self._troubles, "none")
         if self._trouble == "no height":
             raise ChainUnavailable("502")
         slot = self.slot - FINALIZED_BEHIND - (500 if self._trouble == "old height" else 0)
-        return FinalizedPoint(slot - HEIGHT_BEHIND, slot)
+        height = slot - HEIGHT_BEHIND
+        told = {
+            "slot as height": ChainPoint(slot, slot),
+            "height of another fork": ChainPoint(height + 16, slot),
+            "jump of the height": ChainPoint(height + 5_000, slot),
+            "jump of both": ChainPoint(height + 5_000, slot + 5_000),
+            "constant height": ChainPoint(LAST_VALID + 1, slot),
+        }
+        return told.get(self._trouble, ChainPoint(height, slot))
 
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
         self.calls.append("statuses")
@@ -111,9 +122,13 @@ class ScriptedChain:
         return SwapResult(7 if self._error is None else None, self._error)
 
 
+def proving_of(settlement: Settlement, attempt: Attempt) -> Coroutine[Any, Any, Proof]:
+    return settlement.prove(attempt, USDC, MIN_AMOUNT_OUT, 0)
+
+
 async def prove(chain: ScriptedChain, clock: ManualClock, resend_s: float = 2.0) -> Proof:
     async with asyncio.timeout(5):
-        return await Settlement(chain, clock.now_s, 0, resend_s).prove(attempt_of(), USDC)
+        return await Settlement(chain, clock.now_s, 0, resend_s).prove(attempt_of(), USDC, MIN_AMOUNT_OUT, 0)
 
 
 # --- the decision --------------------------------------------------------------------------------
@@ -139,14 +154,19 @@ PROVES = {
     ("context", "found", "height"), [*itertools.product((-1_000, -1, 0, 1, 1_000), STATUSES, (-1, 0, 1))]
 )
 def test_a_sighting_proves_what_the_table_says(context: int, found: Any, height: int) -> None:
-    sighting = Sighting(FinalizedPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found], SIGNED_SLOT)
+    sighting = Sighting(ChainPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found], SIGNED_SLOT)
     expected = PROVES.get((found, height)) if context >= 0 else None
-    assert decide(sighting, LAST_VALID, SIGNED_SLOT) is expected
+    assert decide(sighting, attempt_of()) is expected
+
+
+def test_a_transaction_did_not_land_before_it_was_signed() -> None:
+    status = SignatureStatus(SIGNED_SLOT - 1, Commitment.FINALIZED, None)
+    assert decide(Sighting(ChainPoint(1_000, 1_100), 1_100, status, 0), attempt_of()) is None
 
 
 def test_slots_past_the_last_valid_height_prove_no_expiry() -> None:
-    sighting = Sighting(FinalizedPoint(LAST_VALID, LAST_VALID + 999), LAST_VALID + 999, None, 0)
-    assert decide(sighting, LAST_VALID, SIGNED_SLOT) is None
+    sighting = Sighting(ChainPoint(LAST_VALID, LAST_VALID + 999), LAST_VALID + 999, None, 0)
+    assert decide(sighting, attempt_of()) is None
 
 
 @pytest.mark.parametrize(
@@ -155,8 +175,8 @@ def test_slots_past_the_last_valid_height_prove_no_expiry() -> None:
 def test_a_node_whose_history_begins_after_the_signing_proves_no_expiry(
     history_from: int | None, expected: AttemptOutcome | None
 ) -> None:
-    sighting = Sighting(FinalizedPoint(LAST_VALID + 1, 2_000), 2_000, None, history_from)
-    assert decide(sighting, LAST_VALID, SIGNED_SLOT) is expected
+    sighting = Sighting(ChainPoint(LAST_VALID + 1, 2_000), 2_000, None, history_from)
+    assert decide(sighting, attempt_of()) is expected
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -192,11 +212,53 @@ def test_whatever_the_rpc_does_the_outcome_is_the_truth(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_false_height_makes_no_attempt_expired_that_lands_in_its_last_block(lie: str) -> None:
+    clock = ManualClock()
+    last_slot = LAST_VALID + HEIGHT_BEHIND
+    chain = ScriptedChain(clock, itertools.repeat(lie), last_slot - 1_000, None)
+    proving = asyncio.create_task(prove(chain, clock, resend_s=1_000))
+    async with asyncio.timeout(5):
+        while not proving.done() and chain.slot < last_slot + 300:
+            await asyncio.sleep(0)
+        chain.heal()
+        assert (await proving).outcome.outcome is LANDED
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("lie", ["slot as height", "jump of the height", "jump of both"])
+async def test_a_false_height_proves_nothing_as_long_as_it_lasts(lie: str) -> None:
+    clock = ManualClock()
+    chain = ScriptedChain(clock, itertools.repeat(lie), None, None)
+    proving = asyncio.create_task(proving_of(Settlement(chain, clock.now_s, 0, 2), attempt_of()))
+    async with asyncio.timeout(5):
+        while chain.calls.count("finalized") < 300:
+            await asyncio.sleep(0)
+    assert not proving.done()
+    chain.heal()
+    async with asyncio.timeout(5):
+        assert (await proving).outcome.outcome is EXPIRED
+
+
+@pytest.mark.asyncio
+async def test_a_swap_that_gave_less_than_its_minimum_out_is_not_believed() -> None:
+    """The program refuses it, so the node that says so is wrong about one of the two."""
+    clock = ManualClock()
+    chain = ScriptedChain(clock, (), 1, None)
+    proving = asyncio.create_task(Settlement(chain, clock.now_s, 0, 2).prove(attempt_of(), USDC, 8, 0))
+    async with asyncio.timeout(5):
+        while chain.calls.count("result") < 20:
+            await asyncio.sleep(0)
+    assert not proving.done()
+    proving.cancel()
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("trouble", ["no height", "no status", "lagging node"])
 async def test_an_outage_of_any_length_is_no_outcome(trouble: str) -> None:
     clock = ManualClock()
     chain = ScriptedChain(clock, itertools.repeat(trouble), None, None)
-    proving = asyncio.create_task(Settlement(chain, clock.now_s, 0, 2).prove(attempt_of(), USDC))
+    proving = asyncio.create_task(Settlement(chain, clock.now_s, 0, 2).prove(attempt_of(), USDC, MIN_AMOUNT_OUT, 0))
     async with asyncio.timeout(5):
         while chain.calls.count("finalized") < 300:
             await asyncio.sleep(0)
@@ -265,7 +327,7 @@ async def test_all_that_are_in_flight_share_their_looks() -> None:
     count = MOST_SIGNATURES_IN_A_CALL + 44
     async with asyncio.timeout(5):
         proofs = await asyncio.gather(
-            *(settlement.prove(attempt_of(f"signature {it}", b"%d" % it), USDC) for it in range(count))
+            *(proving_of(settlement, attempt_of(f"signature {it}", b"%d" % it)) for it in range(count))
         )
     assert {proof.outcome.outcome for proof in proofs} == {LANDED}
     assert sorted(raw for _, raw in chain.sent) == sorted(b"%d" % it for it in range(count))
@@ -279,7 +341,7 @@ async def test_all_that_are_in_flight_share_their_looks() -> None:
 async def test_whoever_stops_waiting_leaves_the_others_their_proof() -> None:
     clock = ManualClock()
     settlement = Settlement(ScriptedChain(clock, ["none"] * 5, 10, None), clock.now_s, 0, 2)
-    proving = [asyncio.create_task(settlement.prove(attempt_of(f"signature {it}"), USDC)) for it in range(3)]
+    proving = [asyncio.create_task(proving_of(settlement, attempt_of(f"signature {it}"))) for it in range(3)]
     await asyncio.sleep(0)
     proving[0].cancel()
     async with asyncio.timeout(5):

@@ -40,6 +40,10 @@ create table orders (
     claims integer not null default 0,
     due_at_ms bigint,
     lease_until_ms bigint,
+    -- Unique while the order lives. Where it does not change, an update stays in the page (HOT).
+    live_client_order_id text generated always as (
+        case when status in ('confirmed', 'failed', 'cancelled') then null else client_order_id end) stored,
+    constraint orders_one_live_per_client_order_id unique (account, live_client_order_id),
     constraint orders_one_per_idempotency_key unique (account, idempotency_key),
     constraint orders_key_has_digest check ((idempotency_key is null) = (request_digest is null)),
     constraint orders_status_known check (status in (
@@ -91,8 +95,9 @@ create table attempts (
     signature text not null unique,
     raw bytea not null,
     last_valid_block_height bigint not null check (last_valid_block_height > 0),
-    -- What was finalized when it was signed: it can have landed in no slot before.
+    -- The finalized point when it was signed: it can have landed in no slot before, and later heights follow from it.
     signed_slot bigint not null check (signed_slot >= 0),
+    signed_block_height bigint not null check (signed_block_height >= 0),
     signed_at_ms bigint not null,
     genesis_hash text not null,
     outcome text check (outcome in ('landed', 'reverted', 'expired')),
@@ -103,6 +108,15 @@ create table attempts (
 
 create unique index attempts_one_live on attempts (order_id) where outcome is null;
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
+
+-- Heartbeats of the engine's processes: nothing depends on them but what is told of the engine's health.
+create table processes (
+    process_name text primary key,
+    role text not null,
+    -- How a worker sees the chain, as JSON; null for a process that does no work.
+    chain text,
+    seen_at_ms bigint not null
+);
 
 -- The rows that the engine's statements take, so many at once.
 create type new_order as (
@@ -120,7 +134,8 @@ create type new_order as (
     amount_in bigint,
     slippage_bps smallint,
     metadata text,
-    created_at_ms bigint
+    created_at_ms bigint,
+    first_event text
 );
 create type order_move as (
     order_id uuid,
@@ -154,6 +169,7 @@ create type signed_attempt as (
     raw bytea,
     last_valid_block_height bigint,
     signed_slot bigint,
+    signed_block_height bigint,
     signed_at_ms bigint,
     genesis_hash text
 );
@@ -377,10 +393,10 @@ create trigger attempts_decided_once before update on attempts
         old.outcome is not null
         or new.outcome is null
         or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_slot,
-            old.signed_at_ms, old.genesis_hash)
+            old.signed_block_height, old.signed_at_ms, old.genesis_hash)
             is distinct from
             (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_slot,
-            new.signed_at_ms, new.genesis_hash)
+            new.signed_block_height, new.signed_at_ms, new.genesis_hash)
     )
     execute function refuse('an outcome is written once, and a signed transaction never changes');
 
@@ -388,13 +404,14 @@ create trigger attempts_decided_once before update on attempts
 -- begins with the time at which it was made (UUIDv7), so those that are old enough come first.
 create function delete_ended(older_than_ms bigint, most integer) returns integer
     language plpgsql
-    set order_engine.is_deleting_ended = 'on'
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     before_ms bigint := now_ms() - older_than_ms;
     ended uuid[];
 begin
+    -- Not a `set` clause of the function: only a superuser may name a setting of our own there.
+    perform set_config('order_engine.is_deleting_ended', 'on', true);
     select array_agg(found.order_id) into ended
     from (
         select order_id
@@ -409,6 +426,7 @@ begin
     delete from attempts where order_id = any(ended);
     delete from order_events where order_id = any(ended);
     delete from orders where order_id = any(ended);
+    perform set_config('order_engine.is_deleting_ended', '', true);
     return coalesce(cardinality(ended), 0);
 end
 $$;
@@ -417,12 +435,12 @@ $$;
 -- come, and would be new to a reader when they do. They become some of this one's, so many in each.
 create function number_restored_events(most integer) returns integer
     language plpgsql
-    set order_engine.is_numbering_restored = 'on'
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     numbered integer;
 begin
+    perform set_config('order_engine.is_numbering_restored', 'on', true);
     update order_events e
     set xid = pg_current_xact_id()
     from (
@@ -433,6 +451,7 @@ begin
     ) restored
     where e.order_id = restored.order_id and e.seq = restored.seq;
     get diagnostics numbered = row_count;
+    perform set_config('order_engine.is_numbering_restored', '', true);
     return numbered;
 end
 $$;

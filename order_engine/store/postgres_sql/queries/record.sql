@@ -44,8 +44,8 @@ events as (
     where (e.order_id in (select order_id from moved)) is true
 ),
 signed as (
-    insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot, signed_at_ms,
-        genesis_hash)
+    insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot,
+        signed_block_height, signed_at_ms, genesis_hash)
     select s.*
     from unnest($3::signed_attempt[]) as s
     where (s.order_id in (select order_id from moved)) is true

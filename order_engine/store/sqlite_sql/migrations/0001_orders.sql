@@ -56,6 +56,9 @@ create index orders_leased on orders (lease_until_ms) where lease_until_ms is no
 create index orders_client_order_id on orders (account, client_order_id, order_id)
     where client_order_id is not null;
 
+create unique index orders_one_live_per_client_order_id on orders (account, client_order_id)
+    where client_order_id is not null and status not in ('confirmed', 'failed', 'cancelled');
+
 create table order_events (
     order_id text not null,
     seq integer not null,
@@ -82,8 +85,9 @@ create table attempts (
     signature text not null unique,
     raw blob not null,
     last_valid_block_height integer not null check (last_valid_block_height > 0),
-    -- What was finalized when it was signed: it can have landed in no slot before.
+    -- The finalized point when it was signed: it can have landed in no slot before, and later heights follow from it.
     signed_slot integer not null check (signed_slot >= 0),
+    signed_block_height integer not null check (signed_block_height >= 0),
     signed_at_ms integer not null,
     genesis_hash text not null,
     outcome text check (outcome in ('landed', 'reverted', 'expired')),
@@ -94,6 +98,15 @@ create table attempts (
 
 create unique index attempts_one_live on attempts (order_id) where outcome is null;
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
+
+-- Heartbeats of the engine's processes: nothing depends on them but what is told of the engine's health.
+create table processes (
+    process_name text not null primary key,
+    role text not null,
+    -- How a worker sees the chain, as JSON; null for a process that does no work.
+    chain text,
+    seen_at_ms integer not null
+);
 
 -- What the database refuses, whoever asks. An order is moved first, then its attempt is signed or
 -- proven, and its events are written last: they find everything that they tell of.
@@ -262,9 +275,9 @@ create trigger attempts_decided_once before update on attempts
 when old.outcome is not null
     or new.outcome is null
     or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_slot,
-            old.signed_at_ms, old.genesis_hash)
+            old.signed_block_height, old.signed_at_ms, old.genesis_hash)
         is not (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_slot,
-            new.signed_at_ms, new.genesis_hash)
+            new.signed_block_height, new.signed_at_ms, new.genesis_hash)
 begin
     select raise(abort, 'attempts_decided_once: an outcome is written once, and a signed transaction never changes');
 end;

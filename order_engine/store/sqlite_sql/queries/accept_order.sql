@@ -4,4 +4,4 @@ insert into orders (
     amount_in, slippage_bps, metadata, created_at_ms,
     status, seq, attempt, updated_at_ms, quotes, due_at_ms
 )
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', 1, 0, ?, '[]', ?)
+values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 'pending', 1, 0, ?15, '[]', ?16)

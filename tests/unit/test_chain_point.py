@@ -1,0 +1,75 @@
+"""Which block heights and slots can be true together, and when a transaction is dead whatever a node says."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from order_engine.domain.chain_point import ChainPoint, PointMemory, is_past_expiry, latest_possible_slot
+from tests.unit.samples import QUICK
+
+SIGNED = ChainPoint(800, 1_000)
+LAST_VALID = 980
+MINUTE_MS = 60_000
+
+
+@pytest.mark.parametrize(
+    ("point", "agrees"),
+    [
+        (ChainPoint(800, 1_000), True),
+        (ChainPoint(801, 1_000), False),  # one slot, two heights
+        (ChainPoint(900, 1_100), True),  # no slot skipped
+        (ChainPoint(901, 1_100), False),  # more blocks than slots
+        (ChainPoint(800, 1_100), True),  # every slot skipped
+        (ChainPoint(799, 1_100), False),  # the height fell
+        (ChainPoint(1_100, 1_100), False),  # the slot where the height belongs
+        (ChainPoint(700, 900), True),  # a node that lags
+        (ChainPoint(699, 900), False),
+        (ChainPoint(801, 900), False),
+    ],
+)
+def test_two_points_of_one_chain_agree(point: ChainPoint, agrees: bool) -> None:  # noqa: FBT001 - a table
+    assert point.agrees_with(SIGNED) is agrees
+    assert SIGNED.agrees_with(point) is agrees
+
+
+@QUICK
+@given(st.lists(st.booleans(), min_size=200, max_size=600), st.integers(0, 150), st.integers(0, 150))
+def test_any_two_points_of_a_true_chain_agree(has_block: list[bool], first: int, second: int) -> None:
+    points = [ChainPoint(sum(has_block[:slot]), slot) for slot in (first, second)]
+    assert points[0].agrees_with(points[1])
+
+
+@QUICK
+@given(st.integers(0, 32), st.integers(0, 10_000), st.data())
+def test_no_height_makes_a_live_transaction_look_dead(skipped: int, lie: int, data: st.DataObject) -> None:
+    """As long as no more than 32 slots are skipped while it lives, whatever height a node tells."""
+    last_slot = SIGNED.slot + LAST_VALID - SIGNED.block_height + skipped
+    slot = data.draw(st.integers(SIGNED.slot, last_slot))
+    assert not is_past_expiry(SIGNED, LAST_VALID, ChainPoint(SIGNED.block_height + lie, slot))
+
+
+def test_a_true_height_past_the_last_valid_one_is_expiry() -> None:
+    assert not is_past_expiry(SIGNED, LAST_VALID, ChainPoint(LAST_VALID, 5_000))
+    assert not is_past_expiry(SIGNED, LAST_VALID, ChainPoint(LAST_VALID + 1, 1_212))
+    assert is_past_expiry(SIGNED, LAST_VALID, ChainPoint(LAST_VALID + 1, 1_213))
+
+
+def test_what_was_believed_is_remembered() -> None:
+    memory = PointMemory(SIGNED)
+    assert memory.why_impossible(ChainPoint(890, 1_100), MINUTE_MS) is None
+    # It agrees with the signing, and not with what came after: the height falls.
+    assert "contradicts block height 890 at slot 1100" in str(memory.why_impossible(ChainPoint(889, 1_110), MINUTE_MS))
+    assert memory.why_impossible(ChainPoint(850, 1_055), MINUTE_MS) is None  # a node that lags
+    assert memory.why_impossible(ChainPoint(891, 1_110), MINUTE_MS) is None
+
+
+def test_no_cluster_is_faster_than_time() -> None:
+    memory = PointMemory(SIGNED)
+    slot = latest_possible_slot(SIGNED.slot, MINUTE_MS) + 1
+    far = ChainPoint(900, slot)
+    assert "further than a cluster gets in 60000 ms" in str(memory.why_impossible(far, MINUTE_MS))
+    assert memory.why_impossible(far, 2 * MINUTE_MS) is None
+
+
+def test_a_clock_that_was_set_back_only_delays_belief() -> None:
+    assert latest_possible_slot(1_000, -MINUTE_MS) == latest_possible_slot(1_000, 0) > 1_000
