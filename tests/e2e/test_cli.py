@@ -137,16 +137,16 @@ def test_submit_json_is_the_order_resource_and_a_key_repeats_it(command: Command
 
 
 def test_list_prints_a_line_for_each_order_newest_first(command: CommandLine, http: httpx2.Client) -> None:
-    placed = [place(http, clientOrderId="cli-list")["orderId"] for _ in range(3)]
+    placed = [place(http, tokenOut="JitoSOL")["orderId"] for _ in range(3)]
     for order_id in placed:
         ended(http, order_id)
-    run = command("list", "--client-order-id", "cli-list")
+    run = command("list", "--token-out", "JitoSOL")
     assert (run.returncode, run.stderr) == (OK, "")
     assert [line.split()[0] for line in run.stdout.splitlines()] == placed[::-1]
-    page = command("list", "--client-order-id", "cli-list", "--limit", "2", "--json")
+    page = command("list", "--token-out", "JitoSOL", "--limit", "2", "--json")
     assert [json.loads(line)["orderId"] for line in page.stdout.splitlines()] == placed[:0:-1]
     cursor = page.stderr.split()[-1]
-    rest = command.json("list", "--client-order-id", "cli-list", "--cursor", cursor, "--status", "confirmed")
+    rest = command.json("list", "--token-out", "JitoSOL", "--cursor", cursor, "--status", "confirmed")
     assert [order["orderId"] for order in rest] == placed[:1]
     assert command.json("list", "--token-in", "JUP", "--token-out", "RAY") == []
     refused(command("list", "--status", "done"), REJECTED, "status")

@@ -207,16 +207,16 @@ def test_a_list_is_filtered_by_time(http: httpx2.Client) -> None:
 
 
 def test_a_list_is_filtered_by_the_time_of_the_end(http: httpx2.Client) -> None:
-    first = ended(http, place(http, clientOrderId="end")["orderId"])
-    second = ended(http, place(http, "9000000000", clientOrderId="end")["orderId"])
+    first = ended(http, place(http, tokenOut="JitoSOL")["orderId"])
+    second = ended(http, place(http, "9000000000", tokenOut="JitoSOL")["orderId"])
     moment = {order["orderId"]: order["updatedAt"] for order in (first, second)}
     assert (first["status"], second["status"]) == ("confirmed", "failed")
     for order in (first, second):
         ending = {it["orderId"] for it in (first, second) if it["updatedAt"] > order["updatedAt"]}
-        assert set(listed(http, clientOrderId="end", endedAfter=moment[order["orderId"]])) == ending
+        assert set(listed(http, tokenOut="JitoSOL", endedAfter=moment[order["orderId"]])) == ending
         ended_before = {it["orderId"] for it in (first, second) if it["updatedAt"] < order["updatedAt"]}
-        assert set(listed(http, clientOrderId="end", endedBefore=moment[order["orderId"]])) == ended_before
-    assert listed(http, clientOrderId="end", endedAfter="1960-01-01T00:00:00Z", endedBefore="2100-01-01T00:00:00Z") == [
+        assert set(listed(http, tokenOut="JitoSOL", endedBefore=moment[order["orderId"]])) == ended_before
+    assert listed(http, tokenOut="JitoSOL", endedAfter="1960-01-01T00:00:00Z", endedBefore="2100-01-01T00:00:00Z") == [
         second["orderId"],
         first["orderId"],
     ]
