@@ -33,7 +33,7 @@ class EngineAddress(msgspec.Struct, frozen=True):
 def parse_engine_address(url: str) -> EngineAddress:
     """Return the address that the URL names; raises AddressError."""
     if not url.isascii() or not url.isprintable() or " " in url:
-        message = "must be printable ASCII without spaces; write any other character as %XX, a host name as xn--…"
+        message = "holds a space, a line feed or another character that no URL can hold; write it as %XX, a host name as xn--…"
         raise AddressError(message)
     try:
         parts = urlsplit(url)
@@ -42,7 +42,7 @@ def parse_engine_address(url: str) -> EngineAddress:
         message = "is not a URL"
         raise AddressError(message) from None
     if parts.scheme not in _SCHEMES or not parts.hostname:
-        message = "must be http:// or https:// and a host, such as http://127.0.0.1:3000"
+        message = "must begin with http:// or https:// and name a host, such as http://127.0.0.1:3000"
         raise AddressError(message)
     if "@" in parts.path + parts.query + parts.fragment:
         message = "has an @ after its host; in a user name or a password write / as %2F, ? as %3F and # as %23"

@@ -49,7 +49,9 @@ def listen(host: str, port: int, setting: str = "HOST and PORT") -> socket.socke
     """Bind an address now, so that a port in use is one clear sentence that names the setting."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        # `::` means all addresses of both kinds, whatever the machine's default is.
+        is_dual = address[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)
     except OSError as error:
         message = f"{setting}: {host!r}, port {port}, cannot be listened on: {error.strerror or error}."
         raise SettingsError(message) from error
@@ -95,7 +97,7 @@ async def run_chain(settings: Settings) -> int:
     """Serve the paper chain at the address that CHAIN_URL names, until a signal."""
     url = urlsplit(settings.chain_url or DEFAULT_CHAIN_URL)
     if url.scheme != "http":
-        message = f"CHAIN_URL={settings.chain_url!r} cannot be served: order-engine chain speaks http:// only."
+        message = "CHAIN_URL cannot be served: order-engine chain speaks http:// only."
         raise SettingsError(message)
     with listen(url.hostname or "", 80 if url.port is None else url.port, "CHAIN_URL") as listener:
         async with open_chain_app(settings) as app:

@@ -49,7 +49,7 @@ _MOST_FOLLOWED_JOBS: Final = 20_000
 async def execute_order(request: Request[Any]) -> Response:
     """Serve rows A, B, C and D: `POST /api/orders/execute`."""
     order = parse_loose_order(context_of(request), await _json_body(request))
-    submission = await submit_order(request, order.swap, parse_keys(request.headers))
+    submission = await submit_order(request, order.swap, order.with_key(parse_keys(request.headers)))
     return json_response(answer_of(request, submission, order.note), 200, rate_headers(submission))
 
 
@@ -75,7 +75,7 @@ async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Su
     # A space keeps the key apart from all keys of clients, which are visible ASCII.
     key = f"job {name}"
     try:
-        return await submit_order(request, order.swap, key)
+        return await submit_order(request, order.swap, order.with_key(key))
     except IdempotencyConflict:
         known = await context_of(request).reader.find_by_key(ACCOUNT, key)
         first = None if known is None else known.order
@@ -167,7 +167,7 @@ async def _take_first_frame(
             async with asyncio.timeout(_FIRST_FRAME_TIMEOUT_S):
                 body = await _first_frame(websocket)
             order = parse(context_of(websocket), body)
-            submission = await submit_order(websocket, order.swap, parse_keys(websocket.headers))
+            submission = await submit_order(websocket, order.swap, order.with_key(parse_keys(websocket.headers)))
         except (OrderEngineError, EdgeRefusal, TimeoutError, UnicodeEncodeError) as error:
             await _refuse_frame(websocket, error)
             return
