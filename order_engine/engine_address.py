@@ -33,7 +33,7 @@ class EngineAddress(msgspec.Struct, frozen=True):
 def parse_engine_address(url: str) -> EngineAddress:
     """Return the address that the URL names; raises AddressError."""
     if not url.isascii() or not url.isprintable() or " " in url:
-        message = "holds a space, a line feed or another character that no URL can hold; write it as %XX, a host name as xn--…"
+        message = "holds a space, a line feed or another character that no URL can hold; write it as %XX or xn--…"
         raise AddressError(message)
     try:
         parts = urlsplit(url)
