@@ -1,32 +1,48 @@
 """The command line: data on stdout, talk on stderr, and an exit code that says how it ended."""
 
 import asyncio
-import json
-import os
+import shlex
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 
 from order_engine import __version__
-from order_engine.client import EngineClient, EngineRefusedError, EngineUnreachableError
+from order_engine.client import EngineClient, new_idempotency_key
+from order_engine.conversing import Parting, RetryFor, Seconds, converse, may_be_placed
 from order_engine.domain.errors import Unavailable
-from order_engine.settings import SettingsError, load_client_settings
+from order_engine.settings import SettingsError
+from order_engine.telling import (
+    show_as_csv,
+    show_attempt,
+    show_csv_header,
+    show_event,
+    show_in_doubt,
+    show_listed,
+    show_order,
+    show_page,
+    show_whole_order,
+)
 from order_engine.terminal import (
     FAILED,
+    NOT_WRITTEN,
     OK,
-    REJECTED,
-    TIMED_OUT,
     UNREACHABLE,
+    AllOrders,
+    Csv,
     Json,
-    print_line,
-    show_attempt,
-    show_in_doubt,
-    show_order,
+    OutputLostError,
+    output_is_secondary,
+    prepare_console,
     talk,
     usage,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PAGE: Final = 20
+_LARGEST_PAGE: Final = 100
 
 app = App(
     name="order-engine",
@@ -34,7 +50,7 @@ app = App(
     help="A self-hosted order execution engine for swaps on Solana DEXs.",
     help_flags=["--help", "-h"],
 )
-# What runs the engine takes a while to load, which who asks one that is running need not wait for.
+# Importing the engine takes 0.8 s; commands that only talk to a running one skip it.
 _PROCESSES: Final = {
     "demo": "Run the whole engine embedded, place sample orders and show each one's life.",
     "up": "Run API and worker in one process, on SQLite unless DATABASE_URL says otherwise.",
@@ -60,7 +76,8 @@ def submit(  # noqa: PLR0913 - an order's fields
     client_order_id: str | None = None,
     idempotency_key: str | None = None,
     wait: bool = False,
-    timeout: float = 60.0,
+    timeout: Seconds = 60.0,
+    retry_for: RetryFor = None,
     json: Json = False,
 ) -> int:
     """Place an order, such as: submit market SOL USDC 1.5.
@@ -72,11 +89,11 @@ def submit(  # noqa: PLR0913 - an order's fields
     client_order_id
         Your own name for the order.
     idempotency_key
-        Makes it safe to repeat the command: the same key places one order.
+        Makes it safe to repeat the command: the same key places one order. Without it a new one is made.
     wait
         Follow the order to its end; exit code 4 if it fails.
     timeout
-        How long to wait, in seconds; exit code 5 after that. The order goes on.
+        How long to wait for the end, in seconds; exit code 5 after that. The order goes on.
 
     """
     order: dict[str, Any] = {"type": order_type, "tokenIn": token_in, "tokenOut": token_out, "amountIn": amount_in}
@@ -84,42 +101,80 @@ def submit(  # noqa: PLR0913 - an order's fields
         order["slippageBps"] = slippage_bps
     if client_order_id is not None:
         order["clientOrderId"] = client_order_id
+    parting = Parting()
+    key = new_idempotency_key() if idempotency_key is None else idempotency_key
 
     async def place(client: EngineClient) -> int:
-        placed = await client.submit(order, idempotency_key)
+        parting.sentence = may_be_placed(key)
+        placed = await client.submit(order, key)
+        order_id = placed["orderId"]
+        parting.sentence = f"The order is placed and goes on; follow it with: order-engine watch {order_id}"
+        parting.is_placed = True
         if not wait:
-            show_order(placed, as_json=json)
+            with output_is_secondary(parting.sentence):
+                show_order(placed, as_json=json)
             return OK
         async with asyncio.timeout(timeout):
-            return await _follow(client, placed["orderId"], as_json=json)
+            return await _follow(client, order_id, parting, as_json=json)
 
-    return _ask(place)
+    def tell(sentence: str) -> None:
+        talk(sentence if parting.is_placed else f"{sentence} The idempotency key is {key}.")
+
+    return converse(place, retry_for, parting, tell)
 
 
 @app.command
-def watch(order_id: str, /, *, after: int = 0, timeout: float | None = None, json: Json = False) -> int:
-    """Follow an order's life from its start (or after a seq) to its end."""
+def watch(
+    order_id: str | None = None,
+    /,
+    *,
+    all_orders: AllOrders = False,
+    after: str | None = None,
+    timeout: Seconds | None = None,
+    retry_for: RetryFor = None,
+    json: Json = False,
+) -> int:
+    """Follow an order's life from its start to its end, or with --all every order's from now on.
+
+    Parameters
+    ----------
+    after
+        Of an order: the seq of the last event that was seen. With --all: the cursor of the last page
+        that was seen, or 0 for the first event ever.
+    timeout
+        How long to follow, in seconds; exit code 5 after that.
+
+    """
+    if (order_id is None) is not all_orders:
+        return usage("Name one order, or ask for every order with --all.")
+    parting = Parting()
+    if order_id is None:
+
+        async def follow_all(client: EngineClient) -> int:
+            async with asyncio.timeout(timeout):
+                return await _follow_all(client, after, parting, as_json=json)
+
+        return converse(follow_all, retry_for, parting)
+    if after is not None and not (after.isascii() and after.isdecimal()):
+        return usage("--after must be the seq of an event; a cursor goes with --all.")
+    seq = int(after or "0")
 
     async def follow(client: EngineClient) -> int:
         async with asyncio.timeout(timeout):
-            return await _follow(client, order_id, after=after, as_json=json)
+            return await _follow(client, order_id, parting, after=seq, as_json=json)
 
-    return _ask(follow)
+    return converse(follow, retry_for, parting)
 
 
 @app.command
-def get(order_id: str, /, *, json: Json = False) -> int:
-    """Show an order, and what proves the outcome of each of its attempts."""
+def get(order_id: str, /, *, retry_for: RetryFor = None, json: Json = False) -> int:
+    """Show an order, each venue's quote, and what proves the outcome of each of its attempts."""
 
     async def show(client: EngineClient) -> int:
-        order = await client.get(order_id)
-        show_order(order, as_json=json)
-        if not json:
-            for attempt in order["attempts"]:
-                show_attempt(attempt, as_json=json)
+        show_whole_order(await client.get(order_id), as_json=json)
         return OK
 
-    return _ask(show)
+    return converse(show, retry_for)
 
 
 @app.command(name="list")
@@ -129,32 +184,72 @@ def list_orders(  # noqa: PLR0913 - the filters
     token_in: str | None = None,
     token_out: str | None = None,
     client_order_id: str | None = None,
-    limit: int = 20,
+    created_after: str | None = None,
+    created_before: str | None = None,
+    ended_after: str | None = None,
+    ended_before: str | None = None,
+    all_orders: AllOrders = False,
+    limit: int | None = None,
     cursor: str | None = None,
+    csv: Csv = False,
+    retry_for: RetryFor = None,
     json: Json = False,
 ) -> int:
-    """List orders, newest first."""
+    """List orders, newest first, with the times of their acceptance and of their end.
+
+    Parameters
+    ----------
+    created_after, created_before, ended_after, ended_before
+        A time such as 2026-01-31T12:00:00Z.
+    limit
+        How many to show, at most 100; 20 without it.
+    cursor
+        Where to go on, as the page before says.
+
+    """
+    if csv and json:
+        return usage("Choose one of --csv and --json.")
+    if all_orders and limit is not None:
+        return usage("Choose one of --all and --limit.")
+    filters = {
+        "status": status,
+        "tokenIn": token_in,
+        "tokenOut": token_out,
+        "clientOrderId": client_order_id,
+        "createdAfter": created_after,
+        "createdBefore": created_before,
+        "endedAfter": ended_after,
+        "endedBefore": ended_before,
+        "limit": _LARGEST_PAGE if all_orders else _PAGE if limit is None else limit,
+        "cursor": cursor,
+    }
 
     async def show(client: EngineClient) -> int:
-        page = await client.list_orders(
-            status=status,
-            tokenIn=token_in,
-            tokenOut=token_out,
-            clientOrderId=client_order_id,
-            limit=limit,
-            cursor=cursor,
-        )
-        for order in page["orders"]:
-            show_order(order, as_json=json)
-        if page["nextCursor"]:
-            talk(f"More: order-engine list --cursor {page['nextCursor']}")
+        is_first = True
+        async for page in client.list_all(**filters):
+            if csv and is_first:
+                show_csv_header()
+            is_first = False
+            for order in page["orders"]:
+                show_as_csv(order) if csv else show_listed(order, as_json=json)
+            if page["nextCursor"] and not all_orders:
+                talk(f"More: order-engine list --cursor {page['nextCursor']}")
+                break
         return OK
 
-    return _ask(show)
+    return converse(show, retry_for)
 
 
 @app.command
-def attempts(order_id: str | None = None, /, *, in_doubt: bool = False, limit: int = 100, json: Json = False) -> int:
+def attempts(
+    order_id: str | None = None,
+    /,
+    *,
+    in_doubt: bool = False,
+    limit: int = 100,
+    retry_for: RetryFor = None,
+    json: Json = False,
+) -> int:
     """Show an order's signed transactions, or with --in-doubt all whose outcome is not proven yet.
 
     Parameters
@@ -176,70 +271,81 @@ def attempts(order_id: str | None = None, /, *, in_doubt: bool = False, limit: i
         show_in_doubt(await client.attempts_in_doubt(limit), as_json=json)
         return OK
 
-    return _ask(show)
+    return converse(show, retry_for)
 
 
 @app.command
-def cancel(order_id: str, /, *, json: Json = False) -> int:
+def cancel(order_id: str, /, *, retry_for: RetryFor = None, json: Json = False) -> int:
     """Cancel an order that is not signed yet."""
+    parting = Parting()
 
     async def take_back(client: EngineClient) -> int:
-        show_order(await client.cancel(order_id), as_json=json)
+        parting.sentence = "The order may have been cancelled; to cancel it again is safe."
+        cancelled = await client.cancel(order_id)
+        parting.sentence = "The order is cancelled."
+        with output_is_secondary(parting.sentence):
+            show_order(cancelled, as_json=json)
         return OK
 
-    return _ask(take_back)
+    return converse(take_back, retry_for, parting)
 
 
 def main() -> None:
     """Run the command line and exit."""
+    prepare_console()
     try:
-        code = app(result_action="return_value")
+        code = app(console=_console_for_help(), result_action="return_value", exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        code = usage(str(error))
     except SettingsError as error:
         code = usage(str(error))
     except Unavailable as error:
         talk(str(error))
         code = UNREACHABLE
-    except BrokenPipeError:
-        # Whoever read our output went away; that is their right.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = OK
+    except OutputLostError as error:
+        # A reader that went away, as in `order-engine list | head -1`, has read enough.
+        if not error.is_reader_gone:
+            talk(str(error))
+        code = OK if error.is_reader_gone else NOT_WRITTEN
     sys.exit(code if isinstance(code, int) else OK)
 
 
 # --- how the commands do it ----------------------------------------------------------------------
 
 
-def _ask(talk_to: Callable[[EngineClient], Coroutine[Any, Any, int]]) -> int:
-    """Talk to the engine that ENGINE_URL names, and turn what goes wrong into an exit code."""
-    settings = load_client_settings()
+def _console_for_help() -> "Console | None":
+    """Return the console for the help, where it was asked for: importing rich takes a while."""
+    words = sys.argv[1:]
+    if words and not {*app.help_flags, *app.version_flags} & {*words}:
+        return None
+    from order_engine.demo import sturdy_console  # noqa: PLC0415 - only here is rich needed
 
-    async def converse() -> int:
-        async with EngineClient(settings.engine_url, settings.engine_api_key.get_secret_value()) as client:
-            return await talk_to(client)
-
-    try:
-        return asyncio.run(converse())
-    except EngineRefusedError as error:
-        talk(f"Refused: {error}")
-        return REJECTED
-    except EngineUnreachableError as error:
-        talk(str(error))
-        return UNREACHABLE
-    except TimeoutError:
-        talk("The time is up; the order goes on. `order-engine watch` shows how it ends.")
-        return TIMED_OUT
+    return sturdy_console(sys.stdout)
 
 
-async def _follow(client: EngineClient, order_id: str, *, after: int = 0, as_json: bool) -> int:
+async def _follow(client: EngineClient, order_id: str, parting: Parting, *, after: int = 0, as_json: bool) -> int:
+    """Show the order's events; of a placed order, the end counts also when they cannot be shown."""
     status = "unknown"
-    async for event in client.watch(order_id, after, talk):
+    async for event in client.watch(order_id, after):
         status = event["status"]
-        if as_json:
-            print_line(json.dumps(event))
+        if parting.is_placed:
+            with output_is_secondary(parting.sentence):
+                show_event(event, as_json=as_json)
         else:
-            reason = event["data"].get("reason", {}).get("message", "")
-            print_line(f"{event['seq']:>3}  {event['at']}  {status:<10} {reason}".rstrip())
+            show_event(event, as_json=as_json)
+            parting.sentence = (
+                f"The order goes on; see the rest with: order-engine watch {order_id} --after {event['seq']}"
+            )
     if status == "unknown":
         # Everything was seen before: how it ended is in the order itself.
         status = (await client.get(order_id))["status"]
     return OK if status == "confirmed" else FAILED
+
+
+async def _follow_all(client: EngineClient, after: str | None, parting: Parting, *, as_json: bool) -> int:
+    go_on = "Go on from here with: order-engine watch --all --after"
+    parting.sentence = f"{go_on} {shlex.quote(after)}" if after else ""
+    async for page in client.stream(after):
+        show_page(page, as_json=as_json)
+        parting.sentence = f"{go_on} {shlex.quote(page['cursor'])}"
+    return OK

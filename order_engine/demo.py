@@ -1,14 +1,15 @@
 """The demo: sample orders side by side, each one's life as it happens."""
 
 import asyncio
-import os
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from order_engine.client import TERMINAL, EngineClient
+from order_engine.telling import words_of
+from order_engine.terminal import SturdyOutput
 
 SAMPLES: Final = (
     ("SOL", "USDC", "1.5"),
@@ -22,13 +23,9 @@ SAMPLES: Final = (
 _COLOURS: Final = {"confirmed": "green", "failed": "red", "cancelled": "yellow", "retrying": "yellow"}
 
 
-class DemoConsole(Console):
-    """A console whose reader may go away, as in `demo --once | head`: the demo goes on in silence."""
-
-    def on_broken_pipe(self) -> None:
-        """Print nowhere from now on."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+def sturdy_console(stream: Any) -> Console:
+    """Return a console whose reader may go away, as in `demo --once | head`: the command goes on in silence."""
+    return Console(file=cast("IO[str]", SturdyOutput(stream)), soft_wrap=True)
 
 
 class DemoBoard:
@@ -53,7 +50,7 @@ class DemoBoard:
             order = self._orders[event["orderId"]]
             swap = f"{order['amountIn']} {order['tokenIn']} → {order['tokenOut']}"
             line = f"#{number} {swap:<22} {event['elapsedMs'] / 1000:6.2f} s  {event['status']:<10}"
-            self._console.print(f"{line} {_told(event)}".rstrip(), highlight=False, markup=False)
+            self._console.print(f"{line} {words_of(event)}".rstrip(), highlight=False, markup=False)
 
     def statuses(self) -> list[str]:
         """Return the last status of each order that had an event."""
@@ -70,12 +67,12 @@ class DemoBoard:
                 f"[{_COLOURS.get(it['status'], 'cyan')}]{it['status']}[/] {it['elapsedMs'] / 1000:.1f}s" for it in life
             )
             swap = f"{order['amountIn']} {order['tokenIn']} → {order['tokenOut']}\n[dim]{order_id}[/]"
-            table.add_row(swap, path, _told(life[-1]) if life else "")
+            table.add_row(swap, path, words_of(life[-1]) if life else "")
         return table
 
 
 async def run_samples(url: str, count: int, console: Console) -> bool:
-    """Place the sample orders, show their lives, and return whether all were confirmed."""
+    """Place the sample orders, show their lives, and return whether all ended. Raises EngineClientError."""
     board = DemoBoard(console)
     async with EngineClient(url) as client:
         orders = [
@@ -102,24 +99,10 @@ async def _follow_all(client: EngineClient, orders: list[dict[str, Any]], board:
         async for event in client.watch(order_id):
             board.note(event)
 
-    async with asyncio.TaskGroup() as group:
-        for order in orders:
-            group.create_task(follow(order["orderId"]))
-
-
-def _told(event: dict[str, Any]) -> str:
-    """Return what an event says, in a few words."""
-    details = event["data"]
-    match event["status"]:
-        case "routing" if details["venue"]:
-            margin = f" by {details['marginBps']} bps" if details["marginBps"] is not None else ""
-            return f"{details['venue']} wins{margin}"
-        case "building":
-            return ", ".join(details["steps"])
-        case "submitted":
-            return f"signature {details['txSignature'][:16]}…"
-        case "confirmed":
-            return f"got {details['amountOut']} on {details['venue']}"
-        case "retrying" | "failed" | "cancelled":
-            return f"{details['reason']['code']}: {details['reason']['message']}"
-    return ""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for order in orders:
+                group.create_task(follow(order["orderId"]))
+    except ExceptionGroup as errors:
+        # One is enough to tell: all of them speak to the same engine.
+        raise errors.exceptions[0] from None

@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import shlex
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from order_engine.api.context import ACCOUNT
-from order_engine.client import EngineClient
-from order_engine.demo import DemoConsole, run_samples
+from order_engine.client import EngineClient, EngineClientError
+from order_engine.conversing import exit_code_of
+from order_engine.demo import run_samples, sturdy_console
 from order_engine.domain.errors import ChainUnavailable
 from order_engine.domain.order import Order
 from order_engine.engine.reconcile import find_executed
@@ -30,8 +33,20 @@ from order_engine.serve import (
     run_chain,
     run_worker,
 )
-from order_engine.settings import Settings, SettingsError, load_settings
-from order_engine.terminal import ENDED, FAILED, OK, UNREACHABLE, Json, print_line, say_done, talk, usage
+from order_engine.settings import DEFAULT_ENGINE_URL, Settings, SettingsError, load_settings
+from order_engine.telling import say_done
+from order_engine.terminal import (
+    ENDED,
+    FAILED,
+    OK,
+    SIGNALLED,
+    UNREACHABLE,
+    Json,
+    output_is_secondary,
+    print_line,
+    talk,
+    usage,
+)
 from order_engine.wiring import migrate as bring_schema_up_to_date
 from order_engine.wiring import open_reconciliation
 
@@ -58,12 +73,12 @@ def demo(*, orders: int = 5, once: bool = False, port: int | None = None, json: 
     )
     settings = settings.model_copy(update={"data_dir": settings.data_dir / "demo"})
     configure_logging(settings)
-    return run(lambda: _demo(settings, orders, once=once, port=port, as_json=json))
+    return _run(lambda: _demo(settings, orders, once=once, port=port, as_json=json))
 
 
 def up(*, json: Json = False) -> int:
     """Run API and worker in one process, on SQLite unless DATABASE_URL says otherwise."""
-    return _serve(run_both, as_json=json)
+    return _serve(partial(run_both, on_started=_say_where), as_json=json)
 
 
 def api(*, json: Json = False) -> int:
@@ -135,27 +150,53 @@ def _serve(main_of: Callable[[Settings], Coroutine[Any, Any, int]], *, as_json: 
             "DATABASE_URL must name PostgreSQL where API and worker run apart; on SQLite there is `order-engine up`."
         )
     configure_logging(settings)
+    return _run(lambda: main_of(settings))
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
-        return run(lambda: main_of(settings))
+        return run(main)
     except PartEnded as error:
         talk(f"order-engine ends: {error}.")
         return ENDED
 
 
 async def _demo(settings: Settings, orders: int, *, once: bool, port: int | None, as_json: bool) -> int:
-    console = DemoConsole(stderr=as_json, soft_wrap=True)
+    console = sturdy_console(sys.stderr if as_json else sys.stdout)
+    signalled = _first_signal()
     with _demo_listener(settings, port) as listener:
         url = address_of(listener)
         console.print(f"order-engine is up at {url} — placing {orders} sample orders\n", highlight=False)
         async with embedded(settings, listener):
-            all_ended = await run_samples(url, orders, console)
-            if as_json:
-                async with EngineClient(url) as client:
-                    page = await client.list_orders(limit=min(orders, 100))
-                    for order in reversed(page["orders"]):
-                        print_line(json.dumps(order))
+            samples = asyncio.create_task(_show_samples(url, orders, console, as_json=as_json))
+            try:
+                await asyncio.wait({samples, signalled}, return_when=asyncio.FIRST_COMPLETED)
+                is_stopped = not samples.done()
+            finally:
+                samples.cancel()
+                await asyncio.wait({samples})
+            if is_stopped:
+                talk("The demo is stopped. Orders that were placed are on paper, and the next demo goes on with them.")
+                return SIGNALLED + signalled.result()
+            code = await samples
             if not once:
-                await _stay_up(console, url)
+                for line in ("", "Where to look next (Ctrl+C ends the demo):", *_places(url)):
+                    console.print(line, highlight=False, markup=False)
+                await signalled
+    return code
+
+
+async def _show_samples(url: str, orders: int, console: Console, *, as_json: bool) -> int:
+    try:
+        all_ended = await run_samples(url, orders, console)
+        if as_json:
+            async with EngineClient(url) as client:
+                page = await client.list_orders(limit=min(orders, 100))
+            with output_is_secondary("The sample orders ended."):
+                for order in reversed(page["orders"]):
+                    print_line(json.dumps(order))
+    except EngineClientError as error:
+        return exit_code_of(error)
     return OK if all_ended else FAILED
 
 
@@ -166,6 +207,21 @@ def _show_executed(order: Order, landed: LandedMemo, *, as_json: bool) -> None:
         print_line(json.dumps(document | {"slot": landed.slot}))
     else:
         print_line(f"{order.order_id}  {order.status} here, executed in slot {landed.slot} by {landed.signature}")
+
+
+def _first_signal() -> "asyncio.Future[int]":
+    """Return the number of the first SIGINT or SIGTERM; a second one ends the process as it would have anyway."""
+    loop = asyncio.get_running_loop()
+    first: asyncio.Future[int] = loop.create_future()
+
+    def note(number: int) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+        first.set_result(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, note, number)
+    return first
 
 
 def _demo_listener(settings: Settings, port: int | None) -> socket.socket:
@@ -180,21 +236,31 @@ def _demo_listener(settings: Settings, port: int | None) -> socket.socket:
     return listen(settings.host, 0)
 
 
-async def _stay_up(console: Console, url: str) -> None:
-    command = _command()
-    for line in (
-        "",
-        "Where to look next (Ctrl+C ends the demo):",
+def _say_where(settings: Settings, store_name: str, address: str) -> None:
+    """Say on a terminal where the data and the documents are, and how to place an order."""
+    if settings.log_format != "console":
+        return  # Each line of the log is JSON, and has the address and the store.
+    talk(f"  the data            {store_name}")
+    for line in _places(_reachable(address)):
+        talk(line)
+
+
+def _places(url: str) -> tuple[str, ...]:
+    command = shlex.quote(_command())
+    at = "" if url == DEFAULT_ENGINE_URL else f"ENGINE_URL={url} "
+    return (
         f"  API documentation   {url}/docs",
         f"  the orders          curl {url}/v1/orders",
-        f"  place an order      ENGINE_URL={url} {command} submit market SOL USDC 1.5 --wait",
-        f"  follow one          ENGINE_URL={url} {command} watch ORDER_ID",
-    ):
-        console.print(line, highlight=False)
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await stopped.wait()
+        f"  place an order      {at}{command} submit market SOL USDC 1.5 --wait",
+        f"  follow one          {at}{command} watch ORDER_ID",
+    )
+
+
+def _reachable(address: str) -> str:
+    """Return an address for this machine where the engine listens on all of them."""
+    for listened, reached in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
+        address = address.replace(listened, reached)
+    return address
 
 
 def _command() -> str:

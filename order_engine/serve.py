@@ -83,11 +83,12 @@ async def run_worker(settings: Settings) -> int:
     return 0
 
 
-async def run_both(settings: Settings) -> int:
-    """Serve HTTP and work in one process until a signal."""
+async def run_both(settings: Settings, on_started: Callable[[Settings, str, str], None]) -> int:
+    """Serve HTTP and work in one process until a signal; `on_started` gets the store's name and the address."""
     with listen(settings.host, settings.port) as listener:
         async with embedded(settings, listener) as engine:
             _tell(engine, "up", address_of(listener))
+            on_started(settings, engine.store_name, address_of(listener))
             await _stop_on_signal("up").wait()
     return 0
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from order_engine.chain.faults import parse_faults
+from order_engine.engine_address import AddressError, check_api_key, parse_engine_address
 from order_engine.server_urls import (
     PLATFORM_PORT,
     SQLITE_URL,
@@ -20,6 +21,8 @@ from order_engine.server_urls import (
 )
 
 DEFAULT_CHAIN_URL: Final = "http://127.0.0.1:8899"
+# The URL that HOST and PORT make if they are not set.
+DEFAULT_ENGINE_URL: Final = "http://127.0.0.1:3000"
 SQLITE_FILE: Final = "order-engine.sqlite3"
 LEDGER_FILE: Final = "paper-chain.sqlite3"
 # At MOCK_DELAY_SCALE=1.
@@ -27,6 +30,8 @@ SLOWEST_PAPER_QUOTE_MS: Final = 250
 _ENV_FILE: Final = ".env"
 # Docker Compose reads the same file, and has settings of its own.
 _NOT_OURS: Final = "compose_"
+# Where to find an engine that listens on every address.
+_ON_THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}  # noqa: S104 - it is replaced
 _MAX_SHOWN: Final = 60
 
 _Loaded = TypeVar("_Loaded", bound="ClientSettings")
@@ -41,17 +46,16 @@ def _known_faults(text: str) -> str:
     return text
 
 
-def _named(url: str) -> str:
-    if not url:
-        raise ValueError("must begin with http:// or https:// and name a host")
+def _known_engine(url: str) -> str:
+    url = url.strip()
+    if url:
+        parse_engine_address(url)
     return url
 
 
-def _one_line_key(key: SecretStr) -> SecretStr:
+def _sendable_key(key: SecretStr) -> SecretStr:
     value = key.get_secret_value().strip()
-    if not (value.isascii() and value.isprintable()):
-        # It goes into the header of a request; the sentence must not say it.
-        raise ValueError("must be printable ASCII characters on one line")
+    check_api_key(value)
     return SecretStr(value)
 
 
@@ -67,12 +71,45 @@ class ClientSettings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    engine_url: Annotated[str, AfterValidator(check_http_url), AfterValidator(_named)] = Field(
-        "http://127.0.0.1:3000", repr=False, description="The engine that the command line talks to."
+    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(3000, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
+    engine_url: Annotated[str, AfterValidator(_known_engine)] = Field(
+        "",
+        repr=False,
+        description="The engine that the command line talks to, such as http://127.0.0.1:3000. None: the one at HOST "
+        "and PORT.",
     )
-    engine_api_key: Annotated[SecretStr, AfterValidator(_one_line_key)] = Field(
+    engine_api_key: Annotated[SecretStr, AfterValidator(_sendable_key)] = Field(
         SecretStr(""), description="Sent to that engine, where a proxy asks for a key."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_where_they_count(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Where ENGINE_URL is set, the command line minds HOST and PORT as little as any other setting."""
+        if cls is not ClientSettings:
+            return values
+        unused = ("host", "port") if values.get("engine_url") else ()
+        return {name: it for name, it in values.items() if name not in unused and not _is_of_the_platform(name, it)}
+
+    @property
+    def engine(self) -> str:
+        """The URL of the engine that the command line talks to; raises SettingsError if it is not known."""
+        if self.engine_url:
+            return self.engine_url
+        if self.port == 0:
+            raise SettingsError(
+                "PORT=0 takes any free port: set ENGINE_URL to the address that the engine says it has."
+            )
+        host = _ON_THIS_MACHINE.get(self.host, self.host)
+        url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        try:
+            parse_engine_address(url)
+        except AddressError:
+            raise SettingsError(
+                "HOST is not an address that the command line can talk to: set ENGINE_URL to the engine's."
+            ) from None
+        return url
 
 
 class Settings(ClientSettings):
@@ -80,8 +117,6 @@ class Settings(ClientSettings):
 
     model_config = SettingsConfigDict(extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address that the API listens on.")
-    port: int = Field(3000, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
     database_url: Annotated[str, AfterValidator(check_database_url)] = Field(
         "",
         repr=False,
@@ -126,6 +161,9 @@ class Settings(ClientSettings):
     )
     api_max_orders_per_min: int = Field(
         120, ge=0, le=1_000_000, description="Orders a minute that one client address may place; 0 is no limit."
+    )
+    api_max_quotes_per_min: int = Field(
+        600, ge=0, le=1_000_000, description="Quotes a minute that one client address may ask for; 0 is no limit."
     )
     queue_max_per_min: int = Field(
         0, ge=0, le=1_000_000, description="Orders a minute that all workers together start; 0 is no limit."

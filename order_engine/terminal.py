@@ -1,80 +1,159 @@
-"""What the commands show and how they end: data on stdout, talk on stderr, and an exit code."""
+"""The terminal: data on stdout, sentences on stderr, and an exit code. Neither stream can end a command."""
 
-import json
+import codecs
+import contextlib
+import io
+import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
 OK: Final = 0
 ENDED: Final = 1
+NOT_WRITTEN: Final = 1
 USAGE: Final = 2
 REJECTED: Final = 3
 FAILED: Final = 4
 TIMED_OUT: Final = 5
 UNREACHABLE: Final = 6
+UNKNOWN: Final = 7
+# Plus the number of the signal that ended the command: 130 is Ctrl+C.
+SIGNALLED: Final = 128
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, one document a line.")]
+Csv = Annotated[bool, Parameter(name="--csv", negative="", help="Print CSV with a header, amounts as exact text.")]
+AllOrders = Annotated[bool, Parameter(name="--all", negative="", help="Every order.")]
+
+_ERRORS: Final = "order-engine-console"
+_PLAIN: Final = {"→": "->", "…": "...", "—": "-", "–": "-", "’": "'"}  # noqa: RUF001 - these are replaced
+_STDERR: Final = 2
 
 
-def show_order(order: dict[str, Any], *, as_json: bool) -> None:
-    """Print an order as a line."""
-    if as_json:
-        print_line(json.dumps(order))
-        return
-    got = f"{order['amountOut']} {order['tokenOut']}" if order["amountOut"] else order["tokenOut"]
-    swap = f"{order['amountIn']} {order['tokenIn']} → {got}"
-    doubt = " (in doubt)" if order["inDoubt"] else ""
-    reason = order["reason"]["message"] if order["reason"] else ""
-    print_line(f"{order['orderId']}  {order['status'] + doubt:<10}  {swap}  {reason}".rstrip())
+class OutputLostError(Exception):
+    """Stdout takes no more: its reader is gone, its disk is full, or it was closed. Later lines go nowhere."""
+
+    def __init__(self, reason: str, *, is_reader_gone: bool) -> None:
+        """`is_reader_gone`: as in `order-engine list | head -1`, which is no error."""
+        super().__init__(f"The output cannot be written ({reason}).")
+        self.is_reader_gone = is_reader_gone
 
 
-def show_attempt(attempt: dict[str, Any], *, as_json: bool) -> None:
-    """Print one signed transaction of an order, with what proves its outcome."""
-    if as_json:
-        print_line(json.dumps(attempt))
-        return
-    outcome = attempt["outcome"] or "in doubt"
-    proof = ", ".join(f"{name} {value}" for name, value in (attempt["evidence"] or {}).items() if value is not None)
-    expiry = f"expires after block {attempt['lastValidBlockHeight']}"
-    print_line(f"  attempt {attempt['attempt']}  {outcome:<8}  {attempt['txSignature']}  {proof or expiry}")
-
-
-def show_in_doubt(answer: dict[str, Any], *, as_json: bool) -> None:
-    """Print the attempts that are in doubt, each on a line."""
-    for attempt in answer["attempts"]:
-        if as_json:
-            print_line(json.dumps(attempt))
-            continue
-        blocks = attempt["blocksToExpiry"]
-        left = "chain did not answer just now" if blocks is None else f"{blocks} blocks to expiry"
-        age = f"signed {attempt['ageMs'] / 1000:.1f} s ago"
-        print_line(f"{attempt['orderId']}  attempt {attempt['attempt']}  {age}  {left}  {attempt['txSignature']}")
-    height = answer["finalizedBlockHeight"]
-    at = "the chain did not answer just now" if height is None else f"finalized block height {height}"
-    talk(f"{len(answer['attempts'])} attempts in doubt; {at}.")
-
-
-def say_done(sentence: str, document: dict[str, Any], *, as_json: bool) -> None:
-    """Say that something is done, or print it as a document."""
-    if as_json:
-        print_line(json.dumps(document))
-    else:
-        talk(sentence)
+def prepare_console() -> None:
+    """Make both streams take any text, and keep later files and sockets off their file descriptors."""
+    for _ in range(_STDERR + 1):
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > _STDERR:
+            os.close(descriptor)
+            break
+    codecs.register_error(_ERRORS, _replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
 
 
 def print_line(line: str) -> None:
-    """Write data to stdout, at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    """Write data to stdout, at once. Raises OutputLostError."""
+    print_text(f"{_without_controls(line)}\n")
+
+
+def print_text(text: str) -> None:
+    """Write data to stdout as it is, at once. Raises OutputLostError."""
+    # Without a descriptor 1, Python has no stdout.
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - it stays open for later lines
+        raise OutputLostError("it is closed", is_reader_gone=False)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        discard(sys.stdout)
+        reason = getattr(error, "strerror", None) or "it is closed"
+        raise OutputLostError(reason, is_reader_gone=isinstance(error, BrokenPipeError)) from error
+
+
+def discard(stream: Any) -> None:
+    """Throw away the stream's buffer and everything that is written to it from now on."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def talk(line: str) -> None:
-    """Write a sentence to stderr."""
-    sys.stderr.write(f"{line}\n")
+    """Write a sentence to stderr, if it can be written."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{_without_controls(line)}\n")
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        discard(sys.stderr)
+
+
+@contextlib.contextmanager
+def output_is_secondary(done: str) -> Iterator[None]:
+    """Go on if the output cannot be written; the sentence `done` then tells the result on stderr."""
+    try:
+        yield
+    except OutputLostError as error:
+        talk(f"{error} {done}")
 
 
 def usage(sentence: str) -> int:
     """Say what is wrong with the command; returns its exit code."""
     talk(sentence)
     return USAGE
+
+
+class SturdyOutput:
+    """Stdout or stderr for a console that draws; it discards text that cannot be written."""
+
+    def __init__(self, stream: Any) -> None:
+        """`stream` is None where the descriptor was closed."""
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "ascii"
+
+    def isatty(self) -> bool:
+        """Return whether a person looks at it."""
+        return self._stream is not None and bool(self._stream.isatty())
+
+    def fileno(self) -> int:
+        """Return the stream's descriptor, by which its width is known."""
+        if self._stream is None:
+            raise io.UnsupportedOperation
+        return int(self._stream.fileno())
+
+    def write(self, text: str) -> int:
+        """Write the text, or discard it."""
+        with self._or_discard():
+            if self._stream is not None:
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        with self._or_discard():
+            if self._stream is not None:
+                self._stream.flush()
+
+    @contextlib.contextmanager
+    def _or_discard(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):
+            discard(self._stream)
+
+
+def _without_controls(line: str) -> str:
+    """Return the line with escapes for control characters: a text from outside must not move the cursor."""
+    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in line)
+
+
+def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    plain = (_PLAIN.get(it) or it.encode("ascii", "backslashreplace").decode() for it in text)
+    return "".join(plain), error.end

@@ -42,6 +42,7 @@ from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.feed import Feed
 from order_engine.engine.health import ChainWatch, HealthMonitor
 from order_engine.engine.intake import Intake, announcer
+from order_engine.engine.limits import CallerLimit
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
@@ -201,6 +202,7 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             settings.default_slippage_bps,
             settings.quote_timeout_ms / 1000,
             frozenset(origin for origin in origins if origin),
+            CallerLimit(engine.limiter, "quotes", settings.api_max_quotes_per_min),
             health,
             all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
             settings.compat_routes == "on",
@@ -292,7 +294,7 @@ async def _try_chain(chain: SolanaChain, settings: Settings) -> None:
 
 
 def _store_name(settings: Settings) -> str:
-    return "PostgreSQL" if settings.postgres else f"SQLite {settings.sqlite_path}"
+    return "PostgreSQL" if settings.postgres else f"SQLite {settings.sqlite_path.absolute()}"
 
 
 def new_order_id() -> OrderId:

@@ -182,7 +182,8 @@ class Stack:
 @contextmanager
 def embedded_stack(directory: Path, **settings: str) -> Iterator[Stack]:
     """A stack for `up`: SQLite in the directory, everything in one process."""
-    environment = {"DATA_DIR": str(directory / "data"), "API_MAX_ORDERS_PER_MIN": "0", **settings}
+    environment = {"DATA_DIR": str(directory / "data"), "API_MAX_ORDERS_PER_MIN": "0", "API_MAX_QUOTES_PER_MIN": "0"}
+    environment |= settings
     stack = Stack(environment, directory)
     try:
         yield stack
@@ -200,6 +201,7 @@ def distributed_stack(
         "REDIS_URL": redis_url,
         "REDIS_KEY_PREFIX": f"test-{uuid.uuid4().hex}",
         "API_MAX_ORDERS_PER_MIN": "0",
+        "API_MAX_QUOTES_PER_MIN": "0",
         "CHAIN_URL": f"{_LISTENS_AT}:{free_port()}",
         "DATA_DIR": str(directory / "data"),
         **settings,

@@ -19,7 +19,8 @@ from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.feed import Feed
 from order_engine.engine.health import HealthMonitor
 from order_engine.engine.intake import Intake, Submission
-from order_engine.ports.bus import EventBus
+from order_engine.engine.limits import CallerLimit
+from order_engine.ports.bus import EventBus, RateVerdict
 from order_engine.ports.chain import Chain
 from order_engine.ports.clock import Clock
 from order_engine.ports.store import OrderReader
@@ -48,6 +49,7 @@ class ApiContext(msgspec.Struct, frozen=True):
     default_slippage_bps: int
     quote_timeout_s: float
     allowed_origins: frozenset[str]
+    quote_limit: CallerLimit
     health: HealthMonitor
     is_paper: bool
     has_compat_routes: bool
@@ -129,7 +131,11 @@ def json_response(view: object, status: int = 200, headers: Mapping[str, str] | 
 
 def rate_headers(submission: Submission) -> dict[str, str]:
     """Return the RateLimit headers, if there is a limit."""
-    rate = submission.rate
+    return limit_headers(submission.rate)
+
+
+def limit_headers(rate: RateVerdict | None) -> dict[str, str]:
+    """Return the RateLimit headers of a window, if there is a limit."""
     if rate is None:
         return {}
     return {

@@ -12,6 +12,7 @@ from order_engine.api.context import (
     client_of,
     context_of,
     json_response,
+    limit_headers,
     rate_headers,
     read_body,
     require_json,
@@ -60,10 +61,11 @@ _DEFAULT_PAGE: Final = 50
 _MOST_ON_A_PAGE: Final = 100
 _MOST_ATTEMPTS: Final = 1_000
 _MOST_SEQ: Final = 2**31 - 1
+_TIME_FILTERS: Final = ("createdAfter", "createdBefore", "endedAfter", "endedBefore")
 _VERSION_AT, _VERSION = 14, "7"
 _ATTEMPT_PARAMETERS: Final = frozenset({"inDoubt", "limit"})
 _LIST_PARAMETERS: Final = frozenset(
-    {"status", "type", "tokenIn", "tokenOut", "clientOrderId", "createdAfter", "createdBefore", "limit", "cursor"}
+    {"status", "type", "tokenIn", "tokenOut", "clientOrderId", "limit", "cursor"} | {*_TIME_FILTERS}
 )
 
 
@@ -169,6 +171,7 @@ async def post_quotes(request: Request[Any]) -> Response:
     context = context_of(request)
     require_json(request.headers)
     swap = parse_quote(await read_body(request), context.tokens, context.default_slippage_bps)
+    rate = await context.quote_limit.count(ACCOUNT, client_of(request))
     answers = await ask_venues(context.venues.values(), swap, context.quote_timeout_s)
     route = choose_quote(answers)
     quotes = [_view_quote(swap, ranked.venue, ranked.quote, ranked.lost_because) for ranked in route.ranked]
@@ -181,7 +184,7 @@ async def post_quotes(request: Request[Any]) -> Response:
         route.margin_bps,
         quotes,
     )
-    return json_response(view)
+    return json_response(view, 200, limit_headers(rate))
 
 
 async def list_tokens(request: Request[Any]) -> Response:
@@ -192,12 +195,13 @@ async def list_tokens(request: Request[Any]) -> Response:
 async def list_venues(request: Request[Any]) -> Response:
     """Tell how the venues are doing, by asking each for the price of one SOL in USDC."""
     context = context_of(request)
+    rate = await context.quote_limit.count(ACCOUNT, client_of(request))
     sol, usdc = (context.tokens.resolve(symbol, "") for symbol in ("SOL", "USDC"))
     probe = SwapRequest(sol, usdc, BaseUnits(10**sol.decimals), context.default_slippage_bps)
     venues = [
         await _view_venue(venue, probe, context.quote_timeout_s, context.clock) for venue in context.venues.values()
     ]
-    return json_response(VenueListView(venues))
+    return json_response(VenueListView(venues), 200, limit_headers(rate))
 
 
 async def get_health(_request: Request[Any]) -> Response:
@@ -247,7 +251,7 @@ def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFi
         raise InvalidRequest("status", f"must be one of {', '.join(OrderStatus)}")
     if asked.get("type", "market") != "market":
         raise InvalidRequest("type", "must be market")
-    after, before, cursor = asked.get("createdAfter"), asked.get("createdBefore"), asked.get("cursor")
+    cursor = asked.get("cursor")
     before_id = None if cursor is None else parse_order_id(cursor)
     if cursor is not None and before_id is None:
         raise InvalidRequest("cursor", "must be the nextCursor of the page before")
@@ -255,14 +259,19 @@ def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFi
     if client_order_id is not None and "\0" in client_order_id:
         raise InvalidRequest("clientOrderId", "must not contain NUL characters")
     limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ON_A_PAGE)
+    created_after, created_before, ended_after, ended_before = (
+        EpochMs(parse_time(asked[it], it)) if it in asked else None for it in _TIME_FILTERS
+    )
     return OrderFilter(
         ACCOUNT,
         None if status is None else OrderStatus(status),
         None if token_in is None else tokens.resolve(token_in, "tokenIn").symbol,
         None if token_out is None else tokens.resolve(token_out, "tokenOut").symbol,
         client_order_id,
-        None if after is None else EpochMs(parse_time(after, "createdAfter")),
-        None if before is None else EpochMs(parse_time(before, "createdBefore")),
+        created_after,
+        created_before,
+        ended_after,
+        ended_before,
         before_id,
     ), limit
 

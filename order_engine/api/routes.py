@@ -70,6 +70,8 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
             _text("clientOrderId", "The client's own name."),
             _text("createdAfter", "RFC 3339."),
             _text("createdBefore", "RFC 3339."),
+            _text("endedAfter", "RFC 3339: orders whose terminal event is later."),
+            _text("endedBefore", "RFC 3339: orders whose terminal event is earlier."),
             Parameter("limit", "query", "At most 100.", {"type": "integer", "minimum": 1, "maximum": 100}),
             _text("cursor", "The nextCursor of the page before."),
         ),
@@ -162,7 +164,12 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.post_quotes,
         "market",
         "What each venue would give now; no side effect",
-        {200: ("The offers, best first", QuoteListView), **_BAD, 415: ("Not application/json", None)},
+        {
+            200: ("The offers, best first", QuoteListView),
+            **_BAD,
+            415: ("Not application/json", None),
+            429: ("Too many quotes in a minute", None),
+        },
         body=QuoteRequest,
         examples={"quote": {"tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1.5"}},
     ),
@@ -170,7 +177,13 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         "GET", "/v1/tokens", orders.list_tokens, "market", "What can be traded", {200: ("Tokens", TokenListView)}
     ),
     Operation(
-        "GET", "/v1/venues", orders.list_venues, "market", "How the venues are doing", {200: ("Venues", VenueListView)}
+        "GET",
+        "/v1/venues",
+        orders.list_venues,
+        "market",
+        "How the venues are doing",
+        {200: ("Venues", VenueListView), 429: ("Too many quotes in a minute", None)},
+        description="Each venue is asked for a quote, so it counts like one.",
     ),
     Operation("GET", "/health", orders.get_health, "process", "The process serves", {200: ("It does", HealthView)}),
     Operation(

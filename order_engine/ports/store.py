@@ -162,7 +162,10 @@ class OrderStore(Protocol):
 
 
 class OrderFilter(msgspec.Struct, frozen=True):
-    """What to list: each field that is not None narrows. Newest first, strictly before `before`."""
+    """Which orders to list: each field that is not None narrows. Newest first, strictly before `before`.
+
+    An order ends with its terminal event; one that is not terminal has no end, and no filter by end finds it.
+    """
 
     account: str
     status: OrderStatus | None = None
@@ -171,6 +174,8 @@ class OrderFilter(msgspec.Struct, frozen=True):
     client_order_id: str | None = None
     created_after_ms: EpochMs | None = None
     created_before_ms: EpochMs | None = None
+    ended_after_ms: EpochMs | None = None
+    ended_before_ms: EpochMs | None = None
     before: OrderId | None = None
 
 

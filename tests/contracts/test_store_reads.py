@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import AttemptOutcome, Order, OrderId, OrderStatus
 from order_engine.ports.store import InDoubtCount, OrderFilter
 from tests.contracts.orders import (
@@ -110,6 +111,19 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[Order], bool]]] = {
         {"created_after_ms": MOMENT - 2_000, "created_before_ms": MOMENT},
         lambda order: MOMENT - 2_000 < order.created_at_ms < MOMENT,
     ),
+    "ended after": (
+        {"ended_after_ms": MOMENT},
+        lambda order: order.status in TERMINAL and order.updated_at_ms > MOMENT,
+    ),
+    "ended before": (
+        {"ended_before_ms": MOMENT},
+        lambda order: order.status in TERMINAL and order.updated_at_ms < MOMENT,
+    ),
+    "ended between": (
+        {"ended_after_ms": MOMENT - 3_000, "ended_before_ms": MOMENT + 3_000},
+        lambda order: order.status in TERMINAL and MOMENT - 3_000 < order.updated_at_ms < MOMENT + 3_000,
+    ),
+    "ended, and not terminal": ({"ended_after_ms": 0, "status": OrderStatus.ROUTING}, lambda _: False),
     "several together": (
         {"status": OrderStatus.PENDING, "token_in": "SOL", "token_out": "BONK", "created_before_ms": MOMENT},
         lambda order: (

@@ -18,7 +18,7 @@ from tests.e2e.conversation import HANG_S, Json, ended, events_of, is_gapless, o
 from tests.servers import PostgresServer, RedisServer, free_port
 from tests.stack import embedded_stack
 
-OK, USAGE, REJECTED, FAILED, TIMED_OUT, UNREACHABLE = 0, 2, 3, 4, 5, 6
+OK, USAGE, REJECTED, FAILED, TIMED_OUT, UNREACHABLE, UNKNOWN = 0, 2, 3, 4, 5, 6, 7
 SUBMIT = ("submit", "market", "SOL", "USDC")
 LIFE = ["pending", "routing", "building", "submitted", "confirmed"]
 
@@ -104,7 +104,10 @@ def test_submit_prints_the_order_and_get_prints_it_again(command: CommandLine, h
     shown = command("get", order_id)
 
     assert (order["amountIn"], order["slippageBps"], order["clientOrderId"]) == ("1.5", 75, "mine")
-    assert (shown.returncode, shown.stderr, shown.stdout.count("\n")) == (OK, "", 2)
+    assert (shown.returncode, shown.stderr, shown.stdout.count("\n")) == (OK, "", 4)
+    for quote in order["quotes"]:
+        why = "chosen" if quote["chosen"] else f"lost: {quote['lostBecause']}"
+        assert any(quote["venue"] in line and why in line for line in shown.stdout.splitlines())
     assert all(word in shown.stdout for word in (order_id, "confirmed", "1.5 SOL", order["amountOut"]))
     assert all(word in shown.stdout for word in (order["txSignature"], "landed", "finalizedBlockHeight", "contextSlot"))
     assert command.json("attempts", order_id) == order["attempts"]
@@ -115,7 +118,13 @@ def test_submit_prints_the_order_and_get_prints_it_again(command: CommandLine, h
 def test_submit_wait_follows_the_order_to_its_end(command: CommandLine, http: httpx2.Client) -> None:
     run = command(*SUBMIT, "1", "--wait")
     assert (run.returncode, run.stderr) == (OK, "")
-    assert [line.split()[2] for line in run.stdout.splitlines()] == LIFE
+    lines = run.stdout.splitlines()
+    assert [line.split()[2] for line in lines] == LIFE
+    [order_id] = {line.split()[3] for line in lines}
+    order = ended(http, order_id)
+    margin = events_of(http, order_id)[1]["data"]["marginBps"]
+    assert lines[1].endswith(f"{order['venue']} wins by {margin} bps")
+    assert lines[-1].endswith(f"got {order['amountOut']} on {order['venue']}")
     events = command.json(*SUBMIT, "1", "--wait")
     assert is_gapless(events)
     assert events == events_of(http, events[0]["orderId"])
@@ -128,16 +137,16 @@ def test_submit_json_is_the_order_resource_and_a_key_repeats_it(command: Command
 
 
 def test_list_prints_a_line_for_each_order_newest_first(command: CommandLine, http: httpx2.Client) -> None:
-    placed = [place(http, clientOrderId="cli-list")["orderId"] for _ in range(3)]
+    placed = [place(http, tokenOut="JitoSOL")["orderId"] for _ in range(3)]
     for order_id in placed:
         ended(http, order_id)
-    run = command("list", "--client-order-id", "cli-list")
+    run = command("list", "--token-out", "JitoSOL")
     assert (run.returncode, run.stderr) == (OK, "")
     assert [line.split()[0] for line in run.stdout.splitlines()] == placed[::-1]
-    page = command("list", "--client-order-id", "cli-list", "--limit", "2", "--json")
+    page = command("list", "--token-out", "JitoSOL", "--limit", "2", "--json")
     assert [json.loads(line)["orderId"] for line in page.stdout.splitlines()] == placed[:0:-1]
     cursor = page.stderr.split()[-1]
-    rest = command.json("list", "--client-order-id", "cli-list", "--cursor", cursor, "--status", "confirmed")
+    rest = command.json("list", "--token-out", "JitoSOL", "--cursor", cursor, "--status", "confirmed")
     assert [order["orderId"] for order in rest] == placed[:1]
     assert command.json("list", "--token-in", "JUP", "--token-out", "RAY") == []
     refused(command("list", "--status", "done"), REJECTED, "status")
@@ -223,7 +232,10 @@ def test_waiting_too_long_is_a_5_and_the_order_goes_on(tmp_path: Path, slow: tup
 @pytest.mark.parametrize("words", [(*SUBMIT, "1"), ("list",)], ids=lambda words: words[0])
 def test_no_engine_is_a_6_that_names_the_address(bare: CommandLine, words: tuple[str, ...]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    refused(bare(*words, ENGINE_URL=url), UNREACHABLE, url)
+    refused(bare(*words, "--retry-for", "0", ENGINE_URL=url), UNREACHABLE, url)
+    again = bare(*words, "--retry-for", "0.5", HOST="127.0.0.1", PORT=url.rsplit(":", 1)[1])
+    refused(again, UNREACHABLE, url, "Trying again")
+    assert ("was not placed" in again.stderr) is (words[0] == "submit")
 
 
 def test_watching_no_engine_is_a_6(bare: CommandLine) -> None:

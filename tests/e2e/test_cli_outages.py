@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from tests.e2e.conversation import HANG_S, is_gapless, place, problem_of
-from tests.e2e.test_cli import OK, REJECTED, SUBMIT, UNREACHABLE, CommandLine, refused
+from tests.e2e.test_cli import OK, REJECTED, SUBMIT, UNKNOWN, UNREACHABLE, CommandLine, refused
 from tests.servers import PostgresServer, RedisServer, machine_postgres, postgres_server, wheel_postgres
 from tests.stack import EngineProcess, Stack, distributed_stack, market_order
 
@@ -56,10 +56,15 @@ def test_a_database_that_is_away_is_a_6_for_commands_and_a_pause_for_a_watch(apa
         postgres.kill()
         assert "Idempotency-Key" not in problem_of(http.get(f"/v1/orders/{order_id}"), 503)["detail"]
         assert "Idempotency-Key" in problem_of(http.post("/v1/orders", json=market_order()), 503)["detail"]
-    listed = command("list")
+    listed = command("list", "--retry-for", "0")
     refused(listed, UNREACHABLE, api.url, "PostgreSQL does not answer")
     assert listed.stderr.count("\n") == 1
-    refused(command(*SUBMIT, "1"), UNREACHABLE, "PostgreSQL does not answer")
+    refused(
+        command(*SUBMIT, "1", "--retry-for", "0.5", "--idempotency-key", "kept"),
+        UNKNOWN,
+        "PostgreSQL does not answer",
+        "may have been placed; repeat with --idempotency-key kept",
+    )
     watch = command.start("watch", order_id, "--timeout", str(HANG_S))
     try:
         assert watch.stderr is not None
@@ -70,5 +75,5 @@ def test_a_database_that_is_away_is_a_6_for_commands_and_a_pause_for_a_watch(apa
     finally:
         watch.kill()
         watch.communicate()
-    assert (watch.returncode, stdout.split()[-1]) == (OK, "confirmed")
+    assert (watch.returncode, stdout.splitlines()[-1].split()[2]) == (OK, "confirmed")
     refused(command("watch", "nobody"), REJECTED, "no order")

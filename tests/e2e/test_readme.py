@@ -1,5 +1,6 @@
 """The README's own commands, as a newcomer would run them."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import free_port
+from tests.servers import PostgresServer, RedisServer, free_port
 from tests.stack import embedded_stack
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,7 +31,9 @@ while words:
         headers[name] = value
     elif word == "-d":
         data = words.pop(0).encode()
-    elif word != "-s":
+    elif word == "--retry":
+        words.pop(0)
+    elif word not in ("-s", "--retry-connrefused"):
         url = word
 with urllib.request.urlopen(urllib.request.Request(url, data, headers)) as answer:
     sys.stdout.write(answer.read().decode())
@@ -51,7 +54,8 @@ def test_the_readme_has_the_commands_that_are_run_here() -> None:
     assert SHELL[0] == "make demo\n"
     assert SHELL[1] == "make test\n"
     assert SHELL[2] == "make setup\n.venv/bin/order-engine up\n"
-    assert len(SHELL) == 5
+    assert SHELL[5].startswith("docker run ")
+    assert len(SHELL) == 6
 
 
 def test_make_demo_ends_with_five_confirmed_orders(tmp_path: Path) -> None:
@@ -91,7 +95,7 @@ def test_make_demo_stays_up_and_says_where_to_look_next(tmp_path: Path) -> None:
                 os.killpg(demo.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("block", [*SHELL[3:], *(text for language, text in BLOCKS if language == "python")])
+@pytest.mark.parametrize("block", [*SHELL[3:5], *(text for language, text in BLOCKS if language == "python")])
 def test_what_the_readme_says_to_do_with_a_running_engine_works(block: str, tmp_path: Path) -> None:
     with embedded_stack(tmp_path, MOCK_DELAY_SCALE="0.1") as stack:
         up = stack.spawn("up")
@@ -103,3 +107,28 @@ def test_what_the_readme_says_to_do_with_a_running_engine_works(block: str, tmp_
         )
         assert done.returncode == 0, done.stderr
         assert re.search("confirmed|pending", done.stdout)
+
+
+def test_the_block_for_several_machines_works_on_servers_that_are_there(
+    tmp_path: Path, postgres: PostgresServer, redis: RedisServer
+) -> None:
+    database_url = asyncio.run(postgres.create_database())
+    ours = {"DATABASE_URL": database_url, "REDIS_URL": redis.url, "CHAIN_URL": f"http://127.0.0.1:{free_port()}"}
+    lines = [line for line in SHELL[5].splitlines() if not line.startswith("docker run ")]
+    named = {line.split("=")[0].removeprefix("export ") for line in lines if line.startswith("export ")}
+    assert named == ours.keys()
+    block = "\n".join(line for line in lines if not line.startswith("export "))
+    environment = _environment(
+        tmp_path, **ours, PORT=str(free_port()), MOCK_DELAY_SCALE="0.1", REDIS_KEY_PREFIX=f"readme-{tmp_path.name}"
+    )
+    output = tmp_path / "output"
+    with output.open("w") as file:
+        shell = subprocess.Popen(
+            ["bash", "-euc", block], cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        assert shell.wait(HANG_S) == 0, output.read_text()
+        assert re.search(r"confirmed .* got \S+ on ", output.read_text())
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+    asyncio.run(postgres.drop_database(database_url))

@@ -221,6 +221,24 @@ def test_a_list_is_filtered_by_time(http: httpx2.Client) -> None:
     assert listed(http, **RARE, createdBefore="1960-01-01T00:00:00Z") == []
 
 
+def test_a_list_is_filtered_by_the_time_of_the_end(http: httpx2.Client) -> None:
+    first = ended(http, place(http, tokenOut="JitoSOL")["orderId"])
+    second = ended(http, place(http, "9000000000", tokenOut="JitoSOL")["orderId"])
+    moment = {order["orderId"]: order["updatedAt"] for order in (first, second)}
+    assert (first["status"], second["status"]) == ("confirmed", "failed")
+    for order in (first, second):
+        ending = {it["orderId"] for it in (first, second) if it["updatedAt"] > order["updatedAt"]}
+        assert set(listed(http, tokenOut="JitoSOL", endedAfter=moment[order["orderId"]])) == ending
+        ended_before = {it["orderId"] for it in (first, second) if it["updatedAt"] < order["updatedAt"]}
+        assert set(listed(http, tokenOut="JitoSOL", endedBefore=moment[order["orderId"]])) == ended_before
+    assert listed(http, tokenOut="JitoSOL", endedAfter="1960-01-01T00:00:00Z", endedBefore="2100-01-01T00:00:00Z") == [
+        second["orderId"],
+        first["orderId"],
+    ]
+    for name in ("endedAfter", "endedBefore"):
+        problem_of(http.get("/v1/orders", params={name: "yesterday"}), 422, name)
+
+
 def test_a_list_is_read_page_by_page_newest_first(http: httpx2.Client) -> None:
     placed = [place(http, **RARER)["orderId"] for _ in range(5)]
     pages, cursor = [], {}

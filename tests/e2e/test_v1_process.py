@@ -266,9 +266,27 @@ def test_too_many_orders_in_a_minute_are_refused_but_no_replay_is(engines: Engin
         assert len(http.get("/v1/orders").json()["orders"]) == 1 + len(accepted)
 
 
+def test_too_many_quotes_in_a_minute_are_refused_and_orders_are_not(engines: Engines, shape: str) -> None:
+    asked = {"tokenIn": "SOL", "tokenOut": "USDC", "amountIn": 1}
+    with engines.get(shape, MOCK_DELAY_SCALE="0", API_MAX_QUOTES_PER_MIN=str(LIMIT)).client() as http:
+        more = [http.post("/v1/quotes", json=asked)]
+        while more[-1].status_code == 200 and len(more) <= 2 * LIMIT:
+            more.append(http.post("/v1/quotes", json=asked))
+        *answered, refused = more
+        assert answered[0].headers["ratelimit-limit"] == str(LIMIT)
+        assert int(answered[0].headers["ratelimit-remaining"]) == LIMIT - 1
+        assert len(answered) >= LIMIT
+        assert "quotes in a minute" in problem_of(refused, 429)["detail"]
+        assert 1 <= int(refused.headers["retry-after"]) <= 120
+        assert refused.headers["ratelimit-remaining"] == "0"
+        problem_of(http.get("/v1/venues"), 429)  # It asks every venue too.
+        place(http)
+
+
 def test_without_a_limit_there_are_no_limit_headers(http: httpx2.Client) -> None:
-    response = http.post("/v1/orders", json=market_order())
-    assert not [name for name in response.headers if name.startswith("ratelimit")]
+    quote = {"tokenIn": "SOL", "tokenOut": "USDC", "amountIn": 1}
+    for path, body in (("/v1/orders", market_order()), ("/v1/quotes", quote)):
+        assert not [name for name in http.post(path, json=body).headers if name.startswith("ratelimit")]
 
 
 # --- what is not there ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from order_engine.settings import (
     SLOWEST_PAPER_QUOTE_MS,
     Settings,
+    SettingsError,
     load_client_settings,
 )
 from order_engine.venues import paper
@@ -195,8 +196,55 @@ def test_what_is_for_docker_compose_or_for_the_command_line_may_stand_in_the_fil
 
 
 def test_the_command_line_minds_no_setting_but_its_own(load, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("PORT=abc\n")
-    assert load_client_settings().engine_url == "http://127.0.0.1:3000"
+    (tmp_path / ".env").write_text("PORT=abc\nMOCK_FAIL_RATE=2\nENGINE_URL=http://engine:3000\n")
+    assert load_client_settings().engine == "http://engine:3000"
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ({}, "http://127.0.0.1:3000"),
+        ({"PORT": "4000"}, "http://127.0.0.1:4000"),
+        ({"PORT": "4000", "ENGINE_URL": "http://engine:5000"}, "http://engine:5000"),
+        ({"PORT": "0", "ENGINE_URL": "http://engine:5000"}, "http://engine:5000"),
+        ({"HOST": "0.0.0.0", "PORT": "4000"}, "http://127.0.0.1:4000"),  # noqa: S104 - nothing is bound
+        ({"HOST": "*"}, "http://127.0.0.1:3000"),
+        ({"HOST": "::", "PORT": "4000"}, "http://[::1]:4000"),
+        ({"HOST": "::1"}, "http://[::1]:3000"),
+        ({"HOST": "192.0.2.7", "PORT": "80"}, "http://192.0.2.7:80"),
+        ({"HOST": "trading.internal"}, "http://trading.internal:3000"),
+    ],
+    ids=str,
+)
+def test_the_command_line_talks_to_the_engine_at_host_and_port(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: dict[str, str], url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOST", "PORT", "ENGINE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    assert load_client_settings().engine == url
+    (tmp_path / ".env").unlink()
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert load_client_settings().engine == url
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"PORT": "abc"}, "PORT"), ({"PORT": "0"}, "ENGINE_URL"), ({"HOST": "http://x/y"}, "HOST")],
+    ids=str,
+)
+def test_an_engine_that_host_and_port_cannot_name_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: dict[str, str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOST", "PORT", "ENGINE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=told):
+        _ = load_client_settings().engine
 
 
 @pytest.mark.parametrize("url", ["engine:3000", "ftp://engine", "http://", "nonsense"])
