@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from order_engine import observe
 from order_engine.api.app import build_app
 from order_engine.api.context import ACCOUNT, ApiContext
-from order_engine.api.frames import feed_frame
+from order_engine.api.frames import FeedFrame
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus, RedisRateLimiter
 from order_engine.chain.client import PaperWallet, SolanaChain
@@ -173,7 +173,7 @@ def build_api(engine: Engine) -> ASGIApp:
             intake,
             engine.store,
             engine.bus,
-            Feed(engine.store, engine.bus, ACCOUNT, feed_frame),
+            Feed(engine.store, engine.bus, ACCOUNT, FeedFrame),
             engine.tokens,
             engine.venues,
             engine.clock,

@@ -12,7 +12,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from order_engine.api.context import ApiContext, context_of, require_known_origin
-from order_engine.api.frames import WRITE_NOW, FeedFrame, text_message
+from order_engine.api.frames import WRITE_NOW, text_message
 from order_engine.api.orders import find_order, parse_after
 from order_engine.api.problems import EdgeRefusal, problem_response
 from order_engine.api.schemas import view_event
@@ -78,7 +78,7 @@ async def feed_events(request: Request[Any]) -> Response:
         begin = await _begin_of_feed(context, last_seen, "Last-Event-ID")
     else:
         begin = await _begin_of_feed(context, request.query_params.get("after"), "after")
-    return _event_stream(_server_sent(context.feed.watch(begin), _feed_message))
+    return _event_stream(_server_sent(context.feed.watch(begin), lambda frame: frame.server_sent))
 
 
 async def _begin_of_feed(context: ApiContext, after: str | None, field: str) -> str:
@@ -86,10 +86,6 @@ async def _begin_of_feed(context: ApiContext, after: str | None, field: str) -> 
         return await context.feed.begin(after)
     except UnknownCursor as error:
         raise InvalidRequest(field, str(error), code=error.code) from error
-
-
-def _feed_message(frame: FeedFrame) -> bytes:
-    return b"id: %b\ndata: %b\n\n" % (frame.cursor.encode(), frame.text.encode())
 
 
 def _event_message(event: OrderEvent) -> bytes:

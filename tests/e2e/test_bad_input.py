@@ -320,7 +320,7 @@ def test_a_wrong_cursor_into_a_history_is_named(engines: Engines, shape: str) ->
 def test_an_unreadable_request_is_a_400(engine: Engine) -> None:
     for request in (b"GET /v1/orders/\xff HTTP/1.1\r\nHost: x\r\n\r\n", b"NONSENSE\r\n\r\n"):
         assert raw(engine, request)[0] == 400
-    log = wait_for(engine.processes[0].log_text, lambda text: "Invalid HTTP request" in text and text.endswith("\n"))
+    log = wait_for(engine.processes[0].log_text, lambda text: "clients at fault" in text and text.endswith("\n"))
     assert all(json.loads(line) for line in log.splitlines())
 
 
