@@ -183,7 +183,7 @@ async def test_all_who_watch_share_one_reader(world: World) -> None:
 
 
 async def test_a_slow_watcher_holds_up_nobody_and_misses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "MOST_RECENT_PAGES", 2)
+    monkeypatch.setattr(feed, "MAX_RECENT_PAGES", 2)
     world.feed = world.new_feed()
     may_go_on = asyncio.Event()
     slow = asyncio.create_task(world.follow(BEGINNING, 300, may_go_on))
@@ -229,7 +229,7 @@ async def test_nobody_reads_when_nobody_watches(world: World) -> None:
 async def test_whoever_joins_while_the_feed_is_behind_hears_nothing_old(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "_MOST_IN_A_PAGE", 5)
+    monkeypatch.setattr(feed, "_MAX_PAGE_EVENTS", 5)
     monkeypatch.setattr(feed, "POLL_CONNECTED_S", HANG_S)
     world.is_deaf = True
     first = asyncio.create_task(world.follow(BEGINNING, 112))
@@ -245,7 +245,7 @@ async def test_whoever_joins_while_the_feed_is_behind_hears_nothing_old(
 
 
 async def test_a_backlog_comes_without_a_pause_between_its_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "_MOST_IN_A_PAGE", 2)
+    monkeypatch.setattr(feed, "_MAX_PAGE_EVENTS", 2)
     monkeypatch.setattr(feed, "POLL_CONNECTED_S", HANG_S)
     world.is_deaf = True
     watching = asyncio.create_task(world.follow(await world.feed.begin(None), 60))
