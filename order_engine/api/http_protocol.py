@@ -8,7 +8,7 @@ from typing import Any, Final
 import httptools
 
 from order_engine.api.guard import PIPELINE, last_answer, peer_of
-from order_engine.api.limits import Seat, Seats
+from order_engine.api.limits import Seat, Seats, Visit
 from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal
 from order_engine.api.request_head import (
     MAX_HEADERS,
@@ -177,15 +177,10 @@ class HttpProtocol(TakesTurns):
         self.connections.discard(self)
         self._stop_waiting()
         assert self._seat is not None  # noqa: S101 - taken when the connection was made
-        seats, seat, forwarded = self._seats, self._seat, self._forwarded
-
-        def leave() -> None:
-            seat.leave()
-            if forwarded is not None:
-                seats.end_request(forwarded)
-
+        address = self._forwarded or peer_of(self.client)
+        visit = Visit(self._seats, self._seat, self._forwarded, address)
         early, self._unread, self._forwarded = self._unread, b"", None
-        protocol = WebSocketProtocol(seats.limits, leave, self.config, self.server_state, self.app_state)
+        protocol = WebSocketProtocol(visit, self.config, self.server_state, self.app_state)
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
         self._is_last = True

@@ -13,6 +13,11 @@ MAX_KIB_PER_WINDOW: Final = 128
 WINDOW_S: Final = 10.0
 # A read costs the process as much as this many bytes, even if it brings only one.
 _READ_COST_BYTES: Final = 64
+# A client that comes back right after it was closed for its frames waits this long for each such close
+# of the last 10 s before its next handshake is answered, and 10 s at most.
+_DELAY_PER_OFFENCE_S: Final = 0.05
+_MAX_DELAY_S: Final = 10.0
+_MAX_OFFENDERS: Final = 10_000
 # Connections beyond the limit that may wait for their 503; further ones are closed at once.
 _MAX_REFUSED_AT_ONCE: Final = 256
 
@@ -57,6 +62,7 @@ class Seats:
         self._taken = 0
         self._refused = 0
         self._by_address: Counter[str] = Counter()
+        self.offenders = Offenders()
 
     def take(self, address: str) -> "Seat":
         """Count a new connection; the seat says whether it is refused."""
@@ -121,6 +127,61 @@ class Seat:
         if self._is_taken:
             self._is_taken = False
             self._seats.leave(self)
+
+
+class Visit:
+    """A WebSocket's place among the connections, and the address that it counts for."""
+
+    def __init__(self, seats: Seats, seat: Seat, forwarded: str | None, address: str) -> None:
+        """`forwarded`: the client that a trusted proxy named, which is counted already."""
+        self._seats = seats
+        self._seat = seat
+        self._forwarded = forwarded
+        self.address = address
+        self.budget = Budget(seats.limits)
+
+    def delay_s(self, now_s: float) -> float:
+        """Return how long the handshake waits."""
+        return self._seats.offenders.delay_s(self.address, now_s)
+
+    def offend(self, now_s: float) -> None:
+        """The client sent what no client should."""
+        self._seats.offenders.add(self.address, now_s)
+
+    def end(self) -> None:
+        """Free the place."""
+        self._seat.leave()
+        if self._forwarded is not None:
+            self._seats.end_request(self._forwarded)
+            self._forwarded = None
+
+
+class Offenders:
+    """Addresses whose WebSockets were closed for what they sent: they come back slowly."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._offences: Counter[str] = Counter()
+        self._ends_at = 0.0
+
+    def add(self, address: str, now_s: float) -> None:
+        """Count an offence."""
+        self._forget_old(now_s)
+        if address in self._offences or len(self._offences) < _MAX_OFFENDERS:
+            self._offences[address] += 1
+
+    def delay_s(self, address: str, now_s: float) -> float:
+        """Return how long the next handshake of this address waits."""
+        self._forget_old(now_s)
+        return min(_DELAY_PER_OFFENCE_S * self._offences[address], _MAX_DELAY_S)
+
+    def _forget_old(self, now_s: float) -> None:
+        """Halve all counts every 10 s, so that a client that stops is soon forgotten."""
+        if now_s >= self._ends_at:
+            windows = int((now_s - self._ends_at) // WINDOW_S) + 1
+            self._ends_at = now_s + WINDOW_S
+            halved = {address: count >> windows for address, count in self._offences.items()}
+            self._offences = Counter({address: count for address, count in halved.items() if count})
 
 
 class Budget:

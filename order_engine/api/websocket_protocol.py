@@ -1,6 +1,5 @@
 """WebSockets as strangers speak them: uvicorn's protocol with a budget for what a client sends."""
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from starlette.types import Message
@@ -18,8 +17,8 @@ from websockets.server import ServerProtocol
 
 from order_engine import observe
 from order_engine.api.frames import PAGE, READY, WINDOW_BITS, WRITE_NOW
-from order_engine.api.guard import HANDSHAKE, GuardedProtocol, last_answer, peer_of
-from order_engine.api.limits import Budget, Limits
+from order_engine.api.guard import HANDSHAKE, GuardedProtocol, last_answer
+from order_engine.api.limits import Budget, Visit
 from order_engine.api.problems import EdgeRefusal
 
 _MAX_FRAGMENTS: Final = 64
@@ -63,20 +62,19 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
 
     def __init__(
         self,
-        limits: Limits,
-        on_end: Callable[[], None],
+        visit: Visit,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
     ) -> None:
-        """`on_end` is called when the connection is lost."""
+        """`visit` ends when the connection is lost."""
         super().__init__(config, server_state, app_state)
-        self._on_end = on_end
-        self._budget = Budget(limits)
+        self._visit = visit
+        self._head = b""
         self._early = b""
         self._deflates = False
         self.conn: _CountedFrames = _CountedFrames(
-            self._budget, extensions=[_DEFLATE], max_size=config.ws_max_size, logger=self.logger
+            visit.budget, extensions=[_DEFLATE], max_size=config.ws_max_size, logger=self.logger
         )
 
     # --- the handshake ---
@@ -84,7 +82,17 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
     def begin(self, head: bytes, early: bytes) -> None:
         """Take the head of the handshake, and bytes that the client sent before it was answered."""
         self.transport.hold(HANDSHAKE)
-        self._early = early
+        self._head, self._early = head, early
+        delay_s = self._visit.delay_s(self.loop.time())
+        if delay_s:
+            self.loop.call_later(delay_s, self._shake_hands)
+        else:
+            self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        head, self._head = self._head, b""
+        if self.transport.is_closing() or self.disconnected:
+            return
         self.conn.receive_data(head)
         self.handle_events()
         if not self.handshake_initiated:
@@ -131,7 +139,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         if not self.handshake_complete:
             self._early += data
             return
-        if not self._budget.take_read(len(data), self.loop.time()):
+        if not self._visit.budget.take_read(len(data), self.loop.time()):
             self.conn.give_up("too many bytes")
         else:
             self.conn.receive_data(data)
@@ -158,6 +166,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
     def _end(self, kind: str) -> None:
         """Say why, and let the application know that it is over."""
         self._blame(kind)
+        self._visit.offend(self.loop.time())
         self.stop_keepalive()
         sent = self.conn.close_sent
         code = CloseCode.ABNORMAL_CLOSURE if sent is None else sent.code
@@ -229,7 +238,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See uvicorn."""
-        self._on_end()
+        self._visit.end()
         self._early = b""
         super().connection_lost(exc)
 
@@ -238,7 +247,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         return str(scope.get("request_id", ""))
 
     def _blame(self, kind: str) -> None:
-        observe.client_at_fault(kind, peer_of(self.client), self.loop.time())
+        observe.client_at_fault(kind, self._visit.address, self.loop.time())
 
 
 def _is_wide_enough(extension: Extension) -> bool:
