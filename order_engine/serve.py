@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -129,7 +129,7 @@ async def _working(engine: Engine, role: str) -> AsyncIterator[None]:
 def _limits(settings: Settings) -> Limits:
     """Return what clients may ask; each connection is a file, and some are left for the databases."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = max(files - _OTHER_FILES, 1) if files != resource.RLIM_INFINITY else settings.max_connections
+    room = max(files - _OTHER_FILES, files // 2) if files != resource.RLIM_INFINITY else settings.max_connections
     return Limits(
         min(settings.max_connections or room, room),
         settings.max_connections_per_address,
@@ -193,15 +193,6 @@ async def lasting(
         await asyncio.wait([task])
     if not task.cancelled():
         task.result()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the process has more to end than its sockets."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
 
 
 def _stop_on_signal(role: str) -> asyncio.Event:

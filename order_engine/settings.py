@@ -161,7 +161,8 @@ class Settings(ClientSettings):
         MAX_CONNECTIONS,
         ge=0,
         le=1_000_000,
-        description="Connections that one process serves at once; further ones get 503. 0 is no limit.",
+        description="Connections that one process serves at once; further ones get 503. 0: as many as it may open "
+        "files.",
     )
     max_connections_per_address: int = Field(
         MAX_CONNECTIONS_PER_ADDRESS,

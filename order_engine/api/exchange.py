@@ -28,12 +28,12 @@ class Exchange(RequestResponseCycle):
             self.disconnected = True
         if message["type"] == "http.response.start":
             self._prepare(message)
-        elif self._ends_with_connection:
-            self.expected_content_length = len(message.get("body", b""))
-        if not self._write_chunk(message):
             await super().send(message)
-        if message["type"] == "http.response.start":
             self.closes, self.keep_alive = self.closes or not self.keep_alive, True
+        elif len(message.get("body", b"")) < _NOT_COPIED_BYTES or not self._write_chunk(message):
+            if self._ends_with_connection:
+                self.expected_content_length = len(message.get("body", b""))
+            await super().send(message)
         # Without this an answer would be made while the one before it still waits.
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
@@ -42,20 +42,20 @@ class Exchange(RequestResponseCycle):
         if self.waiting_for_100_continue:
             # The client may send its body now, or leave it out: the next bytes could be either.
             self.keep_alive = False
-        has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
-        if self.scope["http_version"] == "1.0" and not has_length and self.chunked_encoding is None:
-            # HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
-            self.chunked_encoding = False
+        if self.scope["http_version"] == "1.0" and self.chunked_encoding is None:
             self.keep_alive = False
-            self._ends_with_connection = True
+            if not any(name.lower() == b"content-length" for name, _ in message.get("headers", ())):
+                # HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
+                self.chunked_encoding = False
+                self._ends_with_connection = True
 
     def _write_chunk(self, message: Any) -> bool:
         """Write a large chunk without copying it; returns False if this is not one."""
-        body = message.get("body", b"")
         is_chunk = self.response_started and not self.response_complete and self.chunked_encoding
-        if not is_chunk or len(body) < _NOT_COPIED_BYTES or not message.get("more_body", False):
+        if not is_chunk or not message.get("more_body", False):
             return False
         if self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD":
             return False
+        body = message["body"]
         self.transport.writelines((b"%x\r\n" % len(body), body, b"\r\n"))
         return True

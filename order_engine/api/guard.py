@@ -33,22 +33,18 @@ class GatedTransport:
         """Read from now on."""
         self._transport = transport
         self._reasons: set[str] = set()
-        self._is_ended = False
-        # This is called for each message, so nothing stands between.
+        # These are called for each message, so nothing stands between.
         self.write = transport.write
+        self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is the transport's own."""
         return getattr(self._transport, name)
 
-    def is_closing(self) -> bool:
-        """Return whether nothing can be written any more."""
-        return self._is_ended or bool(self._transport.is_closing())
-
     def end_writing(self) -> None:
         """Tell the client that nothing follows, and read what it still sends, whatever the reasons were not to."""
-        self._is_ended = True
         self.write = _write_nothing
+        self.is_closing = _always
         if not self._transport.is_closing():
             self._transport.write_eof()
             if self._reasons:
@@ -79,6 +75,11 @@ class GatedTransport:
 
 def _write_nothing(_data: bytes) -> None:
     """Take the place of a transport's write when it is over."""
+
+
+def _always() -> bool:
+    """Take the place of a transport's is_closing when it is over."""
+    return True
 
 
 class GuardedProtocol(asyncio.Protocol):

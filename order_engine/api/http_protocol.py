@@ -118,8 +118,7 @@ class HttpProtocol(TakesTurns):
     def _feed(self) -> None:
         """Parse what is unread, piece by piece, up to the first request that has to wait."""
         while self._unread and self._may_parse():
-            piece = self._unread[:_PIECE_BYTES]
-            self._unread = self._unread[_PIECE_BYTES:]
+            piece, self._unread = self._unread[:_PIECE_BYTES], self._unread[_PIECE_BYTES:]
             try:
                 self._parse(piece)
             except EdgeRefusal as refusal:
@@ -184,7 +183,7 @@ class HttpProtocol(TakesTurns):
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
         self._is_last = True
-        protocol.begin(head, early)
+        protocol.begin(head, early, self._request_id())
 
     # --- what the parser calls ---
 
@@ -201,7 +200,10 @@ class HttpProtocol(TakesTurns):
             return
         if len(self.headers) >= MAX_HEADERS:
             raise too_large(f"A request must have at most {MAX_HEADERS} headers.")
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Check the head and start or queue the request."""

@@ -63,17 +63,27 @@ def check_head(method: bytes, version: str, headers: Headers) -> None:
         raise malformed(f"This server speaks HTTP/1.1, not HTTP/{version}")
     if method == b"CONNECT":
         raise malformed("CONNECT is for proxies, and this server is not one")
-    hosts = values_of(headers, b"host")
+    hosts, codings, has_length = [], [], False
+    for name, value in headers:
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"transfer-encoding":
+            codings.append(value)
+        elif name == b"content-length":
+            has_length = True
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise malformed(f"The request has {len(hosts)} Host headers, and needs one")
     if hosts and not _HOST.fullmatch(hosts[0]):
         raise malformed("The Host header is not `name` or `name:port`")
-    codings = values_of(headers, b"transfer-encoding")
     if codings:
-        if version == "1.0" or b",".join(codings).strip().lower() != b"chunked":
-            raise malformed("The only Transfer-Encoding is `chunked`, in HTTP/1.1")
-        if values_of(headers, b"content-length"):
-            raise malformed("The request has both Transfer-Encoding and Content-Length")
+        _check_codings(version, codings, has_length=has_length)
+
+
+def _check_codings(version: str, codings: list[bytes], *, has_length: bool) -> None:
+    if version == "1.0" or b",".join(codings).strip().lower() != b"chunked":
+        raise malformed("The only Transfer-Encoding is `chunked`, in HTTP/1.1")
+    if has_length:
+        raise malformed("The request has both Transfer-Encoding and Content-Length")
 
 
 def is_websocket_handshake(method: bytes, version: str, headers: Headers) -> bool:

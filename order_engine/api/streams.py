@@ -44,7 +44,7 @@ async def stream_events(request: Request[Any]) -> Response:
     _require_event_stream(request)
     order = await find_order(context.reader, request.path_params["orderId"])
     last_seen = request.headers.get("last-event-id")
-    if last_seen is not None:
+    if last_seen:  # An empty one is none: an EventSource that has heard no id sends it so.
         after = parse_cursor(order, last_seen, "Last-Event-ID")
     else:
         after = parse_cursor(order, request.query_params.get("after"))
@@ -74,7 +74,7 @@ async def feed_events(request: Request[Any]) -> Response:
     context = context_of(request)
     _require_event_stream(request)
     last_seen = request.headers.get("last-event-id")
-    if last_seen is not None:
+    if last_seen:  # An empty one is none: an EventSource that has heard no id sends it so.
         begin = await _begin_of_feed(context, last_seen, "Last-Event-ID")
     else:
         begin = await _begin_of_feed(context, request.query_params.get("after"), "after")

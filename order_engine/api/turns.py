@@ -91,7 +91,8 @@ class TakesTurns(GuardedProtocol, HttpToolsProtocol):
                 self._last_answer = None
                 self.end_soon()
         else:
-            self._feed()
+            if self._unread:
+                self._feed()
             if self._is_idle() and not self._is_in_message and self.timeout_keep_alive_task is None:
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler

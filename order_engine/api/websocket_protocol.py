@@ -71,6 +71,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         super().__init__(config, server_state, app_state)
         self._visit = visit
         self._head = b""
+        self._request_id: str | None = None
         self._early = b""
         self._deflates = False
         self.conn: _CountedFrames = _CountedFrames(
@@ -79,8 +80,9 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
 
     # --- the handshake ---
 
-    def begin(self, head: bytes, early: bytes) -> None:
+    def begin(self, head: bytes, early: bytes, request_id: str | None) -> None:
         """Take the head of the handshake, and bytes that the client sent before it was answered."""
+        self._request_id = request_id
         self.transport.hold(HANDSHAKE)
         self._head, self._early = head, early
         delay_s = self._visit.delay_s(self.loop.time())
@@ -118,7 +120,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
     def _deny(self, refusal: EdgeRefusal) -> None:
         self._blame("bad handshake")
         self.handshake_initiated = self.handshake_complete = self.close_sent = True
-        self.transport.write(last_answer(refusal, self._request_id()))
+        self.transport.write(last_answer(refusal, self._request_id))
         self.end_soon()
 
     def _listen(self) -> None:
@@ -188,7 +190,9 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         except (ClientDisconnected, WebSocketDisconnect):
             pass  # A client that goes is not our error.
         except Exception as error:  # noqa: BLE001 - a bug, which must not be silent
-            observe.request_crashed(self._request_id(), self.scope["path"], error)
+            request_id: Any = self.scope.get("request_id")
+            self._request_id = str(request_id)
+            observe.request_crashed(self._request_id, self.scope["path"], error)
         if not self.handshake_complete and not self.transport.is_closing():
             message = "This is a bug in order-engine. The log of the server has more under the request id."
             self._deny(EdgeRefusal(500, "internal_error", message))
@@ -241,10 +245,6 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         self._visit.end()
         self._early = b""
         super().connection_lost(exc)
-
-    def _request_id(self) -> str:
-        scope: Any = getattr(self, "scope", {})
-        return str(scope.get("request_id", ""))
 
     def _blame(self, kind: str) -> None:
         observe.client_at_fault(kind, self._visit.address, self.loop.time())

@@ -311,7 +311,7 @@ def test_a_wrong_cursor_into_a_history_is_named(engines: Engines, shape: str) ->
         for number in (*NUMBERS, str(2**31), str(2**63)):
             problem_of(http.get(f"{path}/events", params={"after": number}), 422, "after")
             problem_of(http.get(f"{path}/stream", params={"after": number}), 422, "after")
-            if number.isprintable() and number.isascii():
+            if number and number.isprintable() and number.isascii():
                 headers = {"Last-Event-ID": number}
                 problem_of(http.get(f"{path}/stream", headers=headers), 422, "Last-Event-ID")
         problem_of(http.get(f"{path}/stream", headers={"Accept": "application/json"}), 406)

@@ -104,10 +104,11 @@ async def test_a_frame_right_behind_the_handshake_is_heard_after_it() -> None:
 )
 async def test_a_handshake_that_is_none_is_a_problem(change: tuple[bytes, bytes], status: int) -> None:
     async with served(Echo()) as port:
-        (answer,) = answers_in(await exchange(port, UPGRADE.replace(*change)))
+        asked = UPGRADE.replace(b"Host", b"X-Request-Id: mine\r\nHost").replace(*change)
+        (answer,) = answers_in(await exchange(port, asked))
     assert (answer.status, answer.json()["status"]) == (status, status)
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["x-request-id"] == answer.json()["requestId"]
+    assert answer.headers["x-request-id"] == answer.json()["requestId"] == "mine"
 
 
 async def test_text_that_is_not_utf_8_is_closed_with_1007_and_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
