@@ -4,11 +4,8 @@ import argparse
 import asyncio
 import contextlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +13,9 @@ import httpx2
 import msgspec
 import psutil
 
-from tests.hostile.attack import KINDS
+from tests.hostile.attack import ALL_AT_ONCE, KINDS, attacking
 from tests.stack import EngineProcess, embedded_stack, market_order
 
-SOCKETS: Final = {"deaf_websocket": 50, "deaf_sse": 50, "pipeline": 20}
-_OTHERS: Final = 8
 _RATE_PER_S: Final = 20
 _PAST_ORDERS: Final = 3_000
 _MIB: Final = 1024 * 1024
@@ -105,25 +100,6 @@ async def confirmed_ms(client: httpx2.AsyncClient, order_id: str) -> float:
         await asyncio.sleep(0.05)
 
 
-@contextlib.contextmanager
-def attacking(kind: str, port: int) -> Iterator[None]:
-    """Run the attackers of this kind as processes of their own."""
-    kinds = list(KINDS) if kind == "all at once" else [kind] if kind in KINDS else []
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.attack", it, str(port), str(SOCKETS.get(it, _OTHERS))],
-            stderr=subprocess.DEVNULL,
-        )
-        for it in kinds
-    ]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
 async def fill(engine: EngineProcess) -> None:
     """Give the log a past."""
     left = iter(range(_PAST_ORDERS))
@@ -157,7 +133,7 @@ async def main(kinds: list[str], seconds: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kinds", nargs="*", help=f"{', '.join(KINDS)} or 'all at once'")
+    parser.add_argument("kinds", nargs="*", help=f"{', '.join(KINDS)} or '{ALL_AT_ONCE}'")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long each attack lasts")
     options = parser.parse_args()
-    asyncio.run(main(options.kinds or [*KINDS, "all at once"], options.seconds))
+    asyncio.run(main(options.kinds or [*KINDS, ALL_AT_ONCE], options.seconds))

@@ -9,8 +9,9 @@ import itertools
 import os
 import random
 import socket
+import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from tests.raw_server import UPGRADE, frame
@@ -22,6 +23,9 @@ PAST: Final = FEED.replace(b"/v1/stream ", b"/v1/stream?after=0 ")
 SSE_PAST: Final = b"GET /v1/stream?after=0 HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
 EXECUTE: Final = FEED.replace(b"/v1/stream ", b"/api/orders/execute ")
 _ESTABLISHED: Final = 1
+ALL_AT_ONCE: Final = "all at once"
+_SOCKETS: Final = {"deaf_websocket": 50, "deaf_sse": 50, "pipeline": 20}
+_OTHERS: Final = 8
 KINDS_OF_FRAMES: Final = (
     frame(9),
     frame(9, b"x" * 125),
@@ -141,7 +145,31 @@ async def attack(kind: str, port: int, sockets: int) -> None:
             with contextlib.suppress(OSError):
                 await KINDS[kind](port, next(numbers))
 
+    print("attacking", flush=True)  # noqa: T201 - the process that started this one waits for it
     await asyncio.gather(*(again_and_again() for _ in range(sockets)))
+
+
+@contextlib.contextmanager
+def attacking(kind: str, port: int) -> Iterator[None]:
+    """Run the attackers of this kind as processes of their own."""
+    kinds = list(KINDS) if kind == ALL_AT_ONCE else [kind] if kind in KINDS else []
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.hostile.attack", it, str(port), str(_SOCKETS.get(it, _OTHERS))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for it in kinds
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 if __name__ == "__main__":
