@@ -17,10 +17,11 @@ from order_engine import observe
 from order_engine.api.connections import build_server, tell_faults_forever
 from order_engine.api.guard import end_what_lingers
 from order_engine.api.limits import Limits
+from order_engine.engine.health import HealthMonitor
 from order_engine.engine.retention import delete_ended_forever
 from order_engine.engine.watch import watch_in_doubt
 from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
-from order_engine.wiring import Engine, build_api, build_worker, open_chain_app, open_engine
+from order_engine.wiring import Engine, build_api, build_health, build_worker, open_chain_app, open_engine
 
 _BACKLOG: Final = 2048
 _FILES: Final = 65_536
@@ -48,7 +49,9 @@ def listen(host: str, port: int, setting: str = "HOST and PORT") -> socket.socke
     """Bind an address now, so that a port in use is one clear sentence that names the setting."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        # `::` means all addresses of both kinds, whatever the machine's default is.
+        is_dual = address[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)
     except OSError as error:
         message = f"{setting}: {host!r}, port {port}, cannot be listened on: {error.strerror or error}."
         raise SettingsError(message) from error
@@ -65,7 +68,8 @@ async def run_api(settings: Settings) -> int:
     with listen(settings.host, settings.port) as listener:
         async with open_engine(settings) as engine:
             _tell(engine, "api", address_of(listener))
-            async with serving(build_api(engine), listener, _limits(engine.settings)):
+            health = build_health(engine, "api", works=False)
+            async with _beating(health), serving(build_api(engine, health), listener, _limits(settings)):
                 await _stop_on_signal("api").wait()
     return 0
 
@@ -74,7 +78,7 @@ async def run_worker(settings: Settings) -> int:
     """Work until a signal."""
     async with open_engine(settings) as engine:
         _tell(engine, "worker", "")
-        async with _working(engine, "worker"):
+        async with _beating(build_health(engine, "worker", works=True)), _working(engine, "worker"):
             await _stop_on_signal("worker").wait()
     return 0
 
@@ -92,7 +96,7 @@ async def run_chain(settings: Settings) -> int:
     """Serve the paper chain at the address that CHAIN_URL names, until a signal."""
     url = urlsplit(settings.chain_url or DEFAULT_CHAIN_URL)
     if url.scheme != "http":
-        message = f"CHAIN_URL={settings.chain_url!r} cannot be served: order-engine chain speaks http:// only."
+        message = "CHAIN_URL cannot be served: order-engine chain speaks http:// only."
         raise SettingsError(message)
     with listen(url.hostname or "", 80 if url.port is None else url.port, "CHAIN_URL") as listener:
         async with open_chain_app(settings) as app:
@@ -105,12 +109,15 @@ async def run_chain(settings: Settings) -> int:
 @contextlib.asynccontextmanager
 async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator[Engine]:
     """Run API and worker in this process for as long as the context lasts; raises PartEnded if one of them ends."""
-    async with (
-        open_engine(settings) as engine,
-        serving(build_api(engine), listener, _limits(engine.settings)),
-        _working(engine, "up"),
-    ):
-        yield engine
+    async with open_engine(settings) as engine:
+        health = build_health(engine, "up", works=True)
+        api = serving(build_api(engine, health), listener, _limits(settings))
+        async with _beating(health), api, _working(engine, "up"):
+            yield engine
+
+
+def _beating(health: HealthMonitor) -> contextlib.AbstractAsyncContextManager[None]:
+    return lasting("heartbeat", health.beat_forever())
 
 
 @contextlib.asynccontextmanager

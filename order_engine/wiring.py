@@ -5,12 +5,11 @@ import contextlib
 import fcntl
 import os
 import random
-import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import asyncpg
 import msgspec
@@ -22,7 +21,9 @@ from order_engine.api.app import build_app
 from order_engine.api.context import ACCOUNT, ApiContext
 from order_engine.api.frames import FeedFrame
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
-from order_engine.bus.redis import RedisBus, RedisRateLimiter
+from order_engine.bus.redis import RedisBus
+from order_engine.bus.redis_limits import RedisRateLimiter
+from order_engine.bus.redis_link import RedisNames
 from order_engine.chain.client import PaperWallet, SolanaChain
 from order_engine.chain.faults import parse_faults
 from order_engine.chain.ledger import SqliteLedger
@@ -35,19 +36,22 @@ from order_engine.clock import SteadyClock, SystemClock
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable, WrongSchema
 from order_engine.domain.order import EpochMs, OrderId
 from order_engine.domain.retry import RetryPolicy
-from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenRegistry
+from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.feed import Feed
+from order_engine.engine.health import ChainWatch, HealthMonitor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
 from order_engine.ports.clock import Clock
+from order_engine.ports.health import HealthStore, Heartbeat
 from order_engine.ports.store import Announce, OrderReader, OrderStore
 from order_engine.ports.venues import Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
 from order_engine.store.postgres import SESSION, PostgresStore
 from order_engine.store.sqlite import SqliteStore
+from order_engine.token_file import load_tokens
 from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperFaults, PaperMarket, PaperVenue
 
 # How long a fresh order is left to the ready queue before a sweep takes it.
@@ -55,13 +59,9 @@ ANNOUNCE_GRACE_MS: Final = 1_000
 _TRY_CHAIN_S: Final = 2.0
 _WAIT_TOLERANCE_MS: Final = 1_000
 
-_SYMBOL: Final = re.compile(r"[A-Za-z0-9$._-]{1,32}", re.ASCII)
-_MINT: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}", re.ASCII)
-_PRICE: Final = re.compile(r"\d{1,12}(\.\d{1,18})?", re.ASCII)
 
-
-class Store(OrderStore, OrderReader, Protocol):
-    """Both halves of a store."""
+class Store(OrderStore, OrderReader, HealthStore, Protocol):
+    """All roles of a store."""
 
     async def close(self) -> None:
         """Finish what was queued and let go of the database."""
@@ -91,7 +91,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Connect everything, migrate the database if needed, and close it all at the end."""
     settings.require_services()
     clock, paper_clock = SystemClock(), SteadyClock()
-    tokens, prices = _load_tokens(settings.tokens_file)
+    tokens, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     market = PaperMarket(settings.mock_seed, prices)
     faults = PaperFaults(settings.mock_fail_rate, settings.mock_delay_scale)
     wallet = PaperWallet(settings.mock_seed)
@@ -99,13 +99,10 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         ready: ReadyQueue
         bus: EventBus
         limiter: RateLimiter
+        redis_bus: RedisBus | None = None
         if settings.redis is not None:
-            redis_bus = RedisBus(settings.redis, settings.redis_key_prefix)
+            ready = bus = redis_bus = RedisBus(settings.redis, settings.redis_key_prefix, clock)
             stack.push_async_callback(redis_bus.close)
-            await redis_bus.start()
-            ready = bus = redis_bus
-            limiter = redis_limiter = RedisRateLimiter(settings.redis, settings.redis_key_prefix, clock)
-            stack.push_async_callback(redis_limiter.close)
         else:
             ready, bus, limiter = MemoryReadyQueue(), MemoryEventBus(), MemoryRateLimiter(clock)
         announce = announcer(ready, bus)
@@ -118,6 +115,13 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             transport = LocalTransport(node, network)
         session = _new_session()
         store = await _open_store(stack, settings, clock, announce, session)
+        if settings.redis is not None and redis_bus is not None:
+            # Only the database knows who this engine is.
+            identity = await store.identity()
+            await redis_bus.start(identity)
+            names = RedisNames(settings.redis_key_prefix, identity)
+            limiter = redis_limiter = RedisRateLimiter(settings.redis, names, clock, redis_bus.troubles)
+            stack.push_async_callback(redis_limiter.close)
         chain = SolanaChain(transport, wallet, clock, store.keep_genesis)
         stack.push_async_callback(chain.close)
         await _try_chain(chain, settings)
@@ -144,7 +148,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 @contextlib.asynccontextmanager
 async def open_chain_app(settings: Settings) -> AsyncIterator[ASGIApp]:
     """Return the HTTP application of the paper chain on its ledger in DATA_DIR."""
-    _, prices = _load_tokens(settings.tokens_file)
+    _, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     async with contextlib.AsyncExitStack() as stack:
         path = settings.data_dir / LEDGER_FILE
         network, node = await _open_paper_chain(
@@ -161,7 +165,13 @@ async def migrate(settings: Settings) -> str:
     return _store_name(settings)
 
 
-def build_api(engine: Engine) -> ASGIApp:
+def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
+    """Return the health monitor of a process; `works` tells whether it looks at the chain."""
+    watch = ChainWatch(engine.chain, time.monotonic) if works else None
+    return HealthMonitor(engine.store, engine.bus, time.monotonic, Heartbeat(engine.session, role), watch)
+
+
+def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
     """Return the HTTP application of this engine."""
     settings = engine.settings
     intake = Intake(
@@ -181,6 +191,9 @@ def build_api(engine: Engine) -> ASGIApp:
             settings.default_slippage_bps,
             settings.quote_timeout_ms / 1000,
             frozenset(origin for origin in origins if origin),
+            health,
+            all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
+            settings.compat_routes == "on",
         )
     )
 
@@ -325,35 +338,3 @@ def _lock(stack: contextlib.AsyncExitStack, path: Path) -> None:
     except BlockingIOError as error:
         message = f"Another order-engine is running on {path}; stop it, or set DATA_DIR to another directory."
         raise SettingsError(message) from error
-
-
-class _TokenEntry(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    symbol: str
-    mint: str
-    decimals: int
-    reference_price_usd: str | None = None
-
-
-def _load_tokens(path: Path | None) -> tuple[TokenRegistry, dict[str, str]]:
-    prices: dict[str, str] = dict(REFERENCE_PRICES_USD)
-    if path is None:
-        return TokenRegistry(), prices
-    try:
-        entries = msgspec.json.decode(path.read_bytes(), type=list[_TokenEntry])
-        for entry in entries:
-            _check_token(entry, prices)
-    except (OSError, msgspec.MsgspecError, ValueError) as error:
-        raise SettingsError(f"TOKENS_FILE={str(path)!r} cannot be used: {error}") from error
-    return TokenRegistry(Token(it.symbol, it.mint, it.decimals) for it in entries), prices
-
-
-def _check_token(entry: _TokenEntry, prices: dict[str, Any]) -> None:
-    is_mint = _MINT.fullmatch(entry.mint) and _SYMBOL.fullmatch(entry.symbol)
-    if not is_mint or not 0 <= entry.decimals <= MAX_DECIMALS:
-        message = f"{entry.symbol!r} needs a symbol, a base58 mint of 32-44 characters and 0-{MAX_DECIMALS} decimals"
-        raise ValueError(message)
-    if entry.reference_price_usd is not None:
-        if not _PRICE.fullmatch(entry.reference_price_usd) or not entry.reference_price_usd.strip("0."):
-            message = f"the referencePriceUsd of {entry.symbol!r} must be decimal text above zero"
-            raise ValueError(message)
-        prices[entry.symbol] = entry.reference_price_usd

@@ -20,11 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from order_engine import __version__, observe
-from order_engine.api import compat, orders, streams
+from order_engine.api import orders, streams
 from order_engine.api.context import ApiContext, require_known_origin, require_short_head
+from order_engine.api.names import NamedRoute, NamedWebSocketRoute
 from order_engine.api.openapi import build_document
 from order_engine.api.problems import EdgeRefusal, problem_response
-from order_engine.api.routes import OPERATIONS
+from order_engine.api.routes import COMPAT_OPERATIONS, COMPAT_WEBSOCKETS, V1_OPERATIONS
 from order_engine.domain.errors import OrderEngineError
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -39,18 +40,17 @@ _DESCRIPTION: Final = (
 
 def build_app(context: ApiContext) -> ASGIApp:
     """Return the whole API for one engine."""
+    operations = [*V1_OPERATIONS, *(COMPAT_OPERATIONS if context.has_compat_routes else ())]
     by_path: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
+    for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation.handler
     routes: list[BaseRoute] = [
-        Route(path, _by_method(handlers), methods=[*handlers]) for path, handlers in by_path.items()
+        NamedRoute(path, _by_method(handlers), methods=[*handlers]) for path, handlers in by_path.items()
     ]
     routes += [
-        WebSocketRoute("/v1/orders/{orderId}/stream", streams.stream_websocket),
+        NamedWebSocketRoute("/v1/orders/{orderId}/stream", streams.stream_websocket),
         WebSocketRoute("/v1/stream", streams.feed_websocket),
-        WebSocketRoute("/api/orders/execute", compat.execute_websocket),
-        WebSocketRoute("/orders/{orderId}", compat.upper_websocket),
-        WebSocketRoute("/ws", compat.jobs_websocket),
+        *(COMPAT_WEBSOCKETS if context.has_compat_routes else ()),
         Route("/", _to_docs),
         Route("/docs", _docs),
         Route("/openapi.json", _document),
@@ -68,7 +68,7 @@ def build_app(context: ApiContext) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.context = context
-    document = build_document(OPERATIONS, __version__, _DESCRIPTION)
+    document = build_document(operations, __version__, _DESCRIPTION)
     app.state.document = msgspec.json.encode(document)
     return Edge(app, context.allowed_origins)
 
@@ -177,7 +177,7 @@ async def _on_error(request: Request[Any], error: Exception) -> Response:
 async def _on_http_error(request: Request[Any], error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - what it was registered for
     path = request.url.path[:200]
-    if error.status_code == _NOT_FOUND and path == "/ws":
+    if error.status_code == _NOT_FOUND and path in ("/ws", "/ws-exec"):
         refusal = EdgeRefusal(426, "websocket_only", "This path speaks WebSocket.", {"Upgrade": "websocket"})
     elif error.status_code == _NOT_FOUND:
         refusal = _no_such_path(path)

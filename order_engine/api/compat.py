@@ -1,221 +1,99 @@
-"""The request and answer shapes of five other order-execution engines, over the same intake.
+"""The routes of five other order-execution engines, over the same intake.
 
-Rows A to E are those of the compatibility table in the README. Loose where those systems are
-loose, so that v1 can be strict: one body takes all of their fields, one answer carries all of theirs.
+Rows A to E are those of the compatibility table in the README. `compat_in` reads their requests,
+`compat_out` makes their answers; a refusal has their status codes (`problems`).
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from order_engine.api.compat_in import LooseOrder, parse_exec_frame, parse_job, parse_keys, parse_loose_order
+from order_engine.api.compat_out import answer_of, compat_event, compat_frame, job_frame, job_of, upper_frame
 from order_engine.api.context import (
     ACCOUNT,
     ApiContext,
-    client_of,
     context_of,
     json_response,
     rate_headers,
     read_body,
+    require_json,
     require_known_origin,
 )
 from order_engine.api.frames import text_message
-from order_engine.api.orders import find_order
-from order_engine.api.parsing import (
-    decode_loose,
-    decode_text,
-    make_request,
-    parse_integer,
-    parse_key,
-)
-from order_engine.api.problems import EdgeRefusal, problem_response, to_problem
-from order_engine.api.schemas import (
-    MAX_BODY_BYTES,
-    MarketOrderRequest,
-    time_text,
-    view_order,
-)
-from order_engine.api.streams import send_life, send_until_gone, serve_order
-from order_engine.domain.errors import InvalidRequest, OrderEngineError
+from order_engine.api.orders import find_order, submit_order
+from order_engine.api.parsing import single_value
+from order_engine.api.problems import EdgeRefusal, compatible, problem_response, to_problem
+from order_engine.api.schemas import MAX_BODY_BYTES, view_order
+from order_engine.api.streams import Frame, send_life, send_until_gone, serve_order
+from order_engine.domain.errors import ClientOrderIdTaken, IdempotencyConflict, InvalidRequest, OrderEngineError
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
-from order_engine.domain.order import OrderId, OrderStatus, SwapRequest
+from order_engine.domain.order import OrderId
 from order_engine.engine.intake import Submission
 from order_engine.engine.stream import POLL_CONNECTED_S, POLL_LOST_S, next_in_line
 from order_engine.ports.bus import Subscription
 
-# What row D's systems take for an order that names nothing.
-_DEFAULT_PAIR: Final = ("SOL", "USDC")
-_DEFAULT_AMOUNT: Final = msgspec.Raw(b"1")
-_KNOWN_FIELDS: Final = frozenset(
-    {"type", "orderType", "tokenIn", "tokenOut", "symbol", "amount", "amountIn", "slippageBps"}
-    | {"clientOrderId", "metadata"}
-)
-_NULLABLE: Final = frozenset({"slippageBps", "clientOrderId", "metadata"})
 _FIRST_FRAME_TIMEOUT_S: Final = 30.0
 _POLICY_VIOLATION: Final = 1008
 # A connection may hold no more than this in memory, about 150 KiB.
 _MOST_FOLLOWED_JOBS: Final = 1_000
 
 
-# --- in ------------------------------------------------------------------------------------------
-
-
-def parse_loose_order(connection: HTTPConnection[Any], body: bytes) -> SwapRequest:
-    """Return the request of any of the rows' bodies; raises InvalidRequest naming the field at fault."""
-    context = context_of(connection)
-    fields = decode_loose(body) if body.strip() else {}
-    # These systems' clients send null for what they leave out.
-    fields = {name: raw for name, raw in fields.items() if name not in _NULLABLE or bytes(raw) != b"null"}
-    if fields and not fields.keys() & _KNOWN_FIELDS:
-        raise InvalidRequest("", f"The body has none of the fields {', '.join(sorted(_KNOWN_FIELDS))}.")
-    for name in ("type", "orderType"):
-        if name in fields and decode_text(fields[name], name).lower() != "market":
-            raise InvalidRequest(name, "must be market, the only type there is")
-    token_in, token_out, is_default = _pair(fields)
-    amount_field = "amountIn" if "amountIn" in fields else "amount"
-    if amount_field not in fields and not is_default:
-        raise InvalidRequest("amountIn", "is missing (or amount)")
-    slippage_bps = fields.get("slippageBps")
-    wire = MarketOrderRequest(
-        type="market",
-        token_in=token_in,
-        token_out=token_out,
-        amount_in=fields.get(amount_field, _DEFAULT_AMOUNT),
-        slippage_bps=None
-        if slippage_bps is None
-        else parse_integer(bytes(slippage_bps).decode().strip('"'), "slippageBps", 1, 1000),
-    )
-    client_order_id = fields.get("clientOrderId")
-    try:
-        return make_request(
-            context.tokens,
-            wire,
-            context.default_slippage_bps,
-            None if client_order_id is None else decode_text(client_order_id, "clientOrderId"),
-            fields.get("metadata"),
-        )
-    except InvalidRequest as error:
-        # Name the field as this client wrote it: a pair is one field, whichever half is wrong.
-        token_field = "symbol" if "symbol" in fields and "tokenIn" not in fields else error.field
-        named = {"amountIn": amount_field, "tokenIn": token_field, "tokenOut": token_field}
-        raise InvalidRequest(named.get(error.field, error.field), str(error), code=error.code) from error
-
-
-def _pair(fields: dict[str, msgspec.Raw]) -> tuple[str, str, bool]:
-    """Return the two tokens, and whether the body left them to the defaults of row D."""
-    if "tokenIn" in fields or "tokenOut" in fields:
-        for name in ("tokenIn", "tokenOut"):
-            if name not in fields:
-                raise InvalidRequest(name, "is missing")
-        return decode_text(fields["tokenIn"], "tokenIn"), decode_text(fields["tokenOut"], "tokenOut"), False
-    if "symbol" not in fields:
-        return *_DEFAULT_PAIR, True
-    token_in, slash, token_out = decode_text(fields["symbol"], "symbol").partition("/")
-    if not slash:
-        raise InvalidRequest("symbol", "must be a pair such as SOL/USDC")
-    return token_in, token_out, True
-
-
-# --- out -----------------------------------------------------------------------------------------
-
-
-def answer_of(connection: HTTPConnection[Any], submission: Submission) -> dict[str, Any]:
-    """Return the one answer that carries every row's keys."""
-    order_id = submission.order.order_id
-    scheme = "wss" if connection.url.scheme in ("https", "wss") else "ws"
-    return {
-        "orderId": order_id,
-        "jobId": order_id,
-        "status": submission.order.status,
-        "idempotent": submission.is_replay,
-        "websocket": f"/api/orders/execute?orderId={order_id}",
-        "wsUrl": f"{scheme}://{connection.url.netloc}/ws?jobId={order_id}",
-    }
-
-
-def compat_frame(event: OrderEvent) -> str:
-    """Return the event as rows A, B and C show it: v1's data, and their names for what is in it."""
-    return msgspec.json.encode(_compat_event(event, event.status.value)).decode()
-
-
-def upper_frame(event: OrderEvent) -> str:
-    """Return the event as row E shows it."""
-    return msgspec.json.encode(_compat_event(event, event.status.upper())).decode()
-
-
-def _compat_event(event: OrderEvent, status: str) -> dict[str, Any]:
-    details = event.details()
-    shown: dict[str, Any] = {
-        "orderId": event.order_id,
-        "seq": event.seq,
-        "status": status,
-        "timestamp": time_text(event.at_ms),
-        "attempt": event.attempt,
-        "data": event.data,
-    }
-    names = {"venue": "dex", "txSignature": "txHash", "price": "executedPrice", "amountOut": "amountOut"}
-    shown |= {name: details[key] for key, name in names.items() if details.get(key) is not None}
-    if "reason" in details:
-        shown["error"] = details["reason"]["message"]
-    return shown
-
-
-def job_frame(event: OrderEvent) -> str:
-    """Return the event as row D's job queue tells it."""
-    details = event.details()
-    shown: dict[str, Any] = {
-        "event": "job:progress",
-        "jobId": event.order_id,
-        "orderId": event.order_id,
-        "seq": event.seq,
-        "status": event.status,
-        "timestamp": time_text(event.at_ms),
-        "attempt": event.attempt,
-        "data": event.data,
-    }
-    if event.status is OrderStatus.PENDING:
-        shown["event"] = "waiting"
-    elif event.status is OrderStatus.CONFIRMED:
-        shown |= {"event": "job:completed", "returnvalue": event.data}
-    elif event.status in TERMINAL:
-        shown |= {"event": "job:failed", "failedReason": details["reason"]["message"]}
-    return msgspec.json.encode(shown).decode()
-
-
-# --- handlers ------------------------------------------------------------------------------------
-
-
 async def execute_order(request: Request[Any]) -> Response:
     """Serve rows A, B, C and D: `POST /api/orders/execute`."""
-    swap = parse_loose_order(request, await read_body(request))
-    submission = await _submit(request, swap)
-    return json_response(answer_of(request, submission), 202, rate_headers(submission))
+    order = parse_loose_order(context_of(request), await _json_body(request))
+    submission = await submit_order(request, order.swap, order.with_key(parse_keys(request.headers)))
+    return json_response(answer_of(request, submission, order.note), 200, rate_headers(submission))
 
 
 async def enqueue(request: Request[Any]) -> Response:
-    """Serve row D: `POST /enqueue`, a default market order with the client's id and payload."""
-    fields = decode_loose(await read_body(request))
-    if "orderId" not in fields:
-        raise InvalidRequest("orderId", "is missing")
-    context = context_of(request)
-    token_in, token_out = _DEFAULT_PAIR
-    name = decode_text(fields["orderId"], "orderId")
-    wire = MarketOrderRequest("market", token_in, token_out, _DEFAULT_AMOUNT)
+    """Serve row D: `POST /enqueue`, a market order with the client's id and payload; one id is one job."""
+    order = parse_job(context_of(request), await _json_body(request))
+    name = order.swap.client_order_id or ""
+    key = parse_keys(request.headers)
+    if key is not None and key != name:
+        raise InvalidRequest("idempotency-key", "differs from orderId, which is the key of a job; leave it out")
     try:
-        swap = make_request(context.tokens, wire, context.default_slippage_bps, name, fields.get("payload"))
+        submission = await _submit_job(request, order, name)
     except InvalidRequest as error:
-        field = {"clientOrderId": "orderId", "metadata": "payload"}.get(error.field, error.field)
+        field = "orderId" if error.field == "clientOrderId" else error.field
         raise InvalidRequest(field, str(error), code=error.code) from error
-    submission = await _submit(request, swap)
-    answer = {**answer_of(request, submission), "orderId": name}
-    return json_response(answer, 202, rate_headers(submission))
+    note = None if submission.is_replay else order.note
+    answer = {**answer_of(request, submission, note), "orderId": name}
+    return json_response(answer, 200, rate_headers(submission))
+
+
+async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Submission:
+    """Accept the job, or return the order that has this id already, whatever its payload was, as those systems do."""
+    # A space keeps the key apart from all keys of clients, which are visible ASCII.
+    key = f"job {name}"
+    try:
+        return await submit_order(request, order.swap, order.with_key(key))
+    except IdempotencyConflict:
+        known = await context_of(request).reader.find_by_key(ACCOUNT, key)
+        first = None if known is None else known.order
+        if first is None:
+            raise
+    except ClientOrderIdTaken as taken:
+        first = await context_of(request).reader.get(ACCOUNT, OrderId(taken.existing_order_id))
+        if first is None:
+            raise
+    return Submission(first, is_replay=True, rate=None)
+
+
+async def get_job(request: Request[Any]) -> Response:
+    """Serve row D: `GET /jobs/{id}`, the order as its job queue shows a job."""
+    context = context_of(request)
+    order = await find_order(context.reader, request.path_params["orderId"])
+    return json_response(job_of(order, await context.reader.history(order.order_id, 0)))
 
 
 async def get_snapshot(request: Request[Any]) -> Response:
@@ -227,7 +105,7 @@ async def get_snapshot(request: Request[Any]) -> Response:
     # A struct's fields are snake_case; the wire's names come from encoding it.
     encoded = msgspec.json.encode(view_order(order, attempts))
     shown = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
-    shown["events"] = msgspec.Raw(msgspec.json.encode([_compat_event(it, it.status.value) for it in events]))
+    shown["events"] = msgspec.Raw(msgspec.json.encode([compat_event(event) for event in events]))
     return json_response(shown)
 
 
@@ -236,30 +114,74 @@ async def get_history(request: Request[Any]) -> Response:
     context = context_of(request)
     order = await find_order(context.reader, request.path_params["orderId"])
     events = await context.reader.history(order.order_id, 0)
-    shown = [_compat_event(event, event.status.value) for event in events]
-    return json_response({"orderId": order.order_id, "events": shown})
+    return json_response({"orderId": order.order_id, "events": [compat_event(event) for event in events]})
 
 
 async def execute_websocket(websocket: WebSocket[Any]) -> None:
     """Serve rows A, B and C with `?orderId=…`; without it, the first frame is the order."""
-    name = websocket.query_params.get("orderId")
+    await _serve_named_or(websocket, "orderId", compat_frame, _take_execute)
+
+
+async def exec_websocket(websocket: WebSocket[Any]) -> None:
+    """Serve row D: `/ws-exec`, whose first frame is the order, and whose life is told as the job queue does."""
+    if await _origin_is_known(websocket):
+        await _take_first_frame(websocket, parse_exec_frame, job_frame)
+
+
+async def upper_websocket(websocket: WebSocket[Any]) -> None:
+    """Serve row E: `/orders/{orderId}` with upper-case statuses."""
+    await serve_order(websocket, websocket.path_params["orderId"], upper_frame)
+
+
+async def jobs_websocket(websocket: WebSocket[Any]) -> None:
+    """Serve row D: `/ws`, every job's life from now on, or with `?jobId=…` one job's from its start."""
+    await _serve_named_or(websocket, "jobId", job_frame, _follow_jobs)
+
+
+async def _serve_named_or(
+    websocket: WebSocket[Any], parameter: str, frame: Frame, serve: Callable[[WebSocket[Any]], Any]
+) -> None:
+    """Stream the life of the order that the query names; serve without a name otherwise."""
+    try:
+        name = single_value(websocket.query_params.getlist(parameter), parameter)
+    except InvalidRequest as error:
+        await _deny(websocket, error)
+        return
     if name is not None:
-        await serve_order(websocket, name, compat_frame)
-        return
-    if not await _origin_is_known(websocket):
-        return
+        await serve_order(websocket, name, frame)
+    elif await _origin_is_known(websocket):
+        await serve(websocket)
+
+
+async def _take_execute(websocket: WebSocket[Any]) -> None:
+    await _take_first_frame(websocket, parse_loose_order, compat_frame)
+
+
+async def _take_first_frame(
+    websocket: WebSocket[Any], parse: Callable[[ApiContext, bytes], LooseOrder], frame: Frame
+) -> None:
+    """Accept the socket, take the order in its first frame, answer it, and stream the order's life."""
     await websocket.accept()
     # A client that goes before it is answered is not our error; its order, if it was stored, goes on.
     with contextlib.suppress(WebSocketDisconnect):
         try:
             async with asyncio.timeout(_FIRST_FRAME_TIMEOUT_S):
                 body = await _first_frame(websocket)
-            submission = await _submit(websocket, parse_loose_order(websocket, body))
+            order = parse(context_of(websocket), body)
+            submission = await submit_order(websocket, order.swap, order.with_key(parse_keys(websocket.headers)))
         except (OrderEngineError, EdgeRefusal, TimeoutError, UnicodeEncodeError) as error:
             await _refuse_frame(websocket, error)
             return
-        await websocket.send_text(msgspec.json.encode(answer_of(websocket, submission)).decode())
-        await send_life(websocket, submission.order, 0, compat_frame)
+        await websocket.send_text(msgspec.json.encode(answer_of(websocket, submission, order.note)).decode())
+        await send_life(websocket, submission.order, 0, frame)
+
+
+async def _follow_jobs(websocket: WebSocket[Any]) -> None:
+    context = context_of(websocket)
+    # Subscribe before the socket is accepted: a client that knows it is open misses nothing from then on.
+    async with context.bus.subscribe(None) as live:
+        await websocket.accept()
+        await send_until_gone(websocket, _every_job(context, live))
 
 
 async def _first_frame(websocket: WebSocket[Any]) -> bytes:
@@ -271,26 +193,6 @@ async def _first_frame(websocket: WebSocket[Any]) -> bytes:
     if len(body) > MAX_BODY_BYTES:
         raise EdgeRefusal(413, "body_too_large", f"A frame must be at most {MAX_BODY_BYTES} bytes.")
     return body
-
-
-async def upper_websocket(websocket: WebSocket[Any]) -> None:
-    """Serve row E: `/orders/{orderId}` with upper-case statuses."""
-    await serve_order(websocket, websocket.path_params["orderId"], upper_frame)
-
-
-async def jobs_websocket(websocket: WebSocket[Any]) -> None:
-    """Serve row D: `/ws`, every job's life from now on, or with `?jobId=…` one job's from its start."""
-    name = websocket.query_params.get("jobId")
-    if name is not None:
-        await serve_order(websocket, name, job_frame)
-        return
-    if not await _origin_is_known(websocket):
-        return
-    context = context_of(websocket)
-    # Before it is accepted: who is told that it is open misses nothing from then on.
-    async with context.bus.subscribe(None) as live:
-        await websocket.accept()
-        await send_until_gone(websocket, _every_job(context, live))
 
 
 async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[Sequence[Message], None]:
@@ -316,20 +218,25 @@ async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[
             yield [text_message(job_frame(event)) for event in following]
 
 
-async def _submit(connection: HTTPConnection[Any], swap: SwapRequest) -> Submission:
-    headers = connection.headers
-    name = "x-idempotency-key" if "x-idempotency-key" in headers else "idempotency-key"
-    key = parse_key(headers.getlist(name), name)
-    return await context_of(connection).intake.submit_order(ACCOUNT, client_of(connection), swap, key)
+async def _json_body(request: Request[Any]) -> bytes:
+    """Return the body; one that is not empty must say that it is JSON, which no page of another site can do unasked."""
+    body = await read_body(request)
+    if body:
+        require_json(request.headers)
+    return body
 
 
 async def _origin_is_known(websocket: WebSocket[Any]) -> bool:
     try:
         require_known_origin(websocket.headers, context_of(websocket).allowed_origins)
     except EdgeRefusal as error:
-        await websocket.send_denial_response(problem_response(error, websocket.scope.get("request_id", "")))
+        await _deny(websocket, error)
         return False
     return True
+
+
+async def _deny(websocket: WebSocket[Any], error: Exception) -> None:
+    await websocket.send_denial_response(problem_response(error, websocket.scope.get("request_id", "")))
 
 
 async def _refuse_frame(websocket: WebSocket[Any], error: Exception) -> None:
@@ -338,6 +245,5 @@ async def _refuse_frame(websocket: WebSocket[Any], error: Exception) -> None:
     elif isinstance(error, UnicodeEncodeError):
         error = InvalidRequest("", "The frame is not valid Unicode.", code="malformed_json")
     problem, _ = to_problem(error, websocket.scope.get("request_id", ""), may_be_stored=True)
-    shown = {"error": problem.detail, **msgspec.to_builtins(problem)}
-    await websocket.send_text(msgspec.json.encode(shown).decode())
+    await websocket.send_text(msgspec.json.encode(compatible(problem)).decode())
     await websocket.close(_POLICY_VIOLATION, problem.code)

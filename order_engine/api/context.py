@@ -1,6 +1,7 @@
 """What every handler needs, and how a request's body and origin are taken."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal
 from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.feed import Feed
+from order_engine.engine.health import HealthMonitor
 from order_engine.engine.intake import Intake, Submission
 from order_engine.ports.bus import EventBus
 from order_engine.ports.chain import Chain
@@ -25,11 +27,15 @@ from order_engine.ports.venues import Venue
 
 # Accounts come with API keys; until then every caller is this one.
 ACCOUNT: Final = "default"
+_JSON_TYPE: Final = re.compile(
+    r"[ \t]*application/(?:json|[\w!#$&^.+-]+\+json)[ \t]*(?:;[ \t]*(?:charset=(?:utf-8|\"utf-8\"))?[ \t]*)*",
+    re.ASCII | re.IGNORECASE,
+)
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class ApiContext(msgspec.Struct, frozen=True):
-    """The engine as the API sees it."""
+    """The engine as the API sees it. `is_paper`: no venue trades anything real."""
 
     intake: Intake
     reader: OrderReader
@@ -42,6 +48,9 @@ class ApiContext(msgspec.Struct, frozen=True):
     default_slippage_bps: int
     quote_timeout_s: float
     allowed_origins: frozenset[str]
+    health: HealthMonitor
+    is_paper: bool
+    has_compat_routes: bool
 
 
 def context_of(connection: HTTPConnection[Any]) -> ApiContext:
@@ -74,10 +83,10 @@ async def read_body(request: Request[Any]) -> bytes:
 
 
 def require_json(headers: Headers) -> None:
-    """Refuse a body that says it is something else."""
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise EdgeRefusal(415, "not_json", "Send the body with the header `Content-Type: application/json`.")
+    """Refuse a body that does not say that it is JSON, once, in UTF-8."""
+    kinds = headers.getlist("content-type")
+    if kinds != ["application/json"] and (len(kinds) != 1 or not _JSON_TYPE.fullmatch(kinds[0])):
+        raise EdgeRefusal(415, "not_json", "Send the body, in UTF-8, with the header `Content-Type: application/json`.")
 
 
 def require_short_head(scope: Scope) -> None:

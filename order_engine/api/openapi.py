@@ -88,7 +88,7 @@ def _describe(operation: Operation) -> dict[str, Any]:
         if operation.examples:
             content["examples"] = {name: {"value": value} for name, value in operation.examples.items()}
         described["requestBody"] = {
-            "required": operation.body is not None,
+            "required": True,
             "content": {"application/json": content},
         }
     return described

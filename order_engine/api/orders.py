@@ -2,11 +2,13 @@
 
 from typing import Any, Final
 
-from starlette.requests import Request
+import msgspec
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from order_engine.api.context import (
     ACCOUNT,
+    ApiContext,
     client_of,
     context_of,
     json_response,
@@ -19,9 +21,12 @@ from order_engine.api.parsing import (
     parse_key,
     parse_order,
     parse_order_id,
+    parse_parts,
     parse_quote,
     parse_time,
+    single_value,
 )
+from order_engine.api.problems import UNAVAILABLE
 from order_engine.api.schemas import (
     AttemptsInDoubtView,
     EventListView,
@@ -38,20 +43,25 @@ from order_engine.api.schemas import (
     view_in_doubt,
     view_order,
 )
-from order_engine.domain.errors import ChainUnavailable, InvalidRequest, OrderNotFound, StoreUnavailable
+from order_engine.domain.errors import ChainUnavailable, InvalidRequest, OrderNotFound
+from order_engine.domain.fingerprint import fingerprint
 from order_engine.domain.money import BaseUnits, format_amount, min_out
 from order_engine.domain.order import EpochMs, Order, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
+from order_engine.engine.intake import Submission
 from order_engine.engine.quoting import ask_venue, ask_venues
+from order_engine.engine.waiting import waiting_for
 from order_engine.ports.clock import Clock
-from order_engine.ports.store import OrderFilter, OrderReader
+from order_engine.ports.store import IdempotencyKey, OrderFilter, OrderReader
 from order_engine.ports.venues import Venue
 
 _DEFAULT_PAGE: Final = 50
 _MOST_ON_A_PAGE: Final = 100
 _MOST_ATTEMPTS: Final = 1_000
 _MOST_SEQ: Final = 2**31 - 1
+_VERSION_AT, _VERSION = 14, "7"
+_ATTEMPT_PARAMETERS: Final = frozenset({"inDoubt", "limit"})
 _LIST_PARAMETERS: Final = frozenset(
     {"status", "type", "tokenIn", "tokenOut", "clientOrderId", "createdAfter", "createdBefore", "limit", "cursor"}
 )
@@ -62,12 +72,45 @@ async def post_order(request: Request[Any]) -> Response:
     context = context_of(request)
     require_json(request.headers)
     key = parse_key(request.headers.getlist("idempotency-key"), "Idempotency-Key")
-    swap = parse_order(await read_body(request), context.tokens, context.default_slippage_bps)
-    submission = await context.intake.submit_order(ACCOUNT, client_of(request), swap, key)
+    body = await read_body(request)
+    try:
+        swap = parse_order(body, context.tokens, context.default_slippage_bps)
+    except InvalidRequest:
+        # A token that is gone, or has other decimals now, makes no other request of the same bytes.
+        known = None if key is None else await _find_answer(context, body, key)
+        if known is None:
+            raise
+        submission = known
+    else:
+        idempotency = None if key is None else IdempotencyKey(key, fingerprint(parse_parts(body)))
+        submission = await submit_order(request, swap, idempotency)
     headers = {"Location": f"/v1/orders/{submission.order.order_id}", **rate_headers(submission)}
     if submission.is_replay:
         headers["Idempotent-Replayed"] = "true"
     return json_response(view_order(submission.order, ()), 202, headers)
+
+
+async def _find_answer(context: ApiContext, body: bytes, key: str) -> Submission | None:
+    """Return the first answer to this body and key, if there is one."""
+    try:
+        parts = parse_parts(body)
+    except (InvalidRequest, msgspec.MsgspecError, RecursionError):
+        return None
+    return await context.intake.find_answer(ACCOUNT, IdempotencyKey(key, fingerprint(parts)))
+
+
+async def submit_order(
+    connection: HTTPConnection[Any], swap: SwapRequest, idempotency: IdempotencyKey | None
+) -> Submission:
+    """Accept an order of the caller; see Intake. Every route that places orders goes through here."""
+    context = context_of(connection)
+    # An id wins over a name when an order is looked up, so a name that is another order's id could not be found.
+    # Ids are UUIDs of version 7: a name of any other form, such as the UUIDs of most clients, costs no look-up.
+    order_id = None if swap.client_order_id is None else parse_order_id(swap.client_order_id)
+    is_like_ours = order_id is not None and order_id[_VERSION_AT] == _VERSION
+    if order_id is not None and is_like_ours and await context.reader.get(ACCOUNT, order_id) is not None:
+        raise InvalidRequest("clientOrderId", "must not be the id of another order")
+    return await context.intake.submit_order(ACCOUNT, client_of(connection), swap, idempotency)
 
 
 async def list_orders(request: Request[Any]) -> Response:
@@ -84,15 +127,17 @@ async def get_order(request: Request[Any]) -> Response:
     """Return one order with its attempts."""
     context = context_of(request)
     order = await find_order(context.reader, request.path_params["orderId"])
-    return json_response(view_order(order, await context.reader.attempts(order.order_id)))
+    attempts = await context.reader.attempts(order.order_id)
+    return json_response(view_order(order, attempts, waiting_for(order, await context.health.report())))
 
 
 async def list_attempts(request: Request[Any]) -> Response:
     """List the attempts whose outcome nobody has proven yet, oldest first."""
     context = context_of(request)
-    if request.query_params.get("inDoubt", "true") != "true":
+    asked = _read_query(request, _ATTEMPT_PARAMETERS)
+    if asked.get("inDoubt", "true") != "true":
         raise InvalidRequest("inDoubt", "must be true: an order's own attempts are part of the order")
-    limit = parse_integer(request.query_params.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ATTEMPTS)
+    limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ATTEMPTS)
     found = await context.reader.in_doubt(ACCOUNT, limit)
     try:
         height: int | None = (await context.chain.finalized_point()).block_height
@@ -107,14 +152,14 @@ async def cancel_order(request: Request[Any]) -> Response:
     context = context_of(request)
     order = await find_order(context.reader, request.path_params["orderId"])
     cancelled = await context.intake.cancel_order(ACCOUNT, order.order_id)
-    return json_response(view_order(cancelled, await context.reader.attempts(order.order_id)))
+    return json_response(view_order(cancelled, await context.reader.attempts(order.order_id), None))
 
 
 async def list_events(request: Request[Any]) -> Response:
     """Return an order's history."""
     context = context_of(request)
     order = await find_order(context.reader, request.path_params["orderId"])
-    after = parse_after(request.query_params.get("after"))
+    after = parse_after(single_value(request.query_params.getlist("after"), "after"))
     events = await context.reader.history(order.order_id, after)
     return json_response(EventListView(order.order_id, [view_event(event) for event in events]))
 
@@ -161,14 +206,10 @@ async def get_health(_request: Request[Any]) -> Response:
 
 
 async def get_ready(request: Request[Any]) -> Response:
-    """Tell whether orders can be taken; without Redis they can."""
-    context = context_of(request)
-    bus = "ok" if context.bus.is_connected else "lost: orders are late by a second, none is lost"
-    try:
-        await context.reader.ping()
-    except StoreUnavailable as error:
-        return json_response(ReadyView("unavailable", {"store": str(error), "bus": bus}), 503)
-    return json_response(ReadyView("ready" if context.bus.is_connected else "degraded", {"store": "ok", "bus": bus}))
+    """Tell whether orders can be taken and ended, and why not."""
+    report = await context_of(request).health.report()
+    view = ReadyView(report.status, [*report.reasons], report.parts)
+    return json_response(view, UNAVAILABLE if report.status == "unavailable" else 200)
 
 
 async def find_order(reader: OrderReader, name: str) -> Order:
@@ -188,12 +229,19 @@ def parse_after(text: str | None, field: str = "after") -> int:
     return 0 if text is None else parse_integer(text, field, 0, _MOST_SEQ)
 
 
+def _read_query(request: Request[Any], known: frozenset[str]) -> dict[str, str]:
+    """Return the query's parameters; one that is not known, or is there twice, is refused."""
+    asked: dict[str, str] = {}
+    for name in request.query_params:
+        if name not in known:
+            message = f"is not a filter; known are {', '.join(sorted(known))}"
+            raise InvalidRequest(name, message, code="unknown_field")
+        asked[name] = single_value(request.query_params.getlist(name), name) or ""
+    return asked
+
+
 def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFilter, int]:
-    asked = request.query_params
-    for name in asked:
-        if name not in _LIST_PARAMETERS:
-            known = ", ".join(sorted(_LIST_PARAMETERS))
-            raise InvalidRequest(name, f"is not a filter; known are {known}", code="unknown_field")
+    asked = _read_query(request, _LIST_PARAMETERS)
     status, token_in, token_out = asked.get("status"), asked.get("tokenIn"), asked.get("tokenOut")
     if status is not None and status not in {*OrderStatus}:
         raise InvalidRequest("status", f"must be one of {', '.join(OrderStatus)}")

@@ -1,10 +1,12 @@
 """Errors as RFC 9457 problem documents: the only place that knows HTTP status codes."""
 
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from order_engine.domain.errors import (
     CancelTooLate,
@@ -20,7 +22,10 @@ from order_engine.domain.errors import (
 
 # Of a request before its body: its path, its query and its headers.
 MOST_HEAD_BYTES: Final = 32 * 1024
+UNAVAILABLE: Final = 503
 _RETRY_AFTER_S: Final = 1
+# The routes of the compatible systems.
+_COMPATIBLE_PATH: Final = re.compile(r"/(?:api|orders|jobs)(?:/.*)?|/(?:enqueue|ws|ws-exec)", re.DOTALL)
 
 
 class Problem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -99,7 +104,7 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
     if isinstance(error, InvalidRequest):
         field = error.field or None
         detail = f"{error.field} {error}." if error.field else str(error)
-        status = 400 if error.code == "malformed_json" else status
+        status = 400 if error.code in ("malformed_json", "duplicate_member") else status
     if isinstance(error, RateLimited):
         headers["Retry-After"] = headers["RateLimit-Reset"] = str(error.retry_after_s)
         headers["RateLimit-Limit"] = str(error.limit)
@@ -133,4 +138,28 @@ def _sayable(text: str) -> str:
 def problem_response(error: Exception, request_id: str, *, may_be_stored: bool = False) -> Response:
     """Return the error as a response; see `to_problem`."""
     problem, headers = to_problem(error, request_id, may_be_stored=may_be_stored)
-    return Response(msgspec.json.encode(problem), problem.status, headers, media_type="application/problem+json")
+    return _ProblemResponse(problem, headers)
+
+
+def compatible(problem: Problem) -> dict[str, Any]:
+    """Return the problem as the compatible systems tell it: with `error`, and 400 where v1 says 422."""
+    status = 400 if problem.status == 422 else problem.status  # noqa: PLR2004 - the codes themselves
+    shown: dict[str, Any] = {"error": problem.detail, **msgspec.to_builtins(problem)}
+    return {**shown, "title": _TITLES.get(status, "Error"), "status": status}
+
+
+class _ProblemResponse(Response):
+    """A problem document, in the words of the route that it answers for."""
+
+    def __init__(self, problem: Problem, headers: Mapping[str, str]) -> None:
+        super().__init__(msgspec.json.encode(problem), problem.status, headers, media_type="application/problem+json")
+        self._problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See Response. A refusal on a compatible route has `error`, also if the edge refused the request."""
+        if _COMPATIBLE_PATH.fullmatch(scope["path"]):
+            shown = compatible(self._problem)
+            self.status_code = shown["status"]
+            self.body = msgspec.json.encode(shown)
+            self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
+from starlette.routing import WebSocketRoute
+
 from order_engine.api import compat, orders, streams
+from order_engine.api.names import NamedWebSocketRoute
 from order_engine.api.openapi import Operation, Parameter
 from order_engine.api.schemas import (
     AttemptsInDoubtView,
@@ -28,6 +31,11 @@ _KEY: Final = Parameter(
 _AFTER: Final = Parameter("after", "query", "Only events with a greater seq.", {"type": "integer", "minimum": 0})
 _UNKNOWN: Final = {404: ("No such order", None)}
 _BAD: Final = {400: ("Not JSON", None), 413: ("The body is over 16 KiB", None), 422: ("A field is wrong", None)}
+_COMPAT_BAD: Final = {
+    400: ("A field is wrong, or it is not JSON", None),
+    413: ("The body is over 16 KiB", None),
+    415: ("Not application/json", None),
+}
 _BUSY: Final = {429: ("Too many orders in a minute", None), 503: ("The database does not answer", None)}
 
 
@@ -35,7 +43,7 @@ def _text(name: str, description: str) -> Parameter:
     return Parameter(name, "query", description, {"type": "string"})
 
 
-_V1: Final = (
+V1_OPERATIONS: Final[Sequence[Operation]] = (
     Operation(
         "POST",
         "/v1/orders",
@@ -175,22 +183,33 @@ _V1: Final = (
     ),
 )
 
-_COMPATIBILITY: Final = (
+COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
     Operation(
         "POST",
         "/api/orders/execute",
         compat.execute_order,
         "compatibility",
         "Rows A, B, C and D: place an order",
-        {202: ("orderId, jobId, idempotent, websocket and wsUrl", None), **_BAD, **_BUSY},
+        {
+            200: (
+                "ok, orderId, jobId, idempotent, websocket, wsUrl, tokenIn, tokenOut, amountIn and perhaps note",
+                None,
+            ),
+            **_COMPAT_BAD,
+            **_BUSY,
+        },
         examples={
             "A": {"type": "MARKET", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": 1, "slippageBps": 50},
             "B": {"tokenIn": "SOL", "tokenOut": "USDC", "amount": 1},
             "C": {"orderType": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5},
             "D": {"type": "market", "amount": 1, "symbol": "SOL/USDC"},
+            "D, one symbol": {"type": "market", "amount": 1, "symbol": "TOKEN"},
         },
         parameters=(Parameter("x-idempotency-key", "header", "Row C's key.", {"type": "string"}),),
         description=(
+            "A field of no row, and two fields that contradict each other, are refused by name. On the paper chain "
+            "alone, an order that names no pair trades SOL for USDC, one that names no amount sells 1, and `note` says "
+            "so; a symbol that names no pair is kept in the order's metadata. "
             "WebSocket on the same path: with `?orderId=` an order's life from its start; without it the "
             "first frame is the order, and the answer and the order's life come back on the same socket."
         ),
@@ -201,9 +220,26 @@ _COMPATIBILITY: Final = (
         compat.enqueue,
         "compatibility",
         "Row D: enqueue a default market order",
-        {202: ("orderId and jobId", None), **_BAD, **_BUSY},
+        {200: ("The same keys; orderId is the client's", None), **_COMPAT_BAD, **_BUSY},
         examples={"D": {"orderId": "order-123", "payload": {"note": "kept as metadata"}}},
-        description="WebSocket `/ws` tells every job's life, `/ws?jobId=` one job's from its start.",
+        description=(
+            "The payload's type, symbol, amount and slippageBps are honoured; all of the payload is kept as metadata. "
+            "The same orderId again answers the first job. WebSocket `/ws` tells every job's life, `/ws?jobId=` one "
+            'job\'s from its start. WebSocket `/ws-exec` takes `{"type": "market", "payload": {"amount": 1, "symbol": '
+            '"TOKEN"}}` as its first frame, answers it, and tells the life of that job.'
+        ),
+    ),
+    Operation(
+        "GET",
+        "/jobs/{orderId}",
+        compat.get_job,
+        "compatibility",
+        "Row D: the order as BullMQ writes a job to JSON",
+        {
+            200: ("The job and its state: waiting, active, delayed, completed or failed", None),
+            **_UNKNOWN,
+            503: _BUSY[503],
+        },
     ),
     Operation(
         "GET",
@@ -224,4 +260,9 @@ _COMPATIBILITY: Final = (
     ),
 )
 
-OPERATIONS: Final[Sequence[Operation]] = (*_V1, *_COMPATIBILITY)
+COMPAT_WEBSOCKETS: Final = (
+    WebSocketRoute("/api/orders/execute", compat.execute_websocket),
+    NamedWebSocketRoute("/orders/{orderId}", compat.upper_websocket),
+    WebSocketRoute("/ws", compat.jobs_websocket),
+    WebSocketRoute("/ws-exec", compat.exec_websocket),
+)

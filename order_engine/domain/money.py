@@ -14,8 +14,9 @@ Bps = NewType("Bps", int)
 MAX_BASE_UNITS: Final = 2**63 - 1
 BPS_ONE: Final = 10_000
 
-_MAX_TEXT: Final = 64
-_DECIMAL = re.compile(r"(0|[1-9]\d*)(?:\.(\d+))?(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
+_MAX_TEXT: Final = 256
+# The one grammar of an amount, in text and as a JSON number: no sign, no leading zero, no exponent, no bare point.
+_DECIMAL = re.compile(r"(0|[1-9]\d*)(?:\.(\d+))?", re.ASCII)
 
 
 class AmountError(ValueError):
@@ -25,22 +26,25 @@ class AmountError(ValueError):
 def parse_amount(text: str, decimals: int) -> BaseUnits:
     """Turn decimal text in whole tokens into base units, exactly.
 
-    Accepts what JSON calls a number, without a sign: "1", "1.5", "1e-3". Raises AmountError for
-    anything else, for more decimals than the token has, for zero and for more than MAX_BASE_UNITS.
+    Accepts "1", "1.5" and "1.50": at most 256 characters of plain decimal notation. Zeros beyond the
+    token's decimals are exact and are accepted. Raises AmountError for anything else, for more
+    decimals than the token has, for zero and for more than MAX_BASE_UNITS.
     """
     match = _DECIMAL.fullmatch(text) if len(text) <= _MAX_TEXT else None
     if match is None:
         if text.startswith("-"):
             raise AmountError("must be greater than zero")
-        raise AmountError('must be a decimal number such as "1.5"')
-    whole, fraction, exponent = match[1], match[2] or "", int(match[3] or 0)
-    scale = decimals + exponent - len(fraction)
+        raise AmountError(
+            f'must be a decimal number such as "1.5": digits and at most one point, {_MAX_TEXT} characters at most, '
+            "without sign, exponent, spaces or leading zeros"
+        )
+    whole, fraction = match[1], (match[2] or "").rstrip("0")
     digits = int(whole + fraction)
     if digits == 0:
         raise AmountError("must be greater than zero")
-    if scale < 0:
+    if len(fraction) > decimals:
         raise AmountError(f"has more decimals than the token has ({decimals})")
-    base_units = digits * 10**scale if scale <= _MAX_TEXT else MAX_BASE_UNITS + 1
+    base_units = digits * 10 ** (decimals - len(fraction))
     if base_units > MAX_BASE_UNITS:
         raise AmountError(f"must be at most {format_amount(BaseUnits(MAX_BASE_UNITS), decimals)}")
     return BaseUnits(base_units)

@@ -7,10 +7,11 @@ from typing import Any, Final, Self
 import asyncpg
 import msgspec
 
-from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, UnknownCursor
+from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
+from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
     BEGINNING,
     CLIENT_ORDER_ID_KEPT_MS,
@@ -20,6 +21,7 @@ from order_engine.ports.store import (
     Accepted,
     Announce,
     Claim,
+    EngineIdentity,
     FeedPage,
     InDoubt,
     InDoubtCount,
@@ -28,6 +30,7 @@ from order_engine.ports.store import (
     Write,
 )
 from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
+from order_engine.store.postgres_errors import LOST, unavailable
 from order_engine.store.postgres_schema import bring_up_to_date
 from order_engine.store.rows import (
     accept_columns,
@@ -36,11 +39,13 @@ from order_engine.store.rows import (
     attempt_from_row,
     event_columns,
     event_from_row,
+    heartbeat_columns,
     move_columns,
     order_from_row,
+    process_from_row,
     text,
 )
-from order_engine.store.sessions import LOST, Sessions, unavailable
+from order_engine.store.sessions import Sessions, connect
 from order_engine.store.snapshots import NOTHING_SEEN, is_snapshot, moved_on
 from order_engine.store.sql import POSTGRES, load_queries
 
@@ -151,6 +156,10 @@ class PostgresStore:
         kept: str = rows[0][0]
         return kept
 
+    async def identity(self) -> EngineIdentity:
+        """See OrderStore."""
+        return EngineIdentity(*(await self._fetch("identity"))[0])
+
     # --- OrderReader ---
 
     async def get(self, account: str, order_id: OrderId) -> Order | None:
@@ -209,6 +218,21 @@ class PostgresStore:
     async def ping(self) -> None:
         """See OrderReader."""
         await self._sessions.fetch("select 1")
+
+    # --- HealthStore ---
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """See HealthStore."""
+        try:
+            await self._fetch("beat", *heartbeat_columns(heartbeat))
+        except asyncpg.PostgresError as error:
+            raise StoreUnavailable(f"PostgreSQL takes no writes: {error}") from error
+
+    async def health(self) -> StoreHealth:
+        """See HealthStore."""
+        processes = [process_from_row(row) for row in await self._fetch("processes")]
+        queue = (await self._fetch("queue_state", MAX_COUNTED_WAITING))[0]
+        return StoreHealth(processes, *queue, *(await self._fetch("count_in_doubt"))[0])
 
     # --- batches ---
 
@@ -323,7 +347,7 @@ def _quoted(name: str) -> str:
 
 
 async def _migrate(dsn: str, settings: dict[str, str]) -> None:
-    connection = await asyncpg.connect(dsn, timeout=_OPEN_TIMEOUT_S, server_settings=settings)
+    connection = await connect(dsn, timeout=_OPEN_TIMEOUT_S, server_settings=settings)
     try:
         await bring_up_to_date(connection, settings.get("search_path"))
     finally:

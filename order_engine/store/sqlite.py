@@ -15,6 +15,7 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
 from order_engine.ports.clock import Clock
+from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
     CLIENT_ORDER_ID_KEPT_MS,
     LONGEST_LEASE_MS,
@@ -23,6 +24,7 @@ from order_engine.ports.store import (
     Accepted,
     Announce,
     Claim,
+    EngineIdentity,
     FeedPage,
     InDoubt,
     InDoubtCount,
@@ -38,8 +40,10 @@ from order_engine.store.rows import (
     attempt_from_row,
     event_columns,
     event_from_row,
+    heartbeat_columns,
     move_columns,
     order_from_row,
+    process_from_row,
     text,
 )
 from order_engine.store.sql import SQLITE, load_queries
@@ -53,6 +57,7 @@ from order_engine.store.sqlite_thread import (
 )
 
 _MOST_IN_A_BATCH: Final = 512
+_FORGOTTEN_AFTER_MS: Final = 3_600_000
 _POSITION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -177,6 +182,10 @@ class SqliteStore:
         kept: str = (await self._writer.run(lambda connection: _one(connection, self._sql["keep_genesis"], values)))[0]
         return kept
 
+    async def identity(self) -> EngineIdentity:
+        """See OrderStore."""
+        return EngineIdentity(*await self._read(lambda connection: _one(connection, self._sql["identity"], ())))
+
     # --- OrderReader ---
 
     async def get(self, account: str, order_id: OrderId) -> Order | None:
@@ -240,6 +249,29 @@ class SqliteStore:
     async def ping(self) -> None:
         """See OrderReader."""
         await self._read(lambda connection: connection.execute("select 1").fetchone())
+
+    # --- HealthStore ---
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """See HealthStore."""
+        now_ms = self._clock.now_ms()
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(self._sql["forget_processes"], (now_ms - _FORGOTTEN_AFTER_MS,))
+            connection.execute(self._sql["beat"], (*heartbeat_columns(heartbeat), now_ms))
+
+        await self._writer.run(job)
+
+    async def health(self) -> StoreHealth:
+        """See HealthStore."""
+        now_ms = self._clock.now_ms()
+
+        def job(connection: sqlite3.Connection) -> StoreHealth:
+            processes = [process_from_row(row) for row in _all(connection, self._sql["processes"], (now_ms,))]
+            queue = _one(connection, self._sql["queue_state"], (now_ms, MAX_COUNTED_WAITING))
+            return StoreHealth(processes, *queue, *_one(connection, self._sql["count_in_doubt"], (now_ms,)))
+
+        return await self._read(job)
 
     # --- batches ---
 

@@ -31,6 +31,7 @@ _POOL_DEPTH_USD: Final = 50_000_000
 _QUOTE_DELAY_S: Final = (0.15, 0.25)
 _PROGRAM: Final = Pubkey(hashlib.sha256(b"order-engine paper pools").digest())
 
+# Round figures near the market's of 2025: a paper order is to look like one, and nothing more.
 REFERENCE_PRICES_USD: Final[Mapping[str, str]] = {
     "SOL": "150",
     "wSOL": "150",
@@ -41,6 +42,40 @@ REFERENCE_PRICES_USD: Final[Mapping[str, str]] = {
     "RAY": "2",
     "mSOL": "190",
     "JitoSOL": "180",
+    "bSOL": "170",
+    "stSOL": "180",
+    "INF": "190",
+    "dSOL": "160",
+    "ETH": "3000",
+    "WBTC": "90000",
+    "PYUSD": "1",
+    "USDY": "1.1",
+    "PYTH": "0.12",
+    "JTO": "1",
+    "ORCA": "1.5",
+    "W": "0.07",
+    "RENDER": "2.5",
+    "HNT": "2.5",
+    "TNSR": "0.1",
+    "DRIFT": "0.3",
+    "KMNO": "0.06",
+    "MNDE": "0.1",
+    "WIF": "0.5",
+    "POPCAT": "0.15",
+    "MEW": "0.0015",
+    "BOME": "0.001",
+    "SAMO": "0.002",
+    "FIDA": "0.05",
+    "COPE": "0.005",
+    "SRM": "0.01",
+    "MNGO": "0.02",
+    "STEP": "0.02",
+    "MAPS": "0.004",
+    "OXY": "0.002",
+    "MEDIA": "2",
+    "ROPE": "0.002",
+    "KIN": "0.0000005",
+    "TULIP": "0.1",
 }
 
 

@@ -67,6 +67,8 @@ def problem_of(response: httpx2.Response, status: int | set[int], field: str | N
     assert problem["detail"]
     assert problem["requestId"] == response.headers["x-request-id"]
     assert problem["retryable"] in (True, False)
+    is_compatible = response.request.url.path.startswith(("/api/", "/enqueue", "/jobs/", "/orders/", "/ws"))
+    assert problem.get("error") == (problem["detail"] if is_compatible else None)
     assert problem.get("field") == field, problem
     return problem
 

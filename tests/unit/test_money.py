@@ -33,10 +33,9 @@ amounts = st.integers(1, MAX_BASE_UNITS)
         ("1.5", 9, 1_500_000_000),
         ("1.50", 9, 1_500_000_000),
         ("0.000000001", 9, 1),
-        ("1e-9", 9, 1),
-        ("1E-3", 9, 1_000_000),
-        ("2.5e3", 6, 2_500_000_000),
-        ("1e+2", 0, 100),
+        ("1.5000000000", 9, 1_500_000_000),
+        ("2." + "0" * 254, 0, 2),
+        ("0.10", 1, 1),
         ("9223372036.854775807", 9, MAX_BASE_UNITS),
         ("0.1", 1, 1),
         ("7", 0, 7),
@@ -50,6 +49,7 @@ def test_text_becomes_base_units(text: str, decimals: int, base_units: int) -> N
     "text",
     [
         *("", " ", " 1", "1 ", "1\n", "1,5", "1_000", "+1", ".5", "1.", "1e", "e5", "0x10", "1e5.5"),
+        *("1e3", "1E3", "1e-9", "1e+2", "2.5e3", "0e5", "1e30", "1..5", "1.5.0", "1'000", "2." + "0" * 255),
         *(
             "NaN",
             "nan",
@@ -63,7 +63,7 @@ def test_text_becomes_base_units(text: str, decimals: int, base_units: int) -> N
             "1.\uff11",
             "½",
             "one",
-            "1" * 65,
+            "1" * 257,
             "1e9999",
         ),
     ],
@@ -79,19 +79,21 @@ def test_a_leading_zero_is_refused_as_json_refuses_it(text: str) -> None:
         parse_amount(text, 9)
 
 
-@pytest.mark.parametrize("text", ["0", "0.0", "0.000000000", "0e5", "0e-99", "-1", "-0", "-0.5", "-1e30"])
+@pytest.mark.parametrize("text", ["0", "0.0", "0.000000000", "0.0000000000000", "-1", "-0", "-0.5", "-1e30"])
 def test_what_is_not_above_zero_is_refused(text: str) -> None:
     with pytest.raises(AmountError, match="greater than zero"):
         parse_amount(text, 9)
 
 
-@pytest.mark.parametrize(("text", "decimals"), [("0.0000000001", 9), ("1e-10", 9), ("1.0000001", 6), ("0.5", 0)])
+@pytest.mark.parametrize(
+    ("text", "decimals"), [("0.0000000001", 9), ("1.00000000010", 9), ("1.0000001", 6), ("0.5", 0)]
+)
 def test_more_decimals_than_the_token_has_are_refused(text: str, decimals: int) -> None:
     with pytest.raises(AmountError, match=rf"more decimals than the token has \({decimals}\)"):
         parse_amount(text, decimals)
 
 
-@pytest.mark.parametrize("text", ["9223372036.854775808", "1e30", "1E30", "1" + "0" * 30, "1e999", "9" * 60 + "e300"])
+@pytest.mark.parametrize("text", ["9223372036.854775808", "1" + "0" * 30, "9" * 64, "9" * 256])
 def test_more_than_the_database_holds_is_refused(text: str) -> None:
     with pytest.raises(AmountError, match=r"at most 9223372036\.854775807"):
         parse_amount(text, 9)
@@ -111,14 +113,11 @@ def test_formatting_and_parsing_are_each_other_s_inverse(base_units: int, decima
 
 
 @QUICK
-@given(amounts, decimals_of_a_token, st.integers(-30, 30))
-def test_an_exponent_means_what_it_says(digits: int, decimals: int, exponent: int) -> None:
-    value = Fraction(digits) * Fraction(10) ** (exponent + decimals)
-    if value > MAX_BASE_UNITS or exponent < -decimals:
-        with pytest.raises(AmountError):
-            parse_amount(f"{digits}e{exponent}", decimals)
-    else:
-        assert parse_amount(f"{digits}e{exponent}", decimals) == value
+@given(amounts, decimals_of_a_token, st.integers(0, 20))
+def test_zeros_behind_the_last_digit_change_nothing(base_units: int, decimals: int, zeros: int) -> None:
+    text = format_amount(base_units, decimals)
+    longer = f"{text}{'' if '.' in text else '.'}0{'0' * zeros}"
+    assert parse_amount(longer, decimals) == base_units
 
 
 @QUICK

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from order_engine.api.parsing import decode_loose, parse_metadata, parse_order, parse_quote
+from order_engine.api.json_body import decode_loose
+from order_engine.api.parsing import parse_metadata, parse_order, parse_quote
 from order_engine.api.problems import problem_response
 from order_engine.api.schemas import MAX_METADATA_BYTES
 from order_engine.domain.errors import InvalidRequest
@@ -71,7 +72,7 @@ def test_what_is_null_or_missing_takes_its_default(field: str) -> None:
     assert parse(body_of(field, "null")) == parse(body_of()) == SwapRequest(SOL, USDC, parse(body_of()).amount_in, 50)
 
 
-@pytest.mark.parametrize("literal", ["0.1", "1e-1", '"0.1"', "0.10", "1E-1", "0.100000000"])
+@pytest.mark.parametrize("literal", ["0.1", '"0.1"', "0.10", "0.100000000", "0.1000000000000", '"0.1000000000000"'])
 def test_an_amount_is_read_digit_by_digit(literal: str) -> None:
     assert parse(body_of("amountIn", literal)).amount_in == 100_000_000
 
@@ -138,8 +139,27 @@ def test_what_every_order_needs_may_not_be_missing_or_null(field: str) -> None:
             ("amountIn", literal)
             for literal in ('"-1"', '"one"', '"\u0661"', "-1.5", "-0", "0", "0.0", '"0"', "0e9", "1e-99")
         ),
+        *(
+            ("amountIn", literal)
+            for literal in (
+                '"1e3"',
+                "1e3",
+                '"1E3"',
+                "1E3",
+                "1e-1",
+                '"00001"',
+                '"01.5"',
+                '"1."',
+                '".5"',
+                '"-0"',
+                '"1\u0660"',
+            )
+        ),
         *(("amountIn", literal) for literal in ('"true"', '{"amount":1}', "1e1000", '"1e30"', '"' + "9" * 5_000 + '"')),
-        *(("slippageBps", literal) for literal in ("0", "1001", "1.5", '"50"', "{}", "-50", "1e2")),
+        *(
+            ("slippageBps", literal)
+            for literal in ("0", "1001", "1.5", '"50"', "{}", "-50", "1e2", "50.0", "5e1", "-0")
+        ),
         *(("clientOrderId", literal) for literal in ("1", "{}", '"with space"', '"é"', f'"{"x" * 65}"', '"tab\\t"')),
         *(
             ("metadata", literal)
@@ -194,7 +214,7 @@ def test_the_same_token_twice_is_refused_however_it_is_called(token_in: str, tok
 
 
 @pytest.mark.parametrize(
-    ("token_in", "amount"), [("SOL", "0.0000000001"), ("USDC", "1.0000001"), ("BONK", "0.000001"), ("USDC", 1e-07)]
+    ("token_in", "amount"), [("SOL", "0.0000000001"), ("USDC", "1.0000001"), ("BONK", "0.000001"), ("USDC", 1.0000001)]
 )
 def test_too_many_decimals_are_refused_with_how_many_there_are(token_in: str, amount: object) -> None:
     body = {"type": "market", "tokenIn": token_in, "tokenOut": "RAY", "amountIn": amount}
@@ -219,6 +239,60 @@ def test_an_unknown_field_is_refused_by_its_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["a`b", " - at `$.tokenIn`", "x` - at `$.tokenIn"])
 def test_a_strange_field_does_not_pass_for_another(name: str) -> None:
     assert refusal(body_of(name, "1")).field == name
+
+
+REPEATED = [
+    ('{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","amountIn":"1"}', "amountIn"),
+    ('{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","amountIn":"-5"}', "amountIn"),
+    ('{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","type":"limit"}', "type"),
+    ('{"type":"limit","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","type":"market"}', "type"),
+    ('{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","amount\\u0049n":"2"}', "amountIn"),
+    (
+        '{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","slippageBps":50,"slippageBps":50}',
+        "slippageBps",
+    ),
+    ('{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","metadata":null,"metadata":{}}', "metadata"),
+    ('{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","metadata":{"a":1,"a":1}}', "metadata"),
+    (
+        '{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","metadata":{"a":{"b":[{"c":1,"c":2}]}}}',
+        "metadata",
+    ),
+    ('{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","metadata":{"a":1,"\\u0061":1}}', "metadata"),
+    ('{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","metadata":{"\\u00e9":1,"é":1}}', "metadata"),
+    ('{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","metadata":{"":1,"":1}}', "metadata"),
+    ('{"type":"market","tokenIn":"SOL","tokenOut":"USDC","amountIn":"1","x":1,"x":2}', "x"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), REPEATED)
+def test_a_member_that_is_there_twice_is_refused_at_every_depth(body: str, field: str) -> None:
+    for text in (body, body.replace(":", " :\n "), body.replace(",", " , ")):
+        error = refusal(text.encode())
+        assert (error.field, error.code) == (field, "duplicate_member")
+        assert json.loads(bytes(problem_response(error, "r").body))["status"] == 400
+
+
+def test_names_that_only_look_alike_are_not_repeated() -> None:
+    metadata = r'{"a":1,"A":1,"a ":1,"\u0430":1,"b":[{"a":1},{"a":1}],"c":":\",\"a\":1","d":{"a":{"a":1}}}'
+    request = parse(body_of("metadata", metadata))
+    assert request.metadata is not None
+    assert bytes(request.metadata).decode() == metadata
+
+
+@QUICK
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b", "\u00e9", ":", '"', "\\"]), st.booleans()), max_size=5), st.booleans()
+)
+def test_an_object_is_taken_exactly_if_its_names_are_distinct(names: list[tuple[str, bool]], inside: bool) -> None:  # noqa: FBT001
+    escaped = [json.dumps(name, ensure_ascii=is_ascii) for name, is_ascii in names]
+    text = "{" + ",".join(f"{name}:{at}" for at, name in enumerate(escaped)) + "}"
+    body = (f'{{"z":[{text}]}}' if inside else text).encode()
+    if len({name for name, _ in names}) == len(names):
+        assert decode_loose(body) is not None
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        decode_loose(body)
+    assert caught.value.code == "duplicate_member"
 
 
 @pytest.mark.parametrize("value", [" - at `$.amountIn`", "' - at `$.amountIn", "field `tokenIn`"])

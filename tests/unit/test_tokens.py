@@ -1,14 +1,19 @@
 """A token is found by its symbol or by its mint, and by nothing else."""
 
+from collections import Counter
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from solders.pubkey import Pubkey
 
 from order_engine.domain.errors import InvalidRequest
-from order_engine.domain.tokens import KNOWN_TOKENS, MAX_DECIMALS, WRAPPED_SOL_MINT, Token, TokenRegistry
+from order_engine.domain.tokens import KNOWN_TOKENS, MAX_DECIMALS, WRAPPED_SOL_MINT, Token, TokenConflict, TokenRegistry
+from order_engine.venues.paper import REFERENCE_PRICES_USD
 from tests.unit.samples import QUICK, SOL, TOKENS, USDC, WSOL
 
-WIF = Token("WIF", "EKpQGSJtjMFqKZ9KQanSqYXRcF8fBopzLHYxdM65zcjm", 6)
+OWN = Token("OWN", "2VhjJ9WxaGC3EZFwJG9BDUs9KxKCAjQY4vgd1qxgYWVg", 6)
 
 
 @pytest.mark.parametrize("token", KNOWN_TOKENS, ids=lambda token: token.symbol)
@@ -52,35 +57,53 @@ def test_any_name_is_a_known_token_or_an_invalid_request(name: str) -> None:
 
 def test_the_registry_lists_every_token_once_in_order() -> None:
     assert TOKENS.tokens == KNOWN_TOKENS
-    assert TokenRegistry([WIF]).tokens == (*KNOWN_TOKENS, WIF)
+    assert TokenRegistry([OWN]).tokens == (*KNOWN_TOKENS, OWN)
 
 
 def test_another_token_is_found_by_symbol_and_mint() -> None:
-    registry = TokenRegistry([WIF])
-    assert registry.resolve("wif", "tokenIn") == registry.resolve(WIF.mint, "tokenIn") == WIF
+    registry = TokenRegistry([OWN])
+    assert registry.resolve("own", "tokenIn") == registry.resolve(OWN.mint, "tokenIn") == OWN
 
 
-@pytest.mark.parametrize("symbol", ["USDC", "usdc"])
-def test_a_token_with_a_known_symbol_replaces_the_known_one(symbol: str) -> None:
-    mine = Token(symbol, WIF.mint, 6)
-    registry = TokenRegistry([mine])
-    assert registry.resolve("USDC", "tokenIn") == registry.resolve(WIF.mint, "tokenIn") == mine
-    assert len(registry.tokens) == len(KNOWN_TOKENS)
-    with pytest.raises(InvalidRequest):
-        registry.resolve(USDC.mint, "tokenIn")
+@pytest.mark.parametrize("symbol", ["USDC", "usdc", "Usdc", "WSOL", "sol"])
+def test_a_known_symbol_is_not_given_away(symbol: str) -> None:
+    with pytest.raises(TokenConflict, match="belongs to") as caught:
+        TokenRegistry([Token(symbol, OWN.mint, 6)])
+    assert caught.value.field == "symbol"
 
 
-def test_a_second_token_of_a_known_mint_does_not_take_the_mint_over() -> None:
-    twin = Token("TWIN", USDC.mint, 6)
-    registry = TokenRegistry([twin])
-    assert registry.resolve(USDC.mint, "tokenIn") == USDC
-    assert registry.resolve("twin", "tokenIn") == twin
+@pytest.mark.parametrize("mint", [USDC.mint, WRAPPED_SOL_MINT])
+@pytest.mark.parametrize("decimals", [6, 9])
+def test_a_known_mint_has_no_second_token(mint: str, decimals: int) -> None:
+    with pytest.raises(TokenConflict, match="belongs to") as caught:
+        TokenRegistry([Token("TWIN", mint, decimals)])
+    assert caught.value.field == "mint"
+
+
+def test_added_tokens_do_not_share_a_name_either() -> None:
+    for twin in (Token("own", USDC.mint[::-1], 6), Token("TWIN", OWN.mint, 9)):
+        with pytest.raises(TokenConflict):
+            TokenRegistry([OWN, twin])
+
+
+@pytest.mark.parametrize("token", KNOWN_TOKENS, ids=lambda token: token.symbol)
+def test_every_known_token_has_an_address_and_a_paper_price(token: Token) -> None:
+    assert len(bytes(Pubkey.from_string(token.mint))) == 32
+    assert str(Pubkey.from_string(token.mint)) == token.mint
+    assert Fraction(REFERENCE_PRICES_USD[token.symbol]) > 0
+
+
+def test_sol_and_wrapped_sol_are_the_one_pair_that_shares_a_mint() -> None:
+    shared = [mint for mint, count in Counter(token.mint for token in KNOWN_TOKENS).items() if count > 1]
+    assert shared == [WRAPPED_SOL_MINT]
+    assert {token.symbol for token in KNOWN_TOKENS if token.mint == WRAPPED_SOL_MINT} == {"SOL", "wSOL"}
+    assert REFERENCE_PRICES_USD.keys() == {token.symbol for token in KNOWN_TOKENS}
 
 
 def test_one_registry_s_tokens_are_not_another_s() -> None:
-    TokenRegistry([WIF])
+    TokenRegistry([OWN])
     with pytest.raises(InvalidRequest):
-        TokenRegistry().resolve("WIF", "tokenIn")
+        TokenRegistry().resolve("OWN", "tokenIn")
 
 
 def test_no_known_token_has_more_decimals_than_amounts_allow() -> None:
