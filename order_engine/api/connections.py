@@ -17,8 +17,8 @@ from order_engine.api.websocket_protocol import WebSocketProtocol
 
 _CLOSE_STREAMS_S: Final = 1
 _MAX_MESSAGE_BYTES: Final = 64 * 1024
-# What the kernel takes for a connection before we read it, and what it takes beyond what the client has room
-# for: more would only hide from us that a client sends too much, or reads nothing.
+# Bytes that the kernel holds for a connection: received and not read yet, and written and not sent yet. With
+# more the process would learn late that a client sends too much or reads nothing.
 _RECEIVE_BUFFER_BYTES: Final = 32 * 1024
 _UNSENT_BYTES: Final = 64 * 1024
 _TELL_FAULTS_S: Final = 5.0

@@ -1,10 +1,10 @@
-"""One request and its answer, as uvicorn carries them, with what HTTP/1.0 and slow readers need."""
+"""One request and its answer, as uvicorn carries them, with care for HTTP/1.0 and slow readers."""
 
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-# A body of this size is written as it is: pages of the feed are one object for all who watch.
+# A body of this size is written as it is: pages of the feed are one object for all watchers.
 _NOT_COPIED_BYTES: Final = 4 * 1024
 
 

@@ -1,4 +1,4 @@
-"""Messages that go out as they are: one for a single client, or a page of the feed that all who watch share."""
+"""Messages that go out as they are: one for a single client, or a page of the feed that all watchers share."""
 
 from functools import cached_property
 from typing import Final
@@ -19,7 +19,7 @@ WRITE_NOW: Final = "order_engine.write_now"
 # Common clients ask for this size. A page repeats itself within it: a larger window finds no more.
 WINDOW_BITS: Final = 12
 
-# Nothing is remembered from one message to the next, so each is the same for everybody.
+# Nothing is remembered from one message to the next, so each is the same for every client.
 _deflate: Final = PerMessageDeflate(
     remote_no_context_takeover=True,
     local_no_context_takeover=True,
@@ -32,8 +32,8 @@ _deflate: Final = PerMessageDeflate(
 class FeedFrame:
     """A page of the feed in the shapes in which it goes out.
 
-    Each shape is made when it is first asked for, and is one object for all who get it. A server
-    masks no frames, so they are the same for everybody.
+    Each shape is made when it is first asked for, and is one object for all watchers. A server
+    masks no frames, so they are the same for every client.
     """
 
     def __init__(self, page: FeedPage) -> None:
@@ -54,7 +54,7 @@ class FeedFrame:
 
     @cached_property
     def deflated(self) -> bytes:
-        """The same, deflated, for those who agreed to that (RFC 7692)."""
+        """The same, deflated, for clients that agreed to that (RFC 7692)."""
         return Frame(Opcode.TEXT, self._json).serialize(mask=False, extensions=[_deflate])
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What both protocols do about a client that does not read, and about one that is not to be read for a while."""
+"""Common to both protocols: when a connection is read, when it is given up, and how it ends."""
 
 import asyncio
 import http
@@ -42,7 +42,7 @@ class GatedTransport:
         return getattr(self._transport, name)
 
     def end_writing(self) -> None:
-        """Tell the client that nothing follows, and read what it still sends, whatever the reasons were not to."""
+        """Tell the client that nothing follows, and read its remaining bytes, even if there were reasons not to."""
         self.write = _write_nothing
         self.is_closing = _always
         if not self._transport.is_closing():
@@ -121,7 +121,7 @@ class GuardedProtocol(asyncio.Protocol):
         """Close when the client has closed, or after a second: it can read the last words until then.
 
         A socket that is closed with unread bytes sends a reset, which can overtake the last words.
-        So a little of what the client still sends is read and dropped.
+        So up to 512 KiB that the client still sends are read and dropped.
         """
         if self._lingering is None:
             self._lingering = self.loop.call_later(_LINGER_S, self._finish)

@@ -27,7 +27,7 @@ from order_engine.api.websocket_protocol import WebSocketProtocol
 REQUEST_TIMEOUT_S: Final = 15.0
 # The parser takes this much at a time: it cannot be stopped between two requests.
 _PIECE_BYTES: Final = 1_024
-# Bytes of one request in all, also of what carries no body: chunk headers, trailers.
+# Bytes of one request in all, chunk headers and trailers included.
 _MAX_MESSAGE_BYTES: Final = 256 * 1024
 _MAX_WAITING_BODY_BYTES: Final = 32 * 1024
 _UNAVAILABLE: Final = 503
@@ -116,7 +116,7 @@ class HttpProtocol(TakesTurns):
             self._rest()
 
     def _feed(self) -> None:
-        """Parse what is unread, piece by piece, up to the first request that has to wait."""
+        """Parse the unread bytes, piece by piece, up to the first request that has to wait."""
         while self._unread and self._may_parse():
             piece, self._unread = self._unread[:_PIECE_BYTES], self._unread[_PIECE_BYTES:]
             try:
@@ -170,7 +170,7 @@ class HttpProtocol(TakesTurns):
         self._unread = head + self._unread
 
     def _begin_websocket(self) -> None:
-        """Hand the connection over, with what came after the head."""
+        """Hand the connection over, with the bytes after the head."""
         target = Target(self.url).origin_form
         head = head_bytes(b"GET", target, "1.1", [it for it in self.headers if it[0] != b"content-length"])
         self.connections.discard(self)
@@ -185,7 +185,7 @@ class HttpProtocol(TakesTurns):
         self._is_last = True
         protocol.begin(head, early, self._request_id())
 
-    # --- what the parser calls ---
+    # --- called by the parser ---
 
     def on_message_begin(self) -> None:
         """See uvicorn."""
@@ -283,7 +283,7 @@ class HttpProtocol(TakesTurns):
     # --- refusing ---
 
     def _refuse(self, refusal: EdgeRefusal) -> None:
-        """Answer what cannot be read, after the answers to the requests before it, and close."""
+        """Answer a request that cannot be read, after the answers to the requests before it, and close."""
         self._blame("bad request" if refusal.status != _UNAVAILABLE else "too many connections")
         self._stop_waiting()
         self._is_last, self._is_in_message = True, False
@@ -296,7 +296,7 @@ class HttpProtocol(TakesTurns):
             if exchange.response_started:
                 self.end_soon()
                 return
-            # The handler that waits for the rest of the body hears that nobody is there any more.
+            # The handler that waits for the rest of the body hears that its client is gone.
             exchange.disconnected = exchange.response_complete = True
             self._dismiss(exchange)
             exchange.message_event.set()

@@ -57,7 +57,7 @@ class Seats:
     """The open connections of a process, in all and by address."""
 
     def __init__(self, limits: Limits) -> None:
-        """Start with nobody connected."""
+        """Start without any connection."""
         self.limits = limits
         self._taken = 0
         self._refused = 0
@@ -145,7 +145,7 @@ class Visit:
         return self._seats.offenders.delay_s(self.address, now_s)
 
     def offend(self, now_s: float) -> None:
-        """The client sent what no client should."""
+        """The client broke a rule of the protocol, or the budget."""
         self._seats.offenders.add(self.address, now_s)
 
     def end(self) -> None:
@@ -157,7 +157,7 @@ class Visit:
 
 
 class Offenders:
-    """Addresses whose WebSockets were closed for what they sent: they come back slowly."""
+    """Addresses whose WebSockets were closed for their frames: they come back slowly."""
 
     def __init__(self) -> None:
         """Start without any."""

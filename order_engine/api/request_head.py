@@ -1,4 +1,4 @@
-"""The head of an HTTP/1.1 request: what RFC 9112 asks of it beyond the grammar that the parser checks."""
+"""The head of an HTTP/1.1 request: the rules of RFC 9112 beyond the grammar that the parser checks."""
 
 import re
 from collections.abc import Sequence
@@ -111,7 +111,7 @@ def without_offers(headers: Headers) -> list[tuple[bytes, bytes]]:
     for name, value in headers:
         if name == b"connection":
             options = [it.strip() for it in value.split(b",")]
-            value = b", ".join(it for it in options if it and it.lower() not in _OFFERS)  # noqa: PLW2901 - what is left
+            value = b", ".join(it for it in options if it and it.lower() not in _OFFERS)  # noqa: PLW2901 - the options that are left
         if name not in _OFFERS and not (name == b"connection" and not value):
             kept.append((name, value))
     return kept

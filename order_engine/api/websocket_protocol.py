@@ -1,4 +1,4 @@
-"""WebSockets as strangers speak them: uvicorn's protocol with a budget for what a client sends."""
+"""WebSockets as strangers speak them: uvicorn's protocol with a budget for the frames of a client."""
 
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ class _CountedFrames(ServerProtocol):
         self.excess: str | None = None
 
     def recv_frame(self, frame: Frame) -> None:
-        """Take a frame; one too many ends the connection and drops what is buffered."""
+        """Take a frame; one too many ends the connection and drops all buffered bytes."""
         self._fragments = 0 if frame.fin else self._fragments + 1
         if not self._budget.take_frame():
             self.give_up("too many frames")
@@ -124,7 +124,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         self.end_soon()
 
     def _listen(self) -> None:
-        """The handshake is done: hear what the client says."""
+        """The handshake is done: hear the client."""
         self._deflates = any(map(_is_wide_enough, self.conn.extensions))
         early, self._early = self._early, b""
         self.transport.release(HANDSHAKE)

@@ -1,4 +1,4 @@
-"""Every event of an account, each order's in order: read once, and passed on to all who watch."""
+"""Every event of an account, each order's in order: read once and passed on to every watcher."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -14,21 +14,21 @@ from order_engine.ports.store import FeedPage, OrderReader
 
 Frame = TypeVar("Frame")
 
-# Between two looks at the log: what is committed in between is passed on together.
+# Pause between two looks at the log: events committed in between are passed on together.
 _GATHER_S: Final = 0.02
 # A watcher that reads nothing holds one page.
 _MAX_PAGE_EVENTS: Final = 200
 # A watcher more than 64 pages behind reads the log itself until it has caught up.
 MAX_RECENT_PAGES: Final = 64
-# Pages of the past that are kept for others who read the same.
+# Pages of the past that are kept for other watchers of the same past.
 _MAX_PAST_PAGES: Final = 8
 
 
 class _Idle(Generic[Frame]):
-    """Someone who has every page so far, and can be given the next one without being woken."""
+    """A watcher that has every page so far, and can be given the next one without being woken."""
 
     def __init__(self, pass_on: Callable[[Frame], bool], number: int, cursor: str) -> None:
-        """He has `number` pages, the last of which ends at the cursor."""
+        """The watcher has `number` pages, the last of which ends at the cursor."""
         self.pass_on = pass_on
         self.number = number
         self.cursor = cursor
@@ -45,7 +45,7 @@ class _Point:
 
 
 class _PastPage(Generic[Frame]):
-    """A page that was read for one watcher. Others may have it who read up to the same point or a later one."""
+    """A page that was read for one watcher. A watcher that reads up to the same point or a later one may have it too."""
 
     def __init__(self, moves: int, reading: "asyncio.Task[tuple[str, Frame | None]]") -> None:
         self.moves = moves
@@ -53,14 +53,14 @@ class _PastPage(Generic[Frame]):
 
 
 class Feed(Generic[Frame]):
-    """One reader of the log for everybody here who watches an account.
+    """One reader of the log for all watchers of an account in this process.
 
-    The bus only says that it is time to look. What is passed on comes from the log, page after page,
-    each page rendered once. A slow watcher holds up nobody, and holds one page at a time.
+    The bus only says that it is time to look. The events come from the log, page after page, each page
+    rendered once. A slow watcher delays no other, and holds one page at a time.
     """
 
     def __init__(self, reader: OrderReader, bus: EventBus, account: str, render: Callable[[FeedPage], Frame]) -> None:
-        """`render` makes of a page what watchers get."""
+        """`render` turns a page into the frame that watchers get."""
         self._reader = reader
         self._bus = bus
         self._account = account
@@ -91,9 +91,9 @@ class Feed(Generic[Frame]):
     ) -> AsyncGenerator[Sequence[Frame], None]:
         """Yield every event after the cursor exactly once, the past first, in pages; it does not end.
 
-        The first page is empty: whoever has it watches from then on, and knows from where.
+        The first page is empty: a client that has it watches from then on, and knows from where.
         A new page goes to `pass_on`, if there is one, and is yielded only if that returns False
-        because it would have to wait: to wake a watcher costs more than to write to him.
+        because it would have to wait: to wake a watcher costs more than to write to it.
         """
         async with self._watched():
             yield [self._render(FeedPage((), after))]
@@ -131,17 +131,17 @@ class Feed(Generic[Frame]):
                 self._past.clear()
 
     async def _follow(self) -> None:
-        """Look whenever something was committed, and now and then all the same."""
+        """Look whenever something was committed, and every 1 to 1.5 s without being told."""
         async with self._bus.subscribe(None) as live:
             self._live = live
-            # A look that hangs may end as an error when this is cancelled: then somebody else follows.
+            # A look that hangs may end as an error when this is cancelled: then another task follows.
             while self._is_the_follower():
                 try:
                     is_more = await self._look()
                 except StoreUnavailable as error:
                     observe.store_unavailable("feed", error)
                     is_more = False
-                except Exception as error:  # noqa: BLE001 - who watches would wait for ever, and know nothing of it
+                except Exception as error:  # noqa: BLE001 - watchers would wait for ever, and know nothing of it
                     observe.loop_crashed("feed", error)
                     if self._is_the_follower():
                         self._begin_anew()
@@ -155,7 +155,7 @@ class Feed(Generic[Frame]):
         return self._following is asyncio.current_task()
 
     async def _look(self) -> bool:
-        """Read the next page and tell those who wait for it; returns whether there is more."""
+        """Read the next page and tell the watchers that wait for it; returns whether there is more."""
         self._looks_begun += 1
         page = await self._page_between(self._cursor, None)
         if not self._is_the_follower():
@@ -175,7 +175,7 @@ class Feed(Generic[Frame]):
         for idle in [*self._idle]:
             try:
                 is_taken = idle.pass_on(frame)
-            except Exception:  # noqa: BLE001 - it is his own affair, and he meets it when he sends the page himself
+            except Exception:  # noqa: BLE001 - it concerns one watcher, which meets it again when it sends the page itself
                 is_taken = False
             if is_taken:
                 idle.number, idle.cursor = self._pages, cursor
@@ -204,7 +204,7 @@ class Feed(Generic[Frame]):
         looked.set()
 
     def _begin_anew(self) -> None:
-        """Go on from the end of the log; whoever watches reads for himself what was in between."""
+        """Go on from the end of the log; each watcher reads the events in between by itself."""
         self._cursor = None
         self._recent.clear()
         self._pages += 1
