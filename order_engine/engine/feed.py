@@ -45,7 +45,7 @@ class _Point:
 
 
 class _PastPage(Generic[Frame]):
-    """A page that was read for one watcher. A watcher that reads up to the same point or a later one may have it too."""
+    """A page that was read for one watcher; another that reads up to the same point or a later one may have it too."""
 
     def __init__(self, moves: int, reading: "asyncio.Task[tuple[str, Frame | None]]") -> None:
         self.moves = moves
