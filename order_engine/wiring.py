@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from order_engine import observe
 from order_engine.api.app import build_app
 from order_engine.api.context import ACCOUNT, ApiContext
-from order_engine.api.frames import feed_frame
+from order_engine.api.frames import FeedFrame
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus
 from order_engine.bus.redis_limits import RedisRateLimiter
@@ -194,7 +194,7 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             _build_intake(engine),
             engine.store,
             engine.bus,
-            Feed(engine.store, engine.bus, ACCOUNT, feed_frame),
+            Feed(engine.store, engine.bus, ACCOUNT, FeedFrame),
             engine.tokens,
             engine.venues,
             engine.clock,
