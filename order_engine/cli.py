@@ -21,6 +21,7 @@ from order_engine.telling import (
     show_listed,
     show_order,
     show_page,
+    show_readiness,
     show_whole_order,
 )
 from order_engine.terminal import (
@@ -270,6 +271,18 @@ def attempts(
             return OK
         show_in_doubt(await client.attempts_in_doubt(limit), as_json=json)
         return OK
+
+    return converse(show, retry_for)
+
+
+@app.command
+def status(*, retry_for: RetryFor = None, json: Json = False) -> int:
+    """Tell whether the engine can take orders and end them, and why not; exit code 4 unless it is ready."""
+
+    async def show(client: EngineClient) -> int:
+        readiness = await client.readiness()
+        show_readiness(readiness, as_json=json)
+        return OK if readiness["status"] == "ready" else FAILED
 
     return converse(show, retry_for)
 

@@ -102,6 +102,18 @@ def show_listed(order: dict[str, Any], *, as_json: bool) -> None:
     print_line(f"{order['orderId']}  {_state(order):<10}  {dates}  {_swap(order)}  {_reason(order)}".rstrip())
 
 
+def show_readiness(readiness: dict[str, Any], *, as_json: bool) -> None:
+    """Print how the engine is: the verdict, its reasons, and a line for each part."""
+    if as_json:
+        print_line(json.dumps(readiness))
+        return
+    print_line(readiness["status"])
+    for reason in readiness["reasons"]:
+        print_line(f"  because    {reason}")
+    for part, state in readiness["dependencies"].items():
+        print_line(f"  {part:<9}  {state}")
+
+
 def show_csv_header() -> None:
     """Print the names of the columns."""
     print_text(_csv_line(_CSV_COLUMNS))

@@ -4,7 +4,7 @@ import email.utils
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -39,10 +39,17 @@ class Answer(msgspec.Struct, frozen=True):
         """Whether there were too many requests: this one was not taken."""
         return self.status == _LIMITED
 
-    def result(self, member: str) -> dict[str, Any] | None:
-        """Return the engine's document, which has this member; None: it is not, or not whole, the engine's."""
+    def result(self, member: str, also: Collection[int] = ()) -> dict[str, Any] | None:
+        """Return the engine's document, which has this member; None: it is not, or not whole, the engine's.
+
+        `also`: statuses besides 200 and 202 with which the engine sends the document.
+        """
         document = _object(self.content)
-        is_result = self.status in _SUCCESS and self.kind == "application/json" and member in (document or {})
+        is_result = (
+            (self.status in _SUCCESS or self.status in also)
+            and self.kind == "application/json"
+            and member in (document or {})
+        )
         return document if is_result else None
 
     def problem(self) -> dict[str, Any] | None:

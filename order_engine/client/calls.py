@@ -1,7 +1,7 @@
 """One call over HTTP, repeated while the engine does not give its word."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import httpx2
@@ -20,7 +20,10 @@ _SENDING: Final = "send_request_headers.started"
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request that is safe to repeat. `member` is the one by which its answer is known to be the engine's."""
+    """A request that is safe to repeat. `member` is the one by which its answer is known to be the engine's.
+
+    `also`: statuses of such answers besides 200 and 202.
+    """
 
     method: str
     path: str
@@ -28,6 +31,7 @@ class Request(msgspec.Struct, frozen=True):
     params: Mapping[str, Any] = {}
     headers: Mapping[str, str] = {}
     content: bytes | None = None
+    also: Collection[int] = ()
 
 
 class Fate(msgspec.Struct):
@@ -70,7 +74,7 @@ class Calls:
         told = ""
         while True:
             answer, error = await self._try(request, retry.try_s, fate)
-            result = None if answer is None else answer.result(request.member)
+            result = None if answer is None else answer.result(request.member, request.also)
             if result is not None:
                 self._patience.is_engine_there = True
                 return result

@@ -22,6 +22,7 @@ from order_engine.client.patience import Patience
 from order_engine.engine_address import AddressError, authorization, parse_engine_address
 
 TERMINAL: Final = frozenset({"confirmed", "failed", "cancelled"})
+_UNAVAILABLE: Final = 503
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _MAY_BE_CANCELLED: Final = "Whether the order is cancelled is not known; cancel it again, or look at it."
 
@@ -140,6 +141,10 @@ class EngineClient:
     async def attempts_in_doubt(self, limit: int) -> dict[str, Any]:
         """Return the attempts whose outcome is not proven yet, and the finalized block height."""
         return await self._ask(Request("GET", "/v1/attempts", "attempts", {"inDoubt": "true", "limit": limit}))
+
+    async def readiness(self) -> dict[str, Any]:
+        """Return how the engine is: `status`, the `reasons` why it is not ready, and each part's state."""
+        return await self._ask(Request("GET", "/ready", "dependencies", also=(_UNAVAILABLE,)))
 
     async def watch(self, order_id: str, after: int = 0) -> AsyncIterator[dict[str, Any]]:
         """Yield the order's events once each, past first, up to the terminal one; survives lost connections."""
