@@ -24,6 +24,7 @@ from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, Sett
 from order_engine.wiring import Engine, build_api, build_worker, open_chain_app, open_engine
 
 _BACKLOG: Final = 2048
+_ALL_ADDRESSES: Final = ("::", "*")
 _FILES: Final = 65_536
 _CLOSE_STREAMS_S: Final = 1
 _MOST_STOPPING_S: Final = 9.5
@@ -81,12 +82,21 @@ def configure_logging(settings: Settings) -> None:
 
 
 def listen(host: str, port: int, setting: str = "HOST and PORT") -> socket.socket:
-    """Bind an address now, so that a port in use is one clear sentence that names the setting."""
+    """Bind an address now, so that a port in use is one clear sentence that names the setting.
+
+    `::` and `*` are all addresses, of IPv4 and of IPv6, as far as the machine has both.
+    """
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if host in _ALL_ADDRESSES and socket.has_dualstack_ipv6():
+            everywhere = ("::", port)
+            return socket.create_server(everywhere, family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
+        known = socket.getaddrinfo("0.0.0.0" if host == "*" else host, port, type=socket.SOCK_STREAM)  # noqa: S104 - asked for
+        family, *_, address = known[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except OSError as error:
-        message = f"{setting}: {host!r}, port {port}, cannot be listened on: {error.strerror or error}."
+    except (OSError, UnicodeError) as error:
+        message = (
+            f"{setting}: {host!r}, port {port}, cannot be listened on: {getattr(error, 'strerror', None) or error}."
+        )
         raise SettingsError(message) from error
 
 

@@ -19,7 +19,9 @@ from starlette.types import ASGIApp
 from order_engine import observe
 from order_engine.api.app import build_app
 from order_engine.api.context import ACCOUNT, ApiContext
+from order_engine.api.edge import EdgePolicy
 from order_engine.api.frames import feed_frame
+from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus, RedisRateLimiter
 from order_engine.chain.client import PaperWallet, SolanaChain
@@ -167,7 +169,12 @@ def build_api(engine: Engine) -> ASGIApp:
     intake = Intake(
         engine.store, engine.store, engine.limiter, engine.clock, new_order_id, settings.api_max_orders_per_min
     )
-    origins = (origin.strip().rstrip("/") for origin in settings.allowed_origins.split(","))
+    policy = EdgePolicy(
+        parse_host_names(settings.allowed_hosts),
+        parse_origins(settings.allowed_origins),
+        parse_networks(settings.trusted_proxies),
+        parse_public_url(settings.public_url),
+    )
     return build_app(
         ApiContext(
             intake,
@@ -180,10 +187,10 @@ def build_api(engine: Engine) -> ASGIApp:
             engine.chain,
             settings.default_slippage_bps,
             settings.quote_timeout_ms / 1000,
-            frozenset(origin for origin in origins if origin),
             all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
             settings.compat_routes == "on",
-        )
+        ),
+        policy,
     )
 
 
