@@ -14,7 +14,6 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from order_engine import __version__
 from order_engine.api import orders, streams
 from order_engine.api.context import ApiContext
 from order_engine.api.edge import EdgeMiddleware, EdgePolicy, error_response
@@ -26,11 +25,6 @@ from order_engine.api.routes import COMPAT_OPERATIONS, COMPAT_WEBSOCKETS, V1_OPE
 from order_engine.domain.errors import OrderEngineError
 
 _NOT_FOUND: Final = 404
-
-_DESCRIPTION: Final = (
-    "Order execution for swaps on Solana DEXs. Amounts are decimal text in whole tokens, times are RFC 3339 "
-    "UTC, errors are RFC 9457 problem documents with a stable `code`."
-)
 
 
 def build_app(context: ApiContext, policy: EdgePolicy) -> ASGIApp:
@@ -64,7 +58,7 @@ def build_app(context: ApiContext, policy: EdgePolicy) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.context = context
-    document = build_document(operations, __version__, _DESCRIPTION)
+    document = build_document(operations, context.tokens)
     app.state.document = msgspec.json.encode(document)
     # What every order comes through: no router and no layers of handlers on its way.
     return EdgeMiddleware(app, policy, {("POST", "/v1/orders"): orders.post_order})

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -33,8 +34,8 @@ class Problem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """
 
     title: str
-    status: int
-    code: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    code: Annotated[str, Meta(pattern="^[a-z][a-z0-9_]*$")]
     detail: str
     request_id: str = ""
     retryable: bool | msgspec.UnsetType = msgspec.UNSET

@@ -44,10 +44,9 @@ async def stream_events(request: Request[Any]) -> Response:
     _require_event_stream(request)
     order = await find_order(context.reader, request.path_params["orderId"])
     last_seen = request.headers.get("last-event-id")
+    after = parse_cursor(order, request.query_params.get("after"))
     if last_seen is not None:
         after = parse_cursor(order, last_seen, "Last-Event-ID")
-    else:
-        after = parse_cursor(order, request.query_params.get("after"))
     if order.status in TERMINAL and after >= order.seq:
         return Response(status_code=204)  # Tells an EventSource not to come back.
     events = order_stream(context.reader, context.bus, order.order_id, after)
