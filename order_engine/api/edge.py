@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -50,16 +50,16 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         Afterwards the scope's client, scheme and `Host` are those that the client itself used, or
         those of PUBLIC_URL. Raises EdgeRefusal.
         """
-        headers = Headers(scope=scope)
-        host = _host_of(headers, scope)
+        raw_headers = scope["headers"]
+        host = _host_of([value for name, value in raw_headers if name == b"host"], scope)
         self._require_known(host)
-        host = self._look_behind_proxy(scope, headers) or host
-        origins = headers.getlist("origin")
+        host = self._look_behind_proxy(scope) or host
+        origins = [value for name, value in raw_headers if name == b"origin"]
         for origin in origins:
-            self._require_known_origin(origin, host)
+            self._require_known_origin(origin.decode("latin-1"), host)
         if self.public_url is not None:
             _rewrite_address(scope, self.public_url.scheme, self.public_url.netloc)
-        return cross_origin_headers(origins[0].encode("latin-1")) if origins else []
+        return cross_origin_headers(origins[0]) if origins else []
 
     def _require_known(self, host: Host | None) -> None:
         """Refuse a name that is not ours: its owner may have pointed it here, and its pages could then read everything.
@@ -73,12 +73,12 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         message = f"This engine does not answer for the host {host.name[:100]!r}; ALLOWED_HOSTS lists its names."
         raise EdgeRefusal(421, "host_not_allowed", message)
 
-    def _look_behind_proxy(self, scope: Scope, headers: Headers) -> Host | None:
+    def _look_behind_proxy(self, scope: Scope) -> Host | None:
         """Put into the scope what a trusted proxy says of its client; returns the host that the client asked."""
         peer = parse_address(scope["client"][0]) if self.trusted_proxies and scope.get("client") else None
         if peer is None or not is_within(peer, self.trusted_proxies):
             return None
-        passed = read_forwarding(headers, self.trusted_proxies)
+        passed = read_forwarding(Headers(scope=scope), self.trusted_proxies)
         host = None
         if passed.host is not None:
             host = parse_host(passed.host)
@@ -176,12 +176,11 @@ def error_response(request: Request[Any], error: Exception) -> Response:
     return problem_response(error, request.scope.get("request_id", ""), may_be_stored=is_post)
 
 
-def _host_of(headers: Headers, scope: Scope) -> Host | None:
+def _host_of(values: Sequence[bytes], scope: Scope) -> Host | None:
     """Return the host that is asked; None for an HTTP/1.0 client that names none."""
-    values = headers.getlist("host")
     if not values and scope["http_version"] == "1.0":
         return None
-    host = parse_host(values[0]) if len(values) == 1 else None
+    host = parse_host(values[0].decode("latin-1")) if len(values) == 1 else None
     if host is None:
         message = "Send the header `Host` once, as `name` or `name:port`."
         raise EdgeRefusal(400, "bad_host", message, {"Connection": "close"})

@@ -23,15 +23,14 @@ _IPV6_KEY_PREFIX: Final = 64
 
 
 class Host(msgspec.Struct, frozen=True):
-    """A host in the one spelling that is compared: `Example.COM.:80` is name `example.com`, port 80."""
+    """A host in the one spelling that is compared: `Example.COM.:80` is name `example.com`, port 80.
+
+    No name server can point a name elsewhere that is an IP address.
+    """
 
     name: str
     port: int | None
-
-    @property
-    def is_address(self) -> bool:
-        """Whether the name is an IP address, which no name server can point elsewhere."""
-        return parse_address(self.name) is not None
+    is_address: bool
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -64,9 +63,10 @@ def parse_host(text: str) -> Host | None:
         return None
     if match["v6"] is not None:
         address = parse_address(match["v6"])
-        return None if address is None else Host(str(address), port)
+        return None if address is None else Host(str(address), port, is_address=True)
     # One dot at the end says that the name is complete; the name is the same without it.
-    return Host(match["name"].lower().removesuffix("."), port)
+    name = match["name"].lower().removesuffix(".")
+    return Host(name, port, is_address=parse_address(name) is not None)
 
 
 @functools.lru_cache(maxsize=256)
