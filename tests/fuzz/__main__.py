@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.fuzz.runs import Found, fuzz
-from tests.fuzz.unsayable import UNSAYABLE
+from tests.fuzz.unsayable import UNCHECKED, UNSAYABLE
 from tests.servers import postgres_server, redis_server
 from tests.stack import EngineProcess, distributed_stack, embedded_stack
 
@@ -71,6 +71,8 @@ def main() -> int:
     print("No schema can say these rules:")
     for (code, field), (reason, _) in UNSAYABLE.items():
         print(f"  {code} of {field}: {reason}")
+    for check, reason in UNCHECKED.items():
+        print(f"  not checked: {check}: {reason}")
     return 1 if failures else 0
 
 
