@@ -43,7 +43,10 @@ _KEY: Final = Parameter(
 _AFTER: Final = Parameter("after", "query", "Only events with a greater seq.", _SEQ)
 _UNKNOWN: Final = {404: ("No such order", None)}
 _BAD: Final = {422: ("A field is wrong; `field` names it", None)}
-_LIMITED: Final = {429: ("Too many orders in a minute", None)}
+_PLACING: Final = {
+    409: ("Another order has this client order id", None),
+    429: ("Too many orders in a minute", None),
+}
 _RATE: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 _COMPAT_BAD: Final = {400: ("A field is wrong, or the body is not JSON; `error` says it", None)}
 
@@ -69,7 +72,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.post_order,
         "orders",
         "Accept a market order",
-        {202: ("The order, durable", OrderView), **_BAD, **_LIMITED},
+        {202: ("The order, durable", OrderView), **_BAD, **_PLACING},
         body=MarketOrderRequest,
         examples={"market": {"type": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1.5"}},
         parameters=(_KEY,),
@@ -211,7 +214,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.execute_order,
         "compatibility",
         "Rows A, B, C and D: place an order",
-        {200: ("Placed", CompatibleAnswer), **_COMPAT_BAD, **_LIMITED},
+        {200: ("Placed", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
         body=ORDER_BODY,
         examples={
             "A": {"type": "MARKET", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": 1, "slippageBps": 50},
@@ -236,7 +239,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.enqueue,
         "compatibility",
         "Row D: enqueue a default market order",
-        {200: ("Placed, or placed before; orderId is the client's", CompatibleAnswer), **_COMPAT_BAD, **_LIMITED},
+        {200: ("Placed, or placed before; orderId is the client's", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
         body=JOB_BODY,
         headers=_RATE,
         examples={"D": {"orderId": "order-123", "payload": {"note": "kept as metadata"}}},

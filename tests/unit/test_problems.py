@@ -1,5 +1,7 @@
 """Errors as problem documents: each class, and what derives from it."""
 
+import inspect
+
 import pytest
 
 from order_engine.api.problems import to_problem
@@ -7,22 +9,21 @@ from order_engine.domain import errors
 from order_engine.domain.errors import (
     AnotherCluster,
     IdempotencyConflict,
-    InvalidRequest,
     OrderEngineError,
     OrderNotFound,
-    RateLimited,
     Refused,
     Unavailable,
     UnknownCursor,
 )
 
 CLASSES = [it for it in vars(errors).values() if isinstance(it, type) and issubclass(it, OrderEngineError)]
-ARGUMENTS = {InvalidRequest: ("amountIn", "is wrong"), RateLimited: ("Too many orders.", 5, 3)}
 
 
 def made(kind: type[OrderEngineError]) -> OrderEngineError:
-    parent = next((it for it in kind.__mro__ if it in ARGUMENTS), None)
-    return kind(*ARGUMENTS.get(parent, ("x",)))
+    """Make an error with a plain value for each argument that it needs."""
+    wanted = inspect.signature(kind.__init__).parameters.values()
+    needed = [it for it in wanted if it.default is it.empty and it.kind is it.POSITIONAL_OR_KEYWORD][1:]
+    return kind(*[3 if it.annotation in (int, "int") else "x" for it in needed] or ["x"])
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda it: it.__name__)
