@@ -10,7 +10,7 @@ from msgspec import Meta, UnsetType
 
 from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import OrderEvent
-from order_engine.domain.money import format_amount
+from order_engine.domain.money import MAX_AMOUNT_TEXT, format_amount
 from order_engine.domain.order import Attempt, AttemptOutcome, Order, OrderStatus, price_text
 from order_engine.domain.tokens import Token
 from order_engine.ports.store import FeedPage, InDoubt
@@ -22,7 +22,11 @@ MAX_METADATA_DEPTH: Final = 32
 
 def amount_schema() -> dict[str, Any]:
     """Return the schema of an amount that a client sends; what it may be depends on the token, too."""
-    text = {"type": "string", "maxLength": 64, "pattern": r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$"}
+    text = {
+        "type": "string",
+        "maxLength": MAX_AMOUNT_TEXT,
+        "pattern": r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$",
+    }
     return {
         "description": "Whole tokens as decimal text; a JSON number is taken exactly, not through a float. Above zero, "
         "no more decimals than the token has.",
