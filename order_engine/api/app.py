@@ -60,7 +60,7 @@ def build_app(context: ApiContext, policy: EdgePolicy) -> ASGIApp:
     app.state.context = context
     document = build_document(operations, context.tokens)
     app.state.document = msgspec.json.encode(document)
-    # What every order comes through: no router and no layers of handlers on its way.
+    # Every order takes this way, so it has no router and no layers of handlers on it.
     return EdgeMiddleware(app, policy, {("POST", "/v1/orders"): orders.post_order})
 
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the compatible routes' bodies and answers. Nothing is decoded with these."""
+"""Schemas of the compatible routes' bodies and answers, for the OpenAPI document only: nothing is decoded with them."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -32,7 +32,7 @@ class CompatibleProblem(Problem, frozen=True, kw_only=True):
 
 
 class CompatibleAnswer(msgspec.Struct, rename="camel"):
-    """The order was placed; `note` says what was taken from the defaults."""
+    """The order was placed; `note` names the defaults that were used."""
 
     ok: Literal[True]
     order_id: ClientOrderId
@@ -48,7 +48,7 @@ class CompatibleAnswer(msgspec.Struct, rename="camel"):
 
 
 class CompatibleEvent(msgspec.Struct, rename="camel"):
-    """An event with the names of rows A, B and C for what is in its data."""
+    """An event as rows A, B and C show it: members of its data under their names."""
 
     order_id: OrderIdText
     seq: Annotated[int, Meta(ge=1)]

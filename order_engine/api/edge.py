@@ -1,4 +1,4 @@
-"""What every request passes before a handler sees it, HTTP and WebSocket alike."""
+"""The checks that every request passes before a handler sees it, HTTP and WebSocket alike."""
 
 import asyncio
 import re
@@ -37,7 +37,7 @@ _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
 class EdgePolicy(msgspec.Struct, frozen=True):
-    """Whom the edge lets in; each field is the setting of its name."""
+    """The hosts, origins and proxies that the edge accepts; each field is the setting of its name."""
 
     allowed_hosts: frozenset[str] = frozenset()
     allowed_origins: frozenset[Origin] = frozenset()
@@ -74,7 +74,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         raise EdgeRefusal(421, "host_not_allowed", message)
 
     def _look_behind_proxy(self, scope: Scope) -> Host | None:
-        """Put into the scope what a trusted proxy says of its client; returns the host that the client asked."""
+        """Put the client that a trusted proxy names into the scope; returns the host that this client asked."""
         peer = parse_address(scope["client"][0]) if self.trusted_proxies and scope.get("client") else None
         if peer is None or not is_within(peer, self.trusted_proxies):
             return None
@@ -160,7 +160,7 @@ class EdgeMiddleware:
 def _last_words(error: BaseException, scope: Scope, *, has_begun: bool) -> ASGIApp | None:
     """Return the rest of the answer to a request that was ended by an exception, if there is anything to say."""
     if isinstance(error, ClientDisconnect):
-        return None  # Nobody is left to answer.
+        return None  # The client is gone.
     if isinstance(error, asyncio.CancelledError):
         # The server cancels what is still open some time after a signal: a stream ends like any other.
         stopping = EdgeRefusal(503, "stopping", "This process is stopping")

@@ -46,7 +46,7 @@ def cross_origin_headers(origin: bytes) -> RawHeaders:
 
 
 def preflight_headers(*, asks_for_private_network: bool) -> RawHeaders:
-    """Return the headers that answer a browser that asks what a page may send.
+    """Return the answer to a browser that asks which requests a page may send.
 
     A page that may call the engine may do so from a public site too: ALLOWED_ORIGINS names it for that.
     """

@@ -73,7 +73,7 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """One method of one path: what serves it and what the document says of it.
+    """One method of one path: its handler, and its description in the document.
 
     `answers` maps a status to its description and its type (None: no body). `examples` are bodies
     by name. `body` is a type, or the name of a schema. The answers of the edge are added. `headers` go

@@ -1,4 +1,4 @@
-"""The headers by which a trusted proxy tells whose request it passes on."""
+"""The headers in which a trusted proxy names the client whose request it passes on."""
 
 import re
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Passed(msgspec.Struct, frozen=True):
 
 
 def read_forwarding(headers: Headers, trusted: Sequence[Network]) -> Passed:
-    """Return what a trusted proxy says; call it for a request of a trusted peer only.
+    """Return the client, scheme and host that a trusted proxy names. Call it only if the peer is trusted.
 
     A proxy that writes one kind of header passes the other kind on as the client sent it. So if
     `X-Forwarded-For` and `Forwarded` name different clients, neither is believed.

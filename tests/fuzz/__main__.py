@@ -50,11 +50,9 @@ def _fuzz_until(cases: int, seed: int, url: str, directory: Path) -> Found:
 
 
 def main() -> int:
-    """Fuzz both shapes and print what was found."""
+    """Fuzz both shapes and print the results."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument(
-        "--cases", type=int, default=20_000, help="at least so many in all, half of them for each store"
-    )
+    parser.add_argument("--cases", type=int, default=20_000, help="minimum in all, half of them for each store")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     arguments = parser.parse_args()
     failures: list[str] = []

@@ -1,4 +1,4 @@
-"""What schemathesis loads beside its own checks (SCHEMATHESIS_HOOKS)."""
+"""The check that schemathesis loads in addition to its own (SCHEMATHESIS_HOOKS names this module)."""
 
 import atexit
 import json
@@ -16,7 +16,7 @@ _found: Counter[str] = Counter()
 
 @schemathesis.check
 def positive_data_acceptance_but_unsayable(ctx, response, case) -> bool | None:
-    """Every request that fits the document is accepted, but for what the document cannot say."""
+    """Every request that fits the document is accepted, or refused by a rule of UNSAYABLE."""
     if response.status_code in (400, 422):
         problem = json.loads(response.content)
         key = key_of(problem.get("code"), problem.get("field"))

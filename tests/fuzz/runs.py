@@ -20,7 +20,7 @@ _OPERATIONS: Final = re.compile(r"Tested: (\d+)")
 
 @dataclass
 class Found:
-    """What runs of schemathesis found: how many cases, and how often a rule refused that no schema can say."""
+    """The result of runs: the number of cases, and how often each rule of UNSAYABLE refused one."""
 
     cases: int = 0
     operations: int = 0
@@ -29,7 +29,7 @@ class Found:
 
 
 def fuzz(url: str, directory: Path, examples: int, seed: int, timeout_s: float) -> Found:
-    """Send generated requests to every operation, `examples` fuzzed ones to each; returns what was found."""
+    """Send generated requests to every operation, `examples` fuzzed ones to each; returns the result."""
     found = directory / "found.json"
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR")}
     hooks = {"SCHEMATHESIS_HOOKS": "tests.fuzz.checks", "FUZZ_FOUND": str(found), "PYTHONPATH": str(ROOT)}

@@ -1,4 +1,4 @@
-"""Asks the edge, around a small application that says what it saw, without a server."""
+"""Requests to the edge without a server: the application behind it answers with the client and the URL that it saw."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ KINDS = ("http", "websocket")
 
 
 class Answer:
-    """What came back from the edge."""
+    """An answer of the edge."""
 
     def __init__(self, messages: list[dict[str, Any]]) -> None:
         start = messages[0]
@@ -52,7 +52,7 @@ async def _seen(request: Request) -> Response:
 
 
 async def _seen_websocket(websocket: WebSocket) -> None:
-    # A refusal carries a body, so what the handler saw comes back with one.
+    # A refused handshake has a body, which tells the client and the URL that the handler saw.
     await websocket.send_denial_response(JSONResponse(_seen_of(websocket)))
 
 

@@ -1,4 +1,4 @@
-"""What every request passes before a handler: its host, its origin, and the headers of its answer."""
+"""Each request is checked before a handler sees it: its host, its origin, and the headers of its answer."""
 
 import pytest
 

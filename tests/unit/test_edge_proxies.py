@@ -1,4 +1,4 @@
-"""What a trusted proxy says of its client is believed, and what anybody else says is not."""
+"""A trusted proxy names the client, and nobody else can."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Errors as problem documents: each class, and what derives from it."""
+"""Errors as problem documents: each class, and classes that derive from it."""
 
 import inspect
 
