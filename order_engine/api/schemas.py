@@ -46,11 +46,12 @@ MetadataObject = Annotated[
 # The document's own schema of this name lists the tokens that the engine knows.
 TOKEN_SCHEMA: Final = "TokenName"  # noqa: S105 - a currency
 TokenName = Annotated[str, Meta(extra_json_schema={"$ref": f"#/components/schemas/{TOKEN_SCHEMA}"})]
-CLIENT_ORDER_ID_PATTERN: Final = "^[!-~]{1,64}$"
+# Neither `.` nor `..`: a client would take them for steps of a path.
+CLIENT_ORDER_ID_PATTERN: Final = r"^([!-\-/-~]|[!-\-/-~][!-~]|\.[!-\-/-~]|[!-~]{3,64})$"
 ClientOrderId = Annotated[
     str,
     Meta(
-        description="The client's own name for the order: 1-64 visible ASCII characters.",
+        description="The client's own name for the order: 1-64 visible ASCII characters, neither `.` nor `..`.",
         extra_json_schema={"pattern": CLIENT_ORDER_ID_PATTERN},
     ),
 ]
