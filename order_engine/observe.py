@@ -83,6 +83,11 @@ def process_stopping(role: str) -> None:
     _log.info("stopping", role=role)
 
 
+def part_ended(name: str, error: BaseException | None) -> None:
+    """A part that has to last as long as the process ended by itself: the process ends too, with an exit code of 1."""
+    _log.error("part ended", part=name, error=str(error or ""), exc_info=error)
+
+
 def process_cut_off(role: str) -> None:
     """A signal asked for the end, and something that hangs kept it from coming in time."""
     _log.error("cut off", role=role)
@@ -183,6 +188,11 @@ def store_unavailable(where: str, error: Exception) -> None:
 def loop_crashed(where: str, error: Exception) -> None:
     """A bug, or a database that answers nonsense: the worker's loop named `where` goes on."""
     _log.error("loop crashed", where=where, exc_info=error)
+
+
+def clock_set_back(by_ms: int) -> None:
+    """The machine's clock was set back: what waits goes by other clocks, and goes on."""
+    _log.warning("clock set back", by_s=by_ms // 1000)
 
 
 def bus_lost(error: Exception) -> None:

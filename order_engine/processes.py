@@ -13,9 +13,10 @@ from rich.console import Console
 
 from order_engine.client import EngineClient
 from order_engine.demo import DemoConsole, run_samples
+from order_engine.logs import configure_logging
 from order_engine.serve import (
+    PartEnded,
     address_of,
-    configure_logging,
     embedded,
     listen,
     run,
@@ -25,7 +26,7 @@ from order_engine.serve import (
     run_worker,
 )
 from order_engine.settings import Settings, SettingsError, load_settings
-from order_engine.terminal import FAILED, OK, Json, print_line, say_done, usage
+from order_engine.terminal import ENDED, FAILED, OK, Json, print_line, say_done, talk, usage
 from order_engine.wiring import migrate as bring_schema_up_to_date
 
 _DEMO_PORTS: Final = 20
@@ -98,7 +99,11 @@ def _serve(main_of: Callable[[Settings], Coroutine[Any, Any, int]], *, as_json: 
             "DATABASE_URL must name PostgreSQL where API and worker run apart; on SQLite there is `order-engine up`."
         )
     configure_logging(settings)
-    return run(lambda: main_of(settings))
+    try:
+        return run(lambda: main_of(settings))
+    except PartEnded as error:
+        talk(f"order-engine ends: {error}.")
+        return ENDED
 
 
 async def _demo(settings: Settings, orders: int, *, once: bool, port: int | None, as_json: bool) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import resource
 import signal
@@ -12,22 +11,23 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from order_engine import observe
 from order_engine.api.connections import HttpProtocol, WebSocketProtocol, end_what_lingers
+from order_engine.engine.health import HealthMonitor
 from order_engine.engine.retention import delete_ended_forever
 from order_engine.engine.watch import watch_in_doubt
 from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
-from order_engine.wiring import Engine, build_api, build_worker, open_chain_app, open_engine
+from order_engine.wiring import Engine, build_api, build_health, build_worker, open_chain_app, open_engine
 
 _BACKLOG: Final = 2048
 _ALL_ADDRESSES: Final = ("::", "*")
 _FILES: Final = 65_536
 _CLOSE_STREAMS_S: Final = 1
-_MOST_STOPPING_S: Final = 9.5
+_MOST_STOPPING_S: Final = 9.3
+_LAST_WORDS_S: Final = 0.2
 _MOST_FRAME_BYTES: Final = 64 * 1024
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
@@ -44,41 +44,6 @@ def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     import uvloop  # noqa: PLC0415 - there is none on Windows
 
     return uvloop.run(main())
-
-
-def configure_logging(settings: Settings) -> None:
-    """Send log lines to stderr, in the shape and from the level that the settings ask for."""
-    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        # Plain tracebacks: the rich ones print local variables, and take minutes over a deep recursion.
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-    )
-    processors: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.EventRenamer("message") if settings.log_format == "json" else _as_is,
-    ]
-    if settings.log_format == "json":
-        processors.append(structlog.processors.format_exc_info)
-    structlog.configure(
-        processors=[*processors, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    # What libraries log through the standard library has the same shape.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=processors,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def listen(host: str, port: int, setting: str = "HOST and PORT") -> socket.socket:
@@ -111,23 +76,18 @@ async def run_api(settings: Settings) -> int:
     with listen(settings.host, settings.port) as listener:
         async with open_engine(settings) as engine:
             _tell(engine, "api", address_of(listener))
-            stopped = _stop_on_signal("api")
-            async with serving(build_api(engine), listener):
-                await stopped.wait()
+            health = build_health(engine, "api", works=False)
+            async with _beating(health), serving(build_api(engine, health), listener):
+                await _stop_on_signal("api").wait()
     return 0
 
 
 async def run_worker(settings: Settings) -> int:
     """Work until a signal."""
     async with open_engine(settings) as engine:
-        worker = build_worker(engine)
         _tell(engine, "worker", "")
-        stopped = _stop_on_signal("worker", worker.stop)
-        async with _watching(engine, "worker"):
-            await worker.run()
-        if not stopped.is_set():
-            message = "the worker ended without being asked to"
-            raise RuntimeError(message)
+        async with _beating(build_health(engine, "worker", works=True)), _working(engine, "worker"):
+            await _stop_on_signal("worker").wait()
     return 0
 
 
@@ -149,39 +109,35 @@ async def run_chain(settings: Settings) -> int:
     with listen(url.hostname or "", 80 if url.port is None else url.port, "CHAIN_URL") as listener:
         async with open_chain_app(settings) as app:
             observe.chain_started(address_of(listener), str(settings.data_dir / LEDGER_FILE))
-            stopped = _stop_on_signal("chain")
             async with serving(app, listener):
-                await stopped.wait()
+                await _stop_on_signal("chain").wait()
     return 0
 
 
 @contextlib.asynccontextmanager
 async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator[Engine]:
-    """Run API and worker in this process for as long as the context lasts."""
-    async with open_engine(settings) as engine, serving(build_api(engine), listener):
-        worker = build_worker(engine)
-        working = asyncio.create_task(worker.run())
-        async with _watching(engine, "up"):
-            try:
-                yield engine
-            finally:
-                worker.stop()
-                await working
+    """Run API and worker in this process for as long as the context lasts; raises PartEnded if one of them ends."""
+    async with open_engine(settings) as engine:
+        health = build_health(engine, "up", works=True)
+        async with _beating(health), serving(build_api(engine, health), listener), _working(engine, "up"):
+            yield engine
+
+
+def _beating(health: HealthMonitor) -> contextlib.AbstractAsyncContextManager[None]:
+    return lasting("heartbeat", health.beat_forever())
 
 
 @contextlib.asynccontextmanager
-async def _watching(engine: Engine, role: str) -> AsyncIterator[None]:
-    """Count what is in doubt and delete what ended long ago, for as long as the context lasts."""
-    tasks = [asyncio.create_task(watch_in_doubt(engine.store, role))]
-    if engine.settings.retention_days:
-        keep_ms = engine.settings.retention_days * _DAY_MS
-        tasks.append(asyncio.create_task(delete_ended_forever(engine.store, keep_ms)))
-    try:
+async def _working(engine: Engine, role: str) -> AsyncIterator[None]:
+    """Work, count what is in doubt and delete what ended long ago, for as long as the context lasts."""
+    worker = build_worker(engine)
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(lasting("in-doubt counter", watch_in_doubt(engine.store, engine.clock, role)))
+        if engine.settings.retention_days:
+            keep_ms = engine.settings.retention_days * _DAY_MS
+            await stack.enter_async_context(lasting("retention", delete_ended_forever(engine.store, keep_ms)))
+        await stack.enter_async_context(lasting("worker", worker.run(), worker.stop))
         yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
 
 
 @contextlib.asynccontextmanager
@@ -201,14 +157,56 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
         timeout_graceful_shutdown=_CLOSE_STREAMS_S,
     )
     server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    ending = asyncio.create_task(end_what_lingers(server.server_state.connections))
+
+    def end() -> None:
+        server.should_exit = True
+
+    async with (
+        lasting("end of lingering connections", end_what_lingers(server.server_state.connections)),
+        lasting("HTTP server", server.serve(sockets=[listener]), end),
+    ):
+        yield
+
+
+class PartEnded(Exception):  # noqa: N818 - a past participle reads best at `except`
+    """A part of this process that must last as long as the process ended; the process ends with it."""
+
+
+@contextlib.asynccontextmanager
+async def lasting(
+    name: str, work: Coroutine[Any, Any, object], end: Callable[[], None] | None = None
+) -> AsyncIterator[None]:
+    """Run the work for as long as the context lasts; if it ends before, raise PartEnded where the context is.
+
+    `end` asks the work to come to its end; without it, the work is cancelled.
+    """
+    body = asyncio.current_task()
+    assert body is not None  # noqa: S101 - a context is entered in a task
+    has_died = is_over = False
+
+    def note_end(_: object) -> None:
+        nonlocal has_died
+        if not is_over:
+            has_died = True
+            body.cancel()
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(note_end)
     try:
         yield
+    except asyncio.CancelledError:
+        # Ours, unless somebody else cancelled at the same moment.
+        if not has_died or body.uncancel():
+            raise
+        error = None if task.cancelled() else task.exception()
+        observe.part_ended(name, error)
+        raise PartEnded(f"the {name} ended without being asked to") from error
     finally:
-        server.should_exit = True
-        await task
-        ending.cancel()
+        is_over = True
+        end() if end is not None else task.cancel()
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 class _Server(uvicorn.Server):
@@ -220,20 +218,19 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _stop_on_signal(role: str, also: Callable[[], None] | None = None) -> asyncio.Event:
+def _stop_on_signal(role: str) -> asyncio.Event:
     stopped = asyncio.Event()
 
     def stop() -> None:
-        observe.process_stopping(role)
+        # It acts first: whatever goes wrong with a log line, the process ends.
+        stopped.set()
         # Nothing is lost by an end without goodbyes; a server that hangs must not hold up the end.
         loop.call_later(_MOST_STOPPING_S, give_up)
-        stopped.set()
-        if also is not None:
-            also()
+        observe.process_stopping(role)
 
     def give_up() -> None:
+        loop.call_later(_LAST_WORDS_S, os._exit, 1)
         observe.process_cut_off(role)
-        os._exit(1)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -243,7 +240,3 @@ def _stop_on_signal(role: str, also: Callable[[], None] | None = None) -> asynci
 
 def _tell(engine: Engine, role: str, address: str) -> None:
     observe.process_started(role, address, engine.store_name, engine.bus_name, engine.chain_name)
-
-
-def _as_is(_logger: Any, _name: str, event: Any) -> Any:
-    return event

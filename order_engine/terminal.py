@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 OK: Final = 0
+ENDED: Final = 1
 USAGE: Final = 2
 REJECTED: Final = 3
 FAILED: Final = 4

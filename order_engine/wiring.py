@@ -32,17 +32,20 @@ from order_engine.chain.network import Execution, PaperNetwork
 from order_engine.chain.node import PaperNode
 from order_engine.chain.rpc import HttpTransport, Transport
 from order_engine.chain.server import build_chain_app
+from order_engine.clock import SteadyClock, SystemClock
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable, WrongSchema
 from order_engine.domain.order import EpochMs, OrderId
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.feed import Feed
+from order_engine.engine.health import ChainWatch, HealthMonitor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
 from order_engine.ports.clock import Clock
+from order_engine.ports.health import HealthStore, Heartbeat
 from order_engine.ports.store import Announce, OrderReader, OrderStore
 from order_engine.ports.venues import Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
@@ -54,18 +57,11 @@ from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, Pa
 # How long a fresh order is left to the ready queue before a sweep takes it.
 ANNOUNCE_GRACE_MS: Final = 1_000
 _TRY_CHAIN_S: Final = 2.0
+_WAIT_TOLERANCE_MS: Final = 1_000
 
 
-class SystemClock:
-    """The machine's clock."""
-
-    def now_ms(self) -> EpochMs:
-        """See Clock."""
-        return EpochMs(time.time_ns() // 1_000_000)
-
-
-class Store(OrderStore, OrderReader, Protocol):
-    """Both halves of a store."""
+class Store(OrderStore, OrderReader, HealthStore, Protocol):
+    """All roles of a store."""
 
     async def close(self) -> None:
         """Finish what was queued and let go of the database."""
@@ -94,7 +90,7 @@ class Engine(msgspec.Struct, frozen=True):
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Connect everything, migrate the database if needed, and close it all at the end."""
     settings.require_services()
-    clock = SystemClock()
+    clock, paper_clock = SystemClock(), SteadyClock()
     tokens, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     market = PaperMarket(settings.mock_seed, prices)
     faults = PaperFaults(settings.mock_fail_rate, settings.mock_delay_scale)
@@ -117,7 +113,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             transport: Transport = HttpTransport(settings.chain_url)
         else:
             network, node = await _open_paper_chain(
-                stack, settings, settings.sqlite_path.with_name(LEDGER_FILE), market
+                stack, settings, settings.sqlite_path.with_name(LEDGER_FILE), market, paper_clock
             )
             transport = LocalTransport(node, network)
         session = _new_session()
@@ -135,7 +131,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             clock,
             tokens,
             {
-                terms.name: PaperVenue(terms.name, market, clock, faults, settings.mock_seed, wallet.public_key)
+                terms.name: PaperVenue(terms.name, market, paper_clock, faults, settings.mock_seed, wallet.public_key)
                 for terms in (RAYDIUM, METEORA)
             },
             chain,
@@ -151,7 +147,9 @@ async def open_chain_app(settings: Settings) -> AsyncIterator[ASGIApp]:
     _, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     async with contextlib.AsyncExitStack() as stack:
         path = settings.data_dir / LEDGER_FILE
-        network, node = await _open_paper_chain(stack, settings, path, PaperMarket(settings.mock_seed, prices))
+        network, node = await _open_paper_chain(
+            stack, settings, path, PaperMarket(settings.mock_seed, prices), SteadyClock()
+        )
         stack.push_async_callback(network.close)
         yield build_chain_app(node)
 
@@ -163,7 +161,13 @@ async def migrate(settings: Settings) -> str:
     return _store_name(settings)
 
 
-def build_api(engine: Engine) -> ASGIApp:
+def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
+    """Return the health monitor of a process; `works` tells whether it looks at the chain."""
+    watch = ChainWatch(engine.chain, time.monotonic) if works else None
+    return HealthMonitor(engine.store, engine.bus, time.monotonic, Heartbeat(engine.session, role), watch)
+
+
+def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
     """Return the HTTP application of this engine."""
     settings = engine.settings
     intake = Intake(
@@ -189,6 +193,7 @@ def build_api(engine: Engine) -> ASGIApp:
             settings.quote_timeout_ms / 1000,
             all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
             settings.compat_routes == "on",
+            health,
         ),
         policy,
     )
@@ -222,6 +227,7 @@ def build_worker(engine: Engine) -> Worker:
         settings.sweep_interval_ms,
         settings.queue_max_per_min,
         settings.shutdown_grace_ms / 1000,
+        max(settings.retry_backoff_max_ms, ANNOUNCE_GRACE_MS) + _WAIT_TOLERANCE_MS,
     )
     return Worker(engine.session, engine.store, engine.ready, engine.limiter, executor.run, policy)
 
@@ -309,13 +315,13 @@ def _program(market: PaperMarket) -> Callable[[bytes, EpochMs], Execution]:
 
 
 async def _open_paper_chain(
-    stack: contextlib.AsyncExitStack, settings: Settings, path: Path, market: PaperMarket
+    stack: contextlib.AsyncExitStack, settings: Settings, path: Path, market: PaperMarket, clock: Clock
 ) -> tuple[PaperNetwork, PaperNode]:
     """Open the ledger, of which this process is the only owner, and the chain on it."""
     _lock(stack, path)
     faults = parse_faults(settings.chain_faults)
     seed, scale = settings.mock_seed, settings.mock_delay_scale
-    network = PaperNetwork(SqliteLedger(path), _program(market), SystemClock(), scale, seed, faults)
+    network = PaperNetwork(SqliteLedger(path), _program(market), clock, scale, seed, faults)
     await network.start()
     return network, PaperNode(network, faults, seed)
 

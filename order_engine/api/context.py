@@ -15,6 +15,7 @@ from order_engine.api.problems import EdgeRefusal
 from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.feed import Feed
+from order_engine.engine.health import HealthMonitor
 from order_engine.engine.intake import Intake, Submission
 from order_engine.ports.bus import EventBus
 from order_engine.ports.chain import Chain
@@ -45,6 +46,7 @@ class ApiContext(msgspec.Struct, frozen=True):
     quote_timeout_s: float
     is_paper: bool
     has_compat_routes: bool
+    health: HealthMonitor
 
 
 def context_of(connection: HTTPConnection[Any]) -> ApiContext:

@@ -23,6 +23,7 @@ from order_engine.api.parsing import (
     parse_time,
     single_value,
 )
+from order_engine.api.problems import UNAVAILABLE
 from order_engine.api.schemas import (
     AttemptsInDoubtView,
     EventListView,
@@ -39,13 +40,14 @@ from order_engine.api.schemas import (
     view_in_doubt,
     view_order,
 )
-from order_engine.domain.errors import ChainUnavailable, InvalidRequest, OrderNotFound, StoreUnavailable
+from order_engine.domain.errors import ChainUnavailable, InvalidRequest, OrderNotFound
 from order_engine.domain.money import BaseUnits, format_amount, min_out
 from order_engine.domain.order import EpochMs, Order, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.intake import Submission
 from order_engine.engine.quoting import ask_venue, ask_venues
+from order_engine.engine.waiting import waiting_for
 from order_engine.ports.clock import Clock
 from order_engine.ports.store import OrderFilter, OrderReader
 from order_engine.ports.venues import Venue
@@ -100,7 +102,8 @@ async def get_order(request: Request[Any]) -> Response:
     """Return one order with its attempts."""
     context = context_of(request)
     order = await find_order(context.reader, request.path_params["orderId"])
-    return json_response(view_order(order, await context.reader.attempts(order.order_id)))
+    attempts = await context.reader.attempts(order.order_id)
+    return json_response(view_order(order, attempts, waiting_for(order, await context.health.report())))
 
 
 async def list_attempts(request: Request[Any]) -> Response:
@@ -178,14 +181,10 @@ async def get_health(_request: Request[Any]) -> Response:
 
 
 async def get_ready(request: Request[Any]) -> Response:
-    """Tell whether orders can be taken; without Redis they can."""
-    context = context_of(request)
-    bus = "ok" if context.bus.is_connected else "lost: orders are late by a second, none is lost"
-    try:
-        await context.reader.ping()
-    except StoreUnavailable as error:
-        return json_response(ReadyView("unavailable", {"store": str(error), "bus": bus}), 503)
-    return json_response(ReadyView("ready" if context.bus.is_connected else "degraded", {"store": "ok", "bus": bus}))
+    """Tell whether orders can be taken and ended, and why not."""
+    report = await context_of(request).health.report()
+    view = ReadyView(report.status, [*report.reasons], report.parts)
+    return json_response(view, UNAVAILABLE if report.status == "unavailable" else 200)
 
 
 async def find_order(reader: OrderReader, name: str) -> Order:

@@ -22,6 +22,7 @@ from order_engine.domain.errors import (
 
 # Of a request before its body: its path, its query and its headers.
 MOST_HEAD_BYTES: Final = 32 * 1024
+UNAVAILABLE: Final = 503
 _RETRY_AFTER_S: Final = 1
 # The routes of the compatible systems.
 _COMPATIBLE_PATH: Final = re.compile(r"/(?:api|orders|jobs)(?:/.*)?|/(?:enqueue|ws|ws-exec)", re.DOTALL)

@@ -158,6 +158,7 @@ class OrderView(msgspec.Struct, rename="camel"):
     seq: Annotated[int, Meta(ge=1)]
     links: dict[str, str]
     attempts: list[AttemptView] | UnsetType = msgspec.UNSET
+    waiting_for: str | UnsetType | None = msgspec.UNSET
 
 
 class EventView(msgspec.Struct, rename="camel"):
@@ -246,9 +247,10 @@ class HealthView(msgspec.Struct):
 
 
 class ReadyView(msgspec.Struct):
-    """Whether orders can be taken, and each dependency's state."""
+    """Whether orders can be taken and ended, in sentences why not, and the state of each part."""
 
     status: Literal["ready", "degraded", "unavailable"]
+    reasons: list[str]
     dependencies: dict[str, str]
 
 
@@ -267,8 +269,12 @@ def _second_text(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
-def view_order(order: Order, attempts: Sequence[Attempt] | None = None) -> OrderView:
-    """Return the resource; without `attempts` it has no such field."""
+def view_order(
+    order: Order,
+    attempts: Sequence[Attempt] | None = None,
+    waiting_for: str | UnsetType | None = msgspec.UNSET,
+) -> OrderView:
+    """Return the resource; without `attempts` or `waiting_for` it has no such field."""
     request = order.request
     decimals_out = request.token_out.decimals
     path = f"/v1/orders/{order.order_id}"
@@ -296,6 +302,7 @@ def view_order(order: Order, attempts: Sequence[Attempt] | None = None) -> Order
         seq=order.seq,
         links={"self": path, "events": f"{path}/events", "stream": f"{path}/stream"},
         attempts=msgspec.UNSET if attempts is None else [view_attempt(it) for it in attempts],
+        waiting_for=waiting_for,
     )
 
 

@@ -40,6 +40,7 @@ create table if not exists paper_chain_swaps (
 
 _PLACES: Final = ", ".join("?" * len(LedgerEntry.__struct_fields__))
 _APPEND: Final = f"insert into paper_chain_swaps values ({_PLACES}) on conflict (signature) do nothing"  # noqa: S608 - a question mark for each field
+_LATEST: Final = "select coalesce(max(lands_at_ms), 0) from paper_chain_swaps"
 _FIND: Final = "select * from paper_chain_swaps where signature in (select value from json_each(?))"
 
 
@@ -63,6 +64,11 @@ class SqliteLedger:
             return found
 
         return await self._run(job)
+
+    async def latest_landing_ms(self) -> int:
+        """See Ledger."""
+        found: int = await self._run(lambda: self._connection.execute(_LATEST).fetchone()[0])
+        return found
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         """See Ledger."""

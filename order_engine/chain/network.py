@@ -32,6 +32,7 @@ _LANDS_AFTER_S: Final = (1.2, 2.2)
 _CONFIRMED_AFTER_S: Final = 0.8
 _FORK_LASTS_SLOTS: Final = (1, 8)
 _LATE_SLOTS: Final = 12  # How close to its last valid block a late transaction lands.
+_LANDS_WITHIN_MS: Final = 150_000  # The longest that a transaction takes from its arrival to its landing.
 _MOST_FORKS_KEPT: Final = 10_000
 _MOST_IN_A_BATCH: Final = 512
 _MOST_IN_A_COLUMN: Final = 2**63 - 1
@@ -71,6 +72,10 @@ class Ledger(Protocol):
 
     async def genesis_ms(self, now_ms: int) -> int:
         """Return when the chain began; the first caller's time is kept for ever."""
+        ...
+
+    async def latest_landing_ms(self) -> int:
+        """Return when the last transaction lands or landed; 0 in an empty ledger."""
         ...
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
@@ -126,6 +131,7 @@ class PaperNetwork:
         self._random = random.Random(f"{seed}:network")  # noqa: S311 - a simulation, to be repeated
         self._genesis_ms = 0
         self._latest_ms = 0
+        self._ahead_ms = 0
         self._blockhashes: dict[Hash, int] = {}
         self._hashed_height = 0
         self._pending: dict[str, asyncio.Future[None]] = {}
@@ -135,7 +141,11 @@ class PaperNetwork:
 
     async def start(self) -> None:
         """Read when the chain began; before this, nothing can be asked."""
-        self._genesis_ms = await self._ledger.genesis_ms(self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        self._genesis_ms = await self._ledger.genesis_ms(now_ms)
+        # A clock that was set back while nothing ran must not stop the chain until it has caught up.
+        lived_ms = max(self._genesis_ms, await self._ledger.latest_landing_ms() - _LANDS_WITHIN_MS)
+        self._ahead_ms = max(0, lived_ms - now_ms)
 
     async def close(self) -> None:
         """Finish what was being written."""
@@ -146,7 +156,7 @@ class PaperNetwork:
 
     def now_ms(self) -> EpochMs:
         """Return the network's time. It never goes back, whatever the machine's clock does."""
-        self._latest_ms = max(self._latest_ms, self._clock.now_ms(), self._genesis_ms)
+        self._latest_ms = max(self._latest_ms, self._clock.now_ms() + self._ahead_ms)
         return EpochMs(self._latest_ms)
 
     def slot_at(self, at_ms: int, commitment: Commitment) -> int:

@@ -5,20 +5,29 @@ from typing import Final
 
 from order_engine import observe
 from order_engine.domain.errors import StoreUnavailable
+from order_engine.ports.clock import Clock
 from order_engine.ports.store import OrderReader
 
 _COUNT_EVERY_S: Final = 5.0
 _TELL_EVERY: Final = 12  # counts
+_SET_BACK_MS: Final = 2_000
 
 
-async def watch_in_doubt(reader: OrderReader, role: str) -> None:
+async def watch_in_doubt(reader: OrderReader, clock: Clock, role: str) -> None:
     """Keep the numbers of attempts without an outcome, and tell all numbers now and then.
+
+    Tells also when the machine's clock was set back: times in events and logs then repeat themselves.
 
     Nobody has to be told to prove them: an order that is `submitted` is always held or due, so
     each is claimed and proven as soon as its lease has lapsed.
     """
     turn = 0
+    latest_ms = clock.now_ms()
     while True:
+        now_ms = clock.now_ms()
+        if now_ms < latest_ms - _SET_BACK_MS:
+            observe.clock_set_back(latest_ms - now_ms)
+        latest_ms = now_ms
         try:
             found = await reader.count_in_doubt()
             if turn == 0:

@@ -10,7 +10,7 @@ from order_engine import observe
 from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import RateLimiter, ReadyQueue
-from order_engine.ports.store import Claim, OrderStore
+from order_engine.ports.store import LONGEST_WAIT_MS, Claim, OrderStore
 
 _STORE_RETRY_S: Final = 0.5
 _RATE_KEY: Final = "queue"
@@ -20,13 +20,17 @@ _RENEWALS_PER_LEASE: Final = 3
 
 
 class WorkerPolicy(msgspec.Struct, frozen=True):
-    """A worker's limits. `max_per_min` counts orders started by all workers together; 0 is no limit."""
+    """A worker's limits. `max_per_min` counts orders started by all workers together; 0 is no limit.
+
+    `longest_wait_ms`: an order that is due later than that was made to wait by a clock that was set back.
+    """
 
     concurrency: int
     lease_ms: int
     sweep_ms: int
     max_per_min: int
     grace_s: float
+    longest_wait_ms: int = LONGEST_WAIT_MS
 
 
 class Worker:
@@ -74,6 +78,8 @@ class Worker:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+        if not self._stopping.is_set():
+            raise RuntimeError("the worker stopped claiming without being asked to")
 
     # --- claiming ---
 
@@ -146,7 +152,7 @@ class Worker:
                 free -= await self._start_suspect()
             # The suspect may have taken a second, in which it can be time to stop.
             if free and not self._stopping.is_set():
-                due = await self._store.claim_due(self._name, free, self._policy.lease_ms)
+                due = await self._store.claim_due(self._name, free, self._policy.lease_ms, self._policy.longest_wait_ms)
                 await self._start_all(due)
                 self._is_more_due = len(due) == free
 

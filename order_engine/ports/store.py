@@ -77,6 +77,10 @@ class Write(msgspec.Struct, frozen=True):
 SUSPECT_CLAIMS: Final = 3
 
 
+# No setting makes a lease or a pause longer: one that is was given before the clock was set back.
+LONGEST_LEASE_MS: Final = 600_000
+LONGEST_WAIT_MS: Final = 3_600_000
+
 # For so long after its order has ended, a client order id is not given to another order.
 CLIENT_ORDER_ID_KEPT_MS: Final = 24 * 60 * 60 * 1000
 
@@ -94,8 +98,14 @@ class OrderStore(Protocol):
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
         """Take those of the orders that nobody holds and that wait for a worker now."""
 
-    async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
-        """Take up to `limit` orders whose lease lapsed or that have been due for a while, but no suspects."""
+    async def claim_due(
+        self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
+    ) -> list[Claim]:
+        """Take up to `limit` orders whose lease lapsed or that have been due for a while, but no suspects.
+
+        An order that is due in more than `longest_wait_ms` is due now: the clock was set back. So is a
+        lease of more than LONGEST_LEASE_MS a lapsed one.
+        """
 
     async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """Take one order that was claimed SUSPECT_CLAIMS times in vain, unless the worker holds one already.

@@ -7,13 +7,16 @@ from typing import Any, Final, Self
 import asyncpg
 import msgspec
 
-from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, UnknownCursor
+from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
+from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
     BEGINNING,
     CLIENT_ORDER_ID_KEPT_MS,
+    LONGEST_LEASE_MS,
+    LONGEST_WAIT_MS,
     SUSPECT_CLAIMS,
     Accepted,
     Announce,
@@ -34,8 +37,10 @@ from order_engine.store.rows import (
     attempt_from_row,
     event_columns,
     event_from_row,
+    heartbeat_columns,
     move_columns,
     order_from_row,
+    process_from_row,
     text,
 )
 from order_engine.store.sessions import LOST, Sessions, unavailable
@@ -101,9 +106,12 @@ class PostgresStore:
         """See OrderStore."""
         return _claims(await self._fetch("claim", worker, order_ids, lease_ms, SUSPECT_CLAIMS))
 
-    async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
+    async def claim_due(
+        self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
+    ) -> list[Claim]:
         """See OrderStore."""
-        return _claims(await self._fetch("claim_due", worker, limit, lease_ms, SUSPECT_CLAIMS))
+        limits = (SUSPECT_CLAIMS, LONGEST_LEASE_MS, longest_wait_ms)
+        return _claims(await self._fetch("claim_due", worker, limit, lease_ms, *limits))
 
     async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
@@ -204,6 +212,21 @@ class PostgresStore:
     async def ping(self) -> None:
         """See OrderReader."""
         await self._sessions.fetch("select 1")
+
+    # --- HealthStore ---
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """See HealthStore."""
+        try:
+            await self._fetch("beat", *heartbeat_columns(heartbeat))
+        except asyncpg.PostgresError as error:
+            raise StoreUnavailable(f"PostgreSQL takes no writes: {error}") from error
+
+    async def health(self) -> StoreHealth:
+        """See HealthStore."""
+        processes = [process_from_row(row) for row in await self._fetch("processes")]
+        queue = (await self._fetch("queue_state", MAX_COUNTED_WAITING))[0]
+        return StoreHealth(processes, *queue, *(await self._fetch("count_in_doubt"))[0])
 
     # --- batches ---
 

@@ -10,6 +10,7 @@ from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, AttemptOutcome, Order, OrderId, OrderStatus, SwapRequest
 from order_engine.domain.tokens import Token
+from order_engine.ports.health import ChainState, Heartbeat, ProcessSeen
 from order_engine.ports.store import Accepted, NewOrder, Write
 
 
@@ -148,6 +149,18 @@ def attempt_columns(order_id: OrderId, attempt: Attempt) -> tuple[Any, ...]:
         attempt.signed_at_ms,
         attempt.genesis_hash,
     )
+
+
+def heartbeat_columns(heartbeat: Heartbeat) -> tuple[str, str, str | None]:
+    """Return the values of a heartbeat, in the order in which `beat.sql` takes them."""
+    chain = None if heartbeat.chain is None else msgspec.json.encode(heartbeat.chain).decode()
+    return heartbeat.process_name, heartbeat.role, chain
+
+
+def process_from_row(row: Row) -> ProcessSeen:
+    """Return the process of a row of `processes.sql`."""
+    chain = None if row["chain"] is None else msgspec.json.decode(row["chain"], type=ChainState)
+    return ProcessSeen(Heartbeat(row["process_name"], row["role"], chain), row["seen_ago_ms"])
 
 
 def text(raw: msgspec.Raw) -> str:

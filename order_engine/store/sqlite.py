@@ -15,8 +15,11 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
 from order_engine.engine.batch import Batcher
 from order_engine.ports.clock import Clock
+from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
     CLIENT_ORDER_ID_KEPT_MS,
+    LONGEST_LEASE_MS,
+    LONGEST_WAIT_MS,
     SUSPECT_CLAIMS,
     Accepted,
     Announce,
@@ -36,8 +39,10 @@ from order_engine.store.rows import (
     attempt_from_row,
     event_columns,
     event_from_row,
+    heartbeat_columns,
     move_columns,
     order_from_row,
+    process_from_row,
     text,
 )
 from order_engine.store.sql import SQLITE, load_queries
@@ -51,6 +56,7 @@ from order_engine.store.sqlite_thread import (
 )
 
 _MOST_IN_A_BATCH: Final = 512
+_FORGOTTEN_AFTER_MS: Final = 3_600_000
 _POSITION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -102,9 +108,16 @@ class SqliteStore:
 
         return await self._writer.run(job)
 
-    async def claim_due(self, worker: str, limit: int, lease_ms: int) -> list[Claim]:
+    async def claim_due(
+        self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
+    ) -> list[Claim]:
         """See OrderStore."""
-        values = {"most": limit, "suspect_claims": SUSPECT_CLAIMS}
+        values = {
+            "most": limit,
+            "suspect_claims": SUSPECT_CLAIMS,
+            "longest_lease_ms": LONGEST_LEASE_MS,
+            "longest_wait_ms": longest_wait_ms,
+        }
         return await self._claim_found("claimable_due", values, worker, lease_ms)
 
     async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
@@ -231,6 +244,29 @@ class SqliteStore:
     async def ping(self) -> None:
         """See OrderReader."""
         await self._read(lambda connection: connection.execute("select 1").fetchone())
+
+    # --- HealthStore ---
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """See HealthStore."""
+        now_ms = self._clock.now_ms()
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(self._sql["forget_processes"], (now_ms - _FORGOTTEN_AFTER_MS,))
+            connection.execute(self._sql["beat"], (*heartbeat_columns(heartbeat), now_ms))
+
+        await self._writer.run(job)
+
+    async def health(self) -> StoreHealth:
+        """See HealthStore."""
+        now_ms = self._clock.now_ms()
+
+        def job(connection: sqlite3.Connection) -> StoreHealth:
+            processes = [process_from_row(row) for row in _all(connection, self._sql["processes"], (now_ms,))]
+            queue = _one(connection, self._sql["queue_state"], (now_ms, MAX_COUNTED_WAITING))
+            return StoreHealth(processes, *queue, *_one(connection, self._sql["count_in_doubt"], (now_ms,)))
+
+        return await self._read(job)
 
     # --- batches ---
 

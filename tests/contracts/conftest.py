@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from order_engine.bus.redis import RedisRateLimiter
-from order_engine.wiring import SystemClock
+from order_engine.clock import SystemClock
 from tests.contracts.raw import RawDatabase, open_raw
 from tests.contracts.worlds import MortalPostgres, PostgresWorld, SqliteWorld, StoreWorld, elsewhere, migrate
 from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server

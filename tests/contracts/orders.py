@@ -23,6 +23,7 @@ from order_engine.domain.money import BaseUnits, Bps
 from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs, Order, OrderId, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
+from order_engine.ports.health import HealthStore
 from order_engine.ports.store import IdempotencyKey, NewOrder, OrderReader, OrderStore, ProvenOutcome, Write
 from order_engine.wiring import new_order_id
 
@@ -45,8 +46,8 @@ CANCELLED: Final = OrderCancelled("Cancelled by the client.")
 EVIDENCE: Final = msgspec.Raw(b'{"slot":1234,"contextSlot":1300}')
 
 
-class Store(OrderStore, OrderReader, Protocol):
-    """Both halves of a store."""
+class Store(OrderStore, OrderReader, HealthStore, Protocol):
+    """All roles of a store."""
 
     async def close(self) -> None: ...
 

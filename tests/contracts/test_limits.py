@@ -10,10 +10,11 @@ import pytest_asyncio
 
 from order_engine.bus.memory import MemoryRateLimiter
 from order_engine.bus.redis import RedisRateLimiter
+from order_engine.clock import SystemClock
 from order_engine.ports.bus import RateLimiter
-from order_engine.wiring import SystemClock
 from tests.contracts.waiting import until_true
 from tests.servers import RedisServer
+from tests.unit.samples import ManualClock
 
 pytestmark = pytest.mark.asyncio
 
@@ -99,3 +100,12 @@ async def test_a_limiter_reads_every_url_that_the_client_reads(
 ) -> None:
     named = new_limiter(url, "test")._redis.connection_pool.connection_kwargs
     assert (named["host"], named.get("port")) == (host, port)
+
+
+async def test_a_clock_that_is_set_back_makes_no_window_longer() -> None:
+    clock = ManualClock()
+    limiter = MemoryRateLimiter(clock)
+    while (await limiter.hit("key", 2)).is_allowed:
+        pass
+    clock.ms -= 3_600_000
+    assert (await limiter.hit("key", 2)).is_allowed

@@ -9,7 +9,7 @@ import pytest
 
 from order_engine.domain.errors import Fenced
 from order_engine.domain.order import OrderId
-from order_engine.ports.store import Claim
+from order_engine.ports.store import LONGEST_LEASE_MS, Claim
 from tests.contracts.orders import (
     CANCELLED,
     FAILED,
@@ -302,3 +302,17 @@ async def test_what_a_former_life_of_the_only_process_holds_is_free_at_once(tmp_
     assert claim == Claim(held.order, fence=2, claims=2)
     assert isinstance(await outcome_of(store.record(held.write(ROUTED))), Fenced)
     await world.close()
+
+
+async def test_a_clock_that_was_set_back_holds_up_no_order(world: StoreWorld) -> None:
+    """A due time further ahead than the longest pause is due, and a lease longer than any lease has lapsed."""
+    store = await world.open(grace_ms=60_000)
+    waiting = await claim_new(store)
+    await store.record(waiting.write(ROUTED))
+    await store.record(waiting.write(pause(600_000)))
+    held = await claim_new(store, lease_ms=2 * LONGEST_LEASE_MS)
+    in_time = await claim_new(store)
+    assert ids(await store.claim_due("worker", 10, LONG_MS, 700_000)) == [held.order.order_id]
+    assert ids(await store.claim_due("worker", 10, LONG_MS, 590_000)) == [waiting.order.order_id]
+    assert await store.claim_due("worker", 10, LONG_MS, 590_000) == []
+    assert await store.renew("worker", {in_time.order.order_id: in_time.fence or 0}, LONG_MS)

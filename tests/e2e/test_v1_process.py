@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import httpx2
 import jsonschema_rs
 import pytest
@@ -99,10 +101,12 @@ def test_the_venues_tell_how_they_are_doing(http: httpx2.Client) -> None:
 
 def test_health_says_ok_and_ready_names_each_dependency(http: httpx2.Client) -> None:
     assert http.get("/health").json() == {"status": "ok"}
-    ready = http.get("/ready")
+    ready = wait_for(lambda: http.get("/ready"), lambda answer: answer.json()["status"] == "ready")
     assert ready.status_code == 200
-    assert ready.json()["status"] == "ready"
-    assert set(ready.json()["dependencies"].values()) == {"ok"}
+    assert ready.json()["reasons"] == []
+    parts = ready.json()["dependencies"]
+    assert {*parts} == {"store", "bus", "workers", "chain", "queue", "inDoubt"}
+    assert (parts["store"], parts["bus"], parts["workers"]) == ("ok", "ok", "1 alive")
 
 
 @pytest.fixture
@@ -122,12 +126,42 @@ def lone_api(postgres: PostgresServer, tmp_path: Path) -> Iterator[LoneApi]:
 def test_without_redis_the_engine_is_degraded_and_takes_orders(lone_api: LoneApi) -> None:
     http, redis, _ = lone_api
     redis.stop()
-    degraded = wait_for(lambda: http.get("/ready"), lambda answer: answer.json()["status"] != "ready")
+    degraded = wait_for(lambda: http.get("/ready"), lambda answer: answer.json()["dependencies"]["bus"] != "ok")
     assert (degraded.status_code, degraded.json()["status"]) == (200, "degraded")
     assert degraded.json()["dependencies"]["store"] == "ok"
     assert place(http)["status"] == "pending"
     redis.start()
-    wait_for(lambda: http.get("/ready").json()["status"], lambda status: status == "ready")
+    well = wait_for(lambda: http.get("/ready").json(), lambda answer: answer["dependencies"]["bus"] == "ok")
+    assert (well["status"], len(well["reasons"])) == ("degraded", 1)
+    assert "no worker is running" in well["reasons"][0]
+    order = place(http)
+    assert "no worker is running" in http.get(f"/v1/orders/{order['orderId']}").json()["waitingFor"]
+
+
+def test_a_database_that_takes_no_writes_makes_the_engine_unavailable(lone_api: LoneApi) -> None:
+    """It answers `select 1` all the while."""
+    http, _, database_url = lone_api
+    name = urlsplit(database_url).path.removeprefix("/")
+
+    def set_read_only(value: str) -> None:
+        async def change() -> None:
+            connection = await asyncpg.connect(database_url)
+            await connection.execute("set default_transaction_read_only = off")
+            await connection.execute(f'alter database "{name}" set default_transaction_read_only = {value}')
+            await connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid() and usename = current_user"
+            )
+            await connection.close()
+
+        asyncio.run(change())
+
+    set_read_only("on")
+    refused = wait_for(lambda: http.get("/ready"), lambda answer: answer.status_code != 200)
+    assert (refused.status_code, refused.json()["status"]) == (503, "unavailable")
+    assert "read-only" in " ".join(refused.json()["reasons"])
+    set_read_only("off")
+    wait_for(lambda: http.get("/ready"), lambda answer: answer.status_code == 200)
 
 
 def test_without_its_database_the_engine_is_not_ready_and_says_so(lone_api: LoneApi, postgres: PostgresServer) -> None:

@@ -218,6 +218,9 @@ class SimLedger:
     async def genesis_ms(self, now_ms: int) -> int:
         return now_ms
 
+    async def latest_landing_ms(self) -> int:
+        return 0
+
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         await asyncio.sleep(self._random.expovariate(200.0))
         for entry in entries:

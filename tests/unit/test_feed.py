@@ -10,13 +10,13 @@ import pytest
 import pytest_asyncio
 
 from order_engine.bus.memory import MemoryEventBus
+from order_engine.clock import SystemClock
 from order_engine.domain.errors import StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.engine import feed
 from order_engine.engine.feed import Feed
 from order_engine.ports.store import BEGINNING, FeedPage
 from order_engine.store.sqlite import SqliteStore
-from order_engine.wiring import SystemClock
 from tests.contracts.orders import ACCOUNT, CANCELLED, Life, new_order
 
 pytestmark = pytest.mark.asyncio

@@ -1,7 +1,6 @@
 """The paper network: blocks, forks, expiry, faults, and a ledger in which nothing happens twice."""
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,12 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from order_engine.chain.faults import ChainFaults, parse_faults
-from order_engine.chain.ledger import SqliteLedger
-from order_engine.chain.network import SLOT_MS, LedgerEntry, block_height, slot_of
-from order_engine.domain.errors import ChainUnavailable
+from order_engine.chain.network import SLOT_MS, block_height, slot_of
 from order_engine.domain.order import AttemptOutcome
-from order_engine.ports.chain import SLIPPAGE_ERROR, Commitment
-from tests.unit.chains import LONG_AFTER_MS, MEMORY, open_chain_world
+from order_engine.ports.chain import Commitment
+from tests.unit.chains import LONG_AFTER_MS, open_chain_world
 from tests.unit.samples import QUICK, START_MS, USDC
 
 LANDED, EXPIRED = AttemptOutcome.LANDED, AttemptOutcome.EXPIRED
@@ -49,6 +46,22 @@ async def test_the_finalized_slot_is_behind_and_time_never_goes_back() -> None:
             after = world.network.slot_at(now_ms, Commitment.FINALIZED)
             assert before <= after < world.network.slot_at(now_ms, Commitment.CONFIRMED) < world.slot_now()
             before = after
+
+
+@pytest.mark.asyncio
+async def test_a_chain_whose_clock_was_set_back_while_it_was_down_goes_on_from_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    async with open_chain_world(path) as world:
+        world.clock.ms += 7_200_000
+        signed = await world.signed()
+        await world.chain.send(signed.raw)
+        before_ms = world.network.now_ms()
+    async with open_chain_world(path) as world:  # Its clock stands at the beginning again.
+        assert before_ms - 150_000 <= world.network.now_ms() <= before_ms
+        world.clock.ms += 200_000
+        status = await world.status(signed.signature)
+        assert status is not None
+        assert status.commitment is Commitment.FINALIZED
 
 
 # --- landing -------------------------------------------------------------------------------------
@@ -278,114 +291,3 @@ def test_faults_are_read(text: str, faults: ChainFaults) -> None:
 def test_faults_that_cannot_be_are_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         parse_faults(text)
-
-
-# --- the ledger ----------------------------------------------------------------------------------
-
-
-class SlowLedger:
-    """A Ledger whose entries stay on their way until they are let through, or lost."""
-
-    def __init__(self, ledger: SqliteLedger) -> None:
-        self._ledger = ledger
-        self.asked = asyncio.Event()
-        self.let_through = asyncio.Event()
-        self.is_broken = False
-
-    async def append(self, entries: Sequence[LedgerEntry]) -> None:
-        self.asked.set()
-        await self.let_through.wait()
-        if self.is_broken:
-            raise ChainUnavailable("the disk is full")
-        await self._ledger.append(entries)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._ledger, name)
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("is_broken", [False, True])
-async def test_nobody_is_told_what_is_not_on_the_disk_yet(is_broken: bool) -> None:  # noqa: FBT001
-    ledger = SlowLedger(SqliteLedger(MEMORY))
-    async with open_chain_world(ledger) as world, asyncio.timeout(5):
-        signed = await world.signed()
-        sending = asyncio.create_task(world.chain.send(signed.raw))
-        await ledger.asked.wait()
-        # However long the disk takes: "not found" now and "landed" later would be two histories.
-        world.clock.ms += LONG_AFTER_MS
-        proving = asyncio.create_task(world.proof(signed))
-        done, _ = await asyncio.wait([proving], timeout=0.05)
-        assert not done
-        ledger.is_broken = is_broken
-        ledger.let_through.set()
-        assert await proving is (EXPIRED if is_broken else LANDED)
-        if is_broken:
-            with pytest.raises(ChainUnavailable):
-                await sending
-        else:
-            await sending
-
-
-@pytest.mark.asyncio
-async def test_the_ledger_tells_what_each_transaction_did() -> None:
-    async with open_chain_world() as world:
-        world.clock.ms += 10 * SLOT_MS
-        done, refused = await world.signed("order 1"), await world.signed("refused order")
-        await asyncio.gather(*(world.network.receive(it.raw) for it in (done, refused)))
-        entries = {it.signature: it for it in await world.ledger.find([done.signature, refused.signature])}
-        slot = world.slot_now()
-        told = [
-            (it.memo, it.amount_out, it.error, it.raw) for it in (entries[done.signature], entries[refused.signature])
-        ]
-        assert told == [
-            ("order 1", 10 * SLOT_MS + 7, None, done.raw),
-            ("refused order", None, SLIPPAGE_ERROR, refused.raw),
-        ]
-        assert {(it.slot, it.block_height, it.lands_at_ms) for it in entries.values()} == {
-            (slot, block_height(slot), world.clock.ms)
-        }
-
-
-@pytest.mark.asyncio
-async def test_an_entry_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "chain.sqlite3"
-    async with open_chain_world(path) as world:
-        signed = await world.signed()
-        await world.network.receive(signed.raw)
-        [entry] = await world.ledger.find([signed.signature])
-        other = msgspec.structs.replace(entry, amount_out=8, memo="order 2")
-        await world.ledger.append([other, msgspec.structs.replace(other, signature="another")])
-        assert await world.ledger.find([signed.signature, "unknown"]) == [entry]
-    async with open_chain_world(path) as world:
-        assert await world.ledger.find([signed.signature]) == [entry]
-        assert len(await world.ledger.find([signed.signature, "another"])) == 2
-
-
-@pytest.mark.asyncio
-async def test_an_append_that_fails_keeps_nothing_and_breaks_nothing() -> None:
-    async with open_chain_world() as world:
-        signed = await world.signed()
-        await world.network.receive(signed.raw)
-        [entry] = await world.ledger.find([signed.signature])
-        good = msgspec.structs.replace(entry, signature="good")
-        bad = msgspec.structs.replace(entry, signature="bad", memo=None)  # type: ignore[arg-type]
-        with pytest.raises(ChainUnavailable):
-            await world.ledger.append([good, bad])
-        assert await world.ledger.find(["good", "bad"]) == []
-        await world.ledger.append([good])
-        assert await world.ledger.find(["good", "bad"]) == [good]
-
-
-@pytest.mark.asyncio
-async def test_the_chain_goes_on_where_it_was_after_a_restart(tmp_path: Path) -> None:
-    path = tmp_path / "chain.sqlite3"
-    async with open_chain_world(path) as world:
-        signed = await world.signed()
-        await world.network.receive(signed.raw)
-        status = await world.status(signed.signature)
-    async with open_chain_world(path) as world:
-        world.clock.ms += LONG_AFTER_MS
-        again = await world.status(signed.signature)
-        assert status is not None
-        assert again == msgspec.structs.replace(status, commitment=Commitment.FINALIZED)
-        assert world.slot_now() == 1_000 + LONG_AFTER_MS // SLOT_MS

@@ -109,6 +109,15 @@ create table attempts (
 create unique index attempts_one_live on attempts (order_id) where outcome is null;
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
 
+-- Heartbeats of the engine's processes: nothing depends on them but what is told of the engine's health.
+create table processes (
+    process_name text primary key,
+    role text not null,
+    -- How a worker sees the chain, as JSON; null for a process that does no work.
+    chain text,
+    seen_at_ms bigint not null
+);
+
 -- The rows that the engine's statements take, so many at once.
 create type new_order as (
     order_id uuid,

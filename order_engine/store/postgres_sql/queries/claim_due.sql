@@ -1,5 +1,7 @@
 -- Lapsed leases first, so that a backlog does not hold up what a dead worker left; then what is due.
--- Suspects, which were claimed in vain $4 times, or 3 more if they are in doubt, are for claim_suspect.
+-- A lease that ends more than $5 ms from now, or a due time more than $6 ms from now, was given before the
+-- clock was set back: it counts as over. Poison orders (claimed $4 times without an event, or 3 more times
+-- in doubt) are for claim_suspect.
 with lapsed as (
     select order_id
     from orders
@@ -9,15 +11,34 @@ with lapsed as (
     limit $2
     for update skip locked
 ),
+set_back as (
+    select order_id
+    from orders
+    where lease_until_ms > (select now_ms()) + $5::bigint
+        and claims < $4 + case when status = 'submitted' then 3 else 0 end
+    order by lease_until_ms desc
+    limit $2 - (select count(*) from lapsed)
+    for update skip locked
+),
 due as (
     select order_id
     from orders
     where due_at_ms <= (select now_ms())
     order by due_at_ms
-    limit $2 - (select count(*) from lapsed)
+    limit $2 - (select count(*) from lapsed) - (select count(*) from set_back)
+    for update skip locked
+),
+due_set_back as (
+    select order_id
+    from orders
+    where due_at_ms > (select now_ms()) + $6::bigint
+    order by due_at_ms desc
+    limit $2 - (select count(*) from lapsed) - (select count(*) from set_back) - (select count(*) from due)
     for update skip locked
 )
 update orders o
 set worker = $1, fence = o.fence + 1, claims = o.claims + 1, due_at_ms = null, lease_until_ms = now_ms() + $3
-where o.order_id = any(array(select order_id from lapsed union all select order_id from due))
+where o.order_id = any(array(
+    select order_id from lapsed union all select order_id from set_back
+    union all select order_id from due union all select order_id from due_set_back))
 returning o.*

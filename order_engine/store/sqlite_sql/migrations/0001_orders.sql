@@ -99,6 +99,15 @@ create table attempts (
 create unique index attempts_one_live on attempts (order_id) where outcome is null;
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
 
+-- Heartbeats of the engine's processes: nothing depends on them but what is told of the engine's health.
+create table processes (
+    process_name text not null primary key,
+    role text not null,
+    -- How a worker sees the chain, as JSON; null for a process that does no work.
+    chain text,
+    seen_at_ms integer not null
+);
+
 -- What the database refuses, whoever asks. An order is moved first, then its attempt is signed or
 -- proven, and its events are written last: they find everything that they tell of.
 

@@ -1,5 +1,7 @@
 -- Lapsed leases first, so that a backlog does not hold up what a dead worker left; then what is due.
--- Suspects, claimed in vain :suspect_claims times, or 3 more if in doubt, are for claimable_suspect.
+-- A lease that ends more than :longest_lease_ms from now, or a due time more than :longest_wait_ms from now,
+-- was given before the clock was set back: it counts as over. Poison orders (claimed :suspect_claims times
+-- without an event, or 3 more times in doubt) are for claimable_suspect.
 select order_id from (
     select order_id from orders
     where lease_until_ms <= :now_ms and claims < :suspect_claims + 3 * (status = 'submitted')
@@ -7,6 +9,16 @@ select order_id from (
 )
 union all
 select order_id from (
+    select order_id from orders
+    where lease_until_ms > :now_ms + :longest_lease_ms and claims < :suspect_claims + 3 * (status = 'submitted')
+    order by lease_until_ms desc limit :most
+)
+union all
+select order_id from (
     select order_id from orders where due_at_ms <= :now_ms order by due_at_ms limit :most
+)
+union all
+select order_id from (
+    select order_id from orders where due_at_ms > :now_ms + :longest_wait_ms order by due_at_ms desc limit :most
 )
 limit :most

@@ -1,0 +1,180 @@
+"""Whether the engine can take orders and end them: each process writes a heartbeat, each reads all of them."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from order_engine import observe
+from order_engine.domain.errors import ChainUnavailable, StoreUnavailable
+from order_engine.ports.bus import EventBus
+from order_engine.ports.chain import Chain
+from order_engine.ports.health import MAX_COUNTED_WAITING, ChainState, HealthStore, Heartbeat, StoreHealth
+
+_BEAT_S: Final = 2.0
+_DEAD_AFTER_MS: Final = 10_000
+_KEPT_S: Final = 1.0
+_CHAIN_TIMEOUT_S: Final = 2.0
+_HEAD_STANDS_STILL_S: Final = 20.0
+_LONG_DUE_MS: Final = 30_000
+_LONG_IN_DOUBT_MS: Final = 120_000
+
+Readiness = Literal["ready", "degraded", "unavailable"]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """How the engine is: `reasons` tell in sentences why it is not ready; `parts` has a line for each part.
+
+    `chain_trouble`: why no worker gets an answer from the chain that it can use, or None.
+    """
+
+    status: Readiness
+    reasons: Sequence[str]
+    parts: dict[str, str]
+    has_workers: bool = True
+    chain_trouble: str | None = None
+
+
+class ChainWatch:
+    """Looks at the chain's head now and then: a chain that answers and stands still ends no order either."""
+
+    def __init__(self, chain: Chain, now_s: Callable[[], float]) -> None:
+        """`now_s`: a clock that nobody sets back."""
+        self._chain = chain
+        self._now_s = now_s
+        self._slot = 0
+        self._moved_s = now_s()
+
+    async def look(self) -> ChainState:
+        """Return how the chain is now."""
+        try:
+            async with asyncio.timeout(_CHAIN_TIMEOUT_S):
+                slot = (await self._chain.finalized_point()).slot
+        except (ChainUnavailable, TimeoutError) as error:
+            return ChainState(str(error) or "the chain does not answer", self._slot or None)
+        now_s = self._now_s()
+        if slot > self._slot:
+            self._slot, self._moved_s = slot, now_s
+        still_s = now_s - self._moved_s
+        if still_s > _HEAD_STANDS_STILL_S:
+            return ChainState(f"the chain's finalized slot {slot} has stood still for {still_s:.0f} s", slot)
+        return ChainState(None, slot)
+
+
+class HealthMonitor:
+    """Writes this process's heartbeat, and tells how the whole engine is."""
+
+    def __init__(
+        self,
+        store: HealthStore,
+        bus: EventBus,
+        now_s: Callable[[], float],
+        heartbeat: Heartbeat,
+        chain_watch: ChainWatch | None,
+    ) -> None:
+        """`chain_watch`: of a process that works."""
+        self._store = store
+        self._bus = bus
+        self._now_s = now_s
+        self._heartbeat = heartbeat
+        self._chain_watch = chain_watch
+        self._write_trouble: str | None = None
+        self._report: tuple[float, Report] | None = None
+        self._asking: asyncio.Lock = asyncio.Lock()
+
+    async def beat_forever(self) -> None:
+        """Write a heartbeat every two seconds. It is also how a database that takes no writes is noticed."""
+        while True:
+            try:
+                chain = None if self._chain_watch is None else await self._chain_watch.look()
+                await self._store.beat(msgspec.structs.replace(self._heartbeat, chain=chain))
+                self._write_trouble = None
+            except StoreUnavailable as error:
+                self._write_trouble = str(error)
+            except Exception as error:  # noqa: BLE001 - the next beat may go well
+                self._write_trouble = f"the last write failed: {error}"
+                observe.loop_crashed("health", error)
+            await asyncio.sleep(_BEAT_S)
+
+    async def report(self) -> Report:
+        """Return how the engine is; at most a second old, however many ask."""
+        async with self._asking:
+            now_s = self._now_s()
+            if self._report is None or now_s - self._report[0] >= _KEPT_S:
+                self._report = (now_s, await self._look())
+            return self._report[1]
+
+    async def _look(self) -> Report:
+        bus_trouble = None if self._bus.is_connected else "Redis is lost: orders are late by a second, none is lost"
+        try:
+            health = await self._store.health()
+        except StoreUnavailable as error:
+            return assess(None, str(error), bus_trouble)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, this tells it
+            return assess(None, f"the database cannot be read: {error}", bus_trouble)
+        return assess(health, self._write_trouble, bus_trouble)
+
+
+def assess(health: StoreHealth | None, store_trouble: str | None, bus_trouble: str | None) -> Report:
+    """Return the verdict. `health` is None while the database cannot be read; then `store_trouble` says why.
+
+    Without a database that takes writes no order can be accepted: unavailable. Anything else that keeps
+    orders from their end makes the engine degraded: it accepts them, and says what they wait for.
+    """
+    parts = {"store": store_trouble or "ok", "bus": bus_trouble or "ok"}
+    reasons = [it for it in (store_trouble, bus_trouble) if it is not None]
+    has_workers, chain_trouble = True, None
+    if health is not None:
+        has_workers = bool(_alive_workers(health))
+        chain_trouble = _chain_trouble(health)
+        found = {
+            "workers": _workers(health),
+            "chain": _chain(health),
+            "queue": _queue(health),
+            "inDoubt": _in_doubt(health),
+        }
+        parts |= {name: text for name, (text, _) in found.items()}
+        reasons += [text for text, is_well in found.values() if not is_well]
+    status: Readiness = "degraded" if reasons else "ready"
+    return Report(status if store_trouble is None else "unavailable", reasons, parts, has_workers, chain_trouble)
+
+
+def _alive_workers(health: StoreHealth) -> list[Heartbeat]:
+    alive = (it.heartbeat for it in health.processes if it.seen_ago_ms < _DEAD_AFTER_MS)
+    return [it for it in alive if it.chain is not None]
+
+
+def _workers(health: StoreHealth) -> tuple[str, bool]:
+    if alive := _alive_workers(health):
+        return f"{len(alive)} alive", True
+    return "no worker is running: orders are accepted and wait; start one with `order-engine worker`", False
+
+
+def _chain_trouble(health: StoreHealth) -> str | None:
+    troubles = [it.chain.trouble for it in _alive_workers(health) if it.chain is not None]
+    return None if None in troubles else next(iter(troubles), None)
+
+
+def _chain(health: StoreHealth) -> tuple[str, bool]:
+    states = [it.chain for it in _alive_workers(health) if it.chain is not None]
+    if not states:
+        return "no worker looks at it", True
+    if (trouble := _chain_trouble(health)) is not None:
+        return trouble, False
+    slots = [it.finalized_slot for it in states if it.finalized_slot is not None]
+    return f"answers, finalized slot {max(slots, default=0)}", True
+
+
+def _queue(health: StoreHealth) -> tuple[str, bool]:
+    count = f"{health.waiting}{' or more' if health.waiting >= MAX_COUNTED_WAITING else ''}"
+    if health.oldest_due_ms > _LONG_DUE_MS:
+        return f"{count} orders wait for a worker, the oldest for {health.oldest_due_ms // 1000} s", False
+    return f"{count} orders wait for a worker", True
+
+
+def _in_doubt(health: StoreHealth) -> tuple[str, bool]:
+    if health.oldest_in_doubt_ms > _LONG_IN_DOUBT_MS:
+        age_s = health.oldest_in_doubt_ms // 1000
+        return f"{health.in_doubt} attempts are in doubt, the oldest for {age_s} s; see `order-engine attempts`", False
+    return f"{health.in_doubt} attempts", True

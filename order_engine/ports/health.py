@@ -1,0 +1,56 @@
+"""What the processes of an engine tell each other about how they are, and what is waiting."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+
+class ChainState(msgspec.Struct, frozen=True):
+    """How a worker sees the chain: what is wrong (None: nothing), and the finalized slot that it saw last."""
+
+    trouble: str | None = None
+    finalized_slot: int | None = None
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """What a process writes every few seconds. `chain` is None for a process that does no work."""
+
+    process_name: str
+    role: str
+    chain: ChainState | None = None
+
+
+class ProcessSeen(msgspec.Struct, frozen=True):
+    """A process's last heartbeat, and how long ago that was by the database's clock."""
+
+    heartbeat: Heartbeat
+    seen_ago_ms: int
+
+
+class StoreHealth(msgspec.Struct, frozen=True):
+    """What the database knows of how the engine is.
+
+    `processes`: those that were seen in the last hour. `waiting`: orders that are due and that no worker
+    has taken, up to MAX_COUNTED_WAITING of them; `oldest_due_ms`: for how long the oldest has been due.
+    `in_doubt`: attempts without a proven outcome; `oldest_in_doubt_ms`: since the oldest was signed.
+    """
+
+    processes: Sequence[ProcessSeen]
+    waiting: int
+    oldest_due_ms: int
+    in_doubt: int
+    oldest_in_doubt_ms: int
+
+
+MAX_COUNTED_WAITING = 1_000
+
+
+class HealthStore(Protocol):
+    """Keeps heartbeats. May raise StoreUnavailable."""
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """Write the process's heartbeat, and forget processes that were not seen for an hour."""
+
+    async def health(self) -> StoreHealth:
+        """Return what is known now."""

@@ -1,0 +1,1 @@
+delete from processes where seen_at_ms < ?
