@@ -191,9 +191,9 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             engine.chain,
             settings.default_slippage_bps,
             settings.quote_timeout_ms / 1000,
+            health,
             all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
             settings.compat_routes == "on",
-            health,
         ),
         policy,
     )

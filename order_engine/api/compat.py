@@ -32,7 +32,7 @@ from order_engine.api.parsing import single_value
 from order_engine.api.problems import EdgeRefusal, compatible, problem_response, to_problem
 from order_engine.api.schemas import MAX_BODY_BYTES, view_order
 from order_engine.api.streams import Frame, send_life, send_until_gone, serve_order
-from order_engine.domain.errors import IdempotencyConflict, InvalidRequest, OrderEngineError
+from order_engine.domain.errors import ClientOrderIdTaken, IdempotencyConflict, InvalidRequest, OrderEngineError
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId
@@ -48,7 +48,7 @@ _MOST_FOLLOWED_JOBS: Final = 20_000
 async def execute_order(request: Request[Any]) -> Response:
     """Serve rows A, B, C and D: `POST /api/orders/execute`."""
     order = parse_loose_order(context_of(request), await _json_body(request))
-    submission = await submit_order(request, order.swap, parse_keys(request.headers))
+    submission = await submit_order(request, order.swap, order.with_key(parse_keys(request.headers)))
     return json_response(answer_of(request, submission, order.note), 200, rate_headers(submission))
 
 
@@ -70,16 +70,21 @@ async def enqueue(request: Request[Any]) -> Response:
 
 
 async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Submission:
-    """Accept the job, or return the one that has this id already, whatever its payload was, as those systems do."""
+    """Accept the job, or return the order that has this id already, whatever its payload was, as those systems do."""
     # A space keeps the key apart from all keys of clients, which are visible ASCII.
     key = f"job {name}"
     try:
-        return await submit_order(request, order.swap, key)
+        return await submit_order(request, order.swap, order.with_key(key))
     except IdempotencyConflict:
         known = await context_of(request).reader.find_by_key(ACCOUNT, key)
-        if known is None:
+        first = None if known is None else known.order
+        if first is None:
             raise
-        return Submission(known.order, is_replay=True, rate=None)
+    except ClientOrderIdTaken as taken:
+        first = await context_of(request).reader.get(ACCOUNT, OrderId(taken.existing_order_id))
+        if first is None:
+            raise
+    return Submission(first, is_replay=True, rate=None)
 
 
 async def get_job(request: Request[Any]) -> Response:
@@ -160,7 +165,7 @@ async def _take_first_frame(
             async with asyncio.timeout(_FIRST_FRAME_TIMEOUT_S):
                 body = await _first_frame(websocket)
             order = parse(context_of(websocket), body)
-            submission = await submit_order(websocket, order.swap, parse_keys(websocket.headers))
+            submission = await submit_order(websocket, order.swap, order.with_key(parse_keys(websocket.headers)))
         except (OrderEngineError, EdgeRefusal, TimeoutError, UnicodeEncodeError) as error:
             await _refuse_frame(websocket, error)
             return

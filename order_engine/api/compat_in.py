@@ -17,13 +17,16 @@ from order_engine.api.json_body import decode_loose
 from order_engine.api.parsing import (
     decode_text,
     make_request,
+    order_parts,
     parse_amount_field,
     parse_integer,
     parse_key,
 )
 from order_engine.api.schemas import MarketOrderRequest
 from order_engine.domain.errors import InvalidRequest
+from order_engine.domain.fingerprint import fingerprint
 from order_engine.domain.order import SwapRequest
+from order_engine.ports.store import IdempotencyKey
 
 Fields = Mapping[str, msgspec.Raw]
 
@@ -52,10 +55,15 @@ _BARE_SYMBOL: Final = re.compile(r"[A-Za-z0-9$]{1,32}", re.ASCII)
 
 
 class LooseOrder(msgspec.Struct, frozen=True):
-    """A request, and a sentence that names the defaults in it, if there are any."""
+    """A request, a sentence that names the defaults in it, if there are any, and what makes its fingerprint."""
 
     swap: SwapRequest
     note: str | None
+    parts: Mapping[str, str | None]
+
+    def with_key(self, key: str | None) -> IdempotencyKey | None:
+        """Return the idempotency key with this request's fingerprint."""
+        return None if key is None else IdempotencyKey(key, fingerprint(self.parts))
 
 
 def parse_loose_order(context: ApiContext, body: bytes) -> LooseOrder:
@@ -169,22 +177,18 @@ def _read_order(context: ApiContext, fields: Fields) -> LooseOrder:
         amount_in=fields.get(amount_field, _DEFAULT_AMOUNT),
         slippage_bps=_slippage(fields),
     )
-    client_order_id = fields.get("clientOrderId")
+    raw_name = fields.get("clientOrderId")
+    client_order_id = None if raw_name is None else decode_text(raw_name, "clientOrderId")
+    metadata = _metadata(fields, bare_symbol)
     try:
-        swap = make_request(
-            context.tokens,
-            wire,
-            context.default_slippage_bps,
-            None if client_order_id is None else decode_text(client_order_id, "clientOrderId"),
-            _metadata(fields, bare_symbol),
-        )
+        swap = make_request(context.tokens, wire, context.default_slippage_bps, client_order_id, metadata)
     except InvalidRequest as error:
         # Name the field as this client wrote it: a pair is one field, whichever half is wrong.
         token_field = "symbol" if "symbol" in fields and "tokenIn" not in fields else error.field
         named = {"amountIn": amount_field, "tokenIn": token_field, "tokenOut": token_field}
         raise InvalidRequest(named.get(error.field, error.field), str(error), code=error.code) from error
     _refuse_contradictions(context, fields, swap)
-    return LooseOrder(swap, note)
+    return LooseOrder(swap, note, order_parts(wire, client_order_id, metadata))
 
 
 def _named_pair(fields: Fields) -> tuple[tuple[str, str] | None, str | None]:

@@ -44,9 +44,9 @@ class ApiContext(msgspec.Struct, frozen=True):
     chain: Chain
     default_slippage_bps: int
     quote_timeout_s: float
+    health: HealthMonitor
     is_paper: bool
     has_compat_routes: bool
-    health: HealthMonitor
 
 
 def context_of(connection: HTTPConnection[Any]) -> ApiContext:

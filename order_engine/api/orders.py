@@ -2,11 +2,13 @@
 
 from typing import Any, Final
 
+import msgspec
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from order_engine.api.context import (
     ACCOUNT,
+    ApiContext,
     client_of,
     context_of,
     json_response,
@@ -19,6 +21,7 @@ from order_engine.api.parsing import (
     parse_key,
     parse_order,
     parse_order_id,
+    parse_parts,
     parse_quote,
     parse_time,
     single_value,
@@ -41,6 +44,7 @@ from order_engine.api.schemas import (
     view_order,
 )
 from order_engine.domain.errors import ChainUnavailable, InvalidRequest, OrderNotFound
+from order_engine.domain.fingerprint import fingerprint
 from order_engine.domain.money import BaseUnits, format_amount, min_out
 from order_engine.domain.order import EpochMs, Order, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
@@ -49,7 +53,7 @@ from order_engine.engine.intake import Submission
 from order_engine.engine.quoting import ask_venue, ask_venues
 from order_engine.engine.waiting import waiting_for
 from order_engine.ports.clock import Clock
-from order_engine.ports.store import OrderFilter, OrderReader
+from order_engine.ports.store import IdempotencyKey, OrderFilter, OrderReader
 from order_engine.ports.venues import Venue
 
 _DEFAULT_PAGE: Final = 50
@@ -68,15 +72,36 @@ async def post_order(request: Request[Any]) -> Response:
     context = context_of(request)
     require_json(request.headers)
     key = parse_key(request.headers.getlist("idempotency-key"), "Idempotency-Key")
-    swap = parse_order(await read_body(request), context.tokens, context.default_slippage_bps)
-    submission = await submit_order(request, swap, key)
+    body = await read_body(request)
+    try:
+        swap = parse_order(body, context.tokens, context.default_slippage_bps)
+    except InvalidRequest:
+        # A token that is gone, or has other decimals now, makes no other request of the same bytes.
+        known = None if key is None else await _find_answer(context, body, key)
+        if known is None:
+            raise
+        submission = known
+    else:
+        idempotency = None if key is None else IdempotencyKey(key, fingerprint(parse_parts(body)))
+        submission = await submit_order(request, swap, idempotency)
     headers = {"Location": f"/v1/orders/{submission.order.order_id}", **rate_headers(submission)}
     if submission.is_replay:
         headers["Idempotent-Replayed"] = "true"
     return json_response(view_order(submission.order, ()), 202, headers)
 
 
-async def submit_order(connection: HTTPConnection[Any], swap: SwapRequest, key: str | None) -> Submission:
+async def _find_answer(context: ApiContext, body: bytes, key: str) -> Submission | None:
+    """Return the first answer to this body and key, if there is one."""
+    try:
+        parts = parse_parts(body)
+    except (InvalidRequest, msgspec.MsgspecError, RecursionError):
+        return None
+    return await context.intake.find_answer(ACCOUNT, IdempotencyKey(key, fingerprint(parts)))
+
+
+async def submit_order(
+    connection: HTTPConnection[Any], swap: SwapRequest, idempotency: IdempotencyKey | None
+) -> Submission:
     """Accept an order of the caller; see Intake. Every route that places orders goes through here."""
     context = context_of(connection)
     # An id wins over a name when an order is looked up, so a name that is another order's id could not be found.
@@ -85,7 +110,7 @@ async def submit_order(connection: HTTPConnection[Any], swap: SwapRequest, key: 
     is_like_ours = order_id is not None and order_id[_VERSION_AT] == _VERSION
     if order_id is not None and is_like_ours and await context.reader.get(ACCOUNT, order_id) is not None:
         raise InvalidRequest("clientOrderId", "must not be the id of another order")
-    return await context.intake.submit_order(ACCOUNT, client_of(connection), swap, key)
+    return await context.intake.submit_order(ACCOUNT, client_of(connection), swap, idempotency)
 
 
 async def list_orders(request: Request[Any]) -> Response:

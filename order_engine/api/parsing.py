@@ -11,6 +11,7 @@ import msgspec
 from order_engine.api.json_body import decode_strict, depth_of, has_text
 from order_engine.api.schemas import MAX_METADATA_BYTES, MAX_METADATA_DEPTH, MarketOrderRequest, QuoteRequest
 from order_engine.domain.errors import InvalidRequest
+from order_engine.domain.fingerprint import amount_part, token_part
 from order_engine.domain.money import AmountError, BaseUnits, parse_amount
 from order_engine.domain.order import OrderId, SwapRequest
 from order_engine.domain.tokens import Token, TokenRegistry
@@ -29,6 +30,30 @@ def parse_order(body: bytes, tokens: TokenRegistry, default_slippage_bps: int) -
     """Return the request of a strict v1 body; raises InvalidRequest naming the field at fault."""
     wire = decode_strict(body, _order_decoder)
     return make_request(tokens, wire, default_slippage_bps, wire.client_order_id, wire.metadata)
+
+
+def order_parts(
+    wire: MarketOrderRequest, client_order_id: str | None, metadata: msgspec.Raw | None
+) -> dict[str, str | None]:
+    """Return the parts of a request that make its fingerprint, by the names of v1's fields; see domain/fingerprint."""
+    amount = bytes(wire.amount_in).decode()
+    sent = None if metadata is None else msgspec.json.decode(metadata)
+    return {
+        "type": wire.type,
+        "tokenIn": token_part(wire.token_in),
+        "tokenOut": token_part(wire.token_out),
+        "amountIn": amount_part(decode_text(wire.amount_in, "amountIn") if amount.startswith('"') else amount),
+        "slippageBps": None if wire.slippage_bps is None else str(wire.slippage_bps),
+        "clientOrderId": client_order_id,
+        # Sorted at every depth: the order of members means nothing.
+        "metadata": None if sent is None else msgspec.json.encode(sent, order="sorted").decode(),
+    }
+
+
+def parse_parts(body: bytes) -> dict[str, str | None]:
+    """Return the parts of a strict v1 body, whatever its values mean; raises InvalidRequest for another shape."""
+    wire = decode_strict(body, _order_decoder)
+    return order_parts(wire, wire.client_order_id, wire.metadata)
 
 
 def parse_quote(body: bytes, tokens: TokenRegistry, default_slippage_bps: int) -> SwapRequest:

@@ -1,6 +1,5 @@
 """How an order comes in, and how a client takes it back."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -52,24 +51,30 @@ class Intake:
         self._new_order_id = new_order_id
         self._max_orders_per_min = max_orders_per_min
 
-    async def submit_order(self, account: str, client: str, request: SwapRequest, key: str | None) -> Submission:
+    async def submit_order(
+        self, account: str, client: str, request: SwapRequest, idempotency: IdempotencyKey | None
+    ) -> Submission:
         """Store the order and return it; committed when this returns.
 
         The same key with the same request returns the first answer again, over the rate limit too.
         Raises IdempotencyConflict for the same key with another request, RateLimited,
         StoreUnavailable.
         """
-        idempotency = None if key is None else IdempotencyKey(key, _digest(request))
         rate = await self._count(account, client)
         if rate is not None and not rate.is_allowed:
-            known = await self._reader.find_by_key(account, key) if key is not None else None
+            known = None if idempotency is None else await self.find_answer(account, idempotency)
             if known is None:
                 message = f"More than {rate.limit} orders in a minute; try again in {rate.reset_s} s."
                 raise RateLimited(message, rate.limit, rate.reset_s)
-            return _answer(known, idempotency, rate)
+            return msgspec.structs.replace(known, rate=rate)
         order, event = open_order(self._new_order_id(), account, request, self._clock.now_ms())
         accepted = await self._store.accept(NewOrder(order, event, idempotency))
         return _answer(accepted, idempotency, rate)
+
+    async def find_answer(self, account: str, idempotency: IdempotencyKey) -> Submission | None:
+        """Return the first answer to this key, or None; raises IdempotencyConflict for another request's key."""
+        known = await self._reader.find_by_key(account, idempotency.key)
+        return None if known is None else _answer(known, idempotency, None)
 
     async def cancel_order(self, account: str, order_id: OrderId) -> Order:
         """Cancel the order and return it; a cancelled one is returned as it is.
@@ -119,11 +124,6 @@ def _answer(accepted: Accepted, idempotency: IdempotencyKey | None, rate: RateVe
         raise IdempotencyConflict(message)
     first, _ = open_order(order.order_id, order.account, order.request, order.created_at_ms)
     return Submission(first, is_replay=True, rate=rate)
-
-
-def _digest(request: SwapRequest) -> str:
-    """Return the SHA-256 of the request, equal for equal requests."""
-    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()
 
 
 def _why_too_late(order: Order) -> str:

@@ -245,6 +245,15 @@ async def test_the_same_job_id_is_the_same_job_whatever_its_payload(http: httpx2
     assert order_of(http, first["jobId"])["metadata"] == {"note": 1}
 
 
+async def test_a_job_whose_id_is_an_order_s_name_is_that_order(http: httpx2.Client) -> None:
+    order = place(http, amount="3", clientOrderId="named-by-v1")
+    job = posted(http, ENQUEUE, {"orderId": "named-by-v1", "payload": {"amount": 1}})
+    assert (job["jobId"], job["orderId"], job["amountIn"]) == (order["orderId"], "named-by-v1", "3")
+    assert job["idempotent"] is True
+    taken = http.post(EXECUTE, json={**PAIR, "amount": 1, "clientOrderId": "named-by-v1"})
+    assert problem_of(taken, 409)["orderId"] == order["orderId"]
+
+
 async def test_one_job_id_at_once_is_one_job(engine: Engine) -> None:
     async with engine.async_client() as http:
         bodies = [{"orderId": "job-race", "payload": {"at": at}} for at in range(20)]

@@ -22,7 +22,7 @@ from order_engine.domain.order import Attempt, OrderStatus
 from order_engine.engine import stream
 from order_engine.engine.executor import Executor, Journal
 from order_engine.engine.intake import Intake, Submission
-from order_engine.ports.store import Claim, NewOrder
+from order_engine.ports.store import Claim, IdempotencyKey, NewOrder
 from order_engine.store import sqlite
 from order_engine.store.sql import SQLITE, load_queries
 from order_engine.store.sqlite import SqliteStore
@@ -199,8 +199,8 @@ def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 def checks_the_key_and_then_inserts(patch: pytest.MonkeyPatch) -> None:
     """Two requests with one key look at the same moment, and both find nothing."""
 
-    async def submit(self: Any, account: str, _client: str, request: Any, key: str) -> Submission:
-        known = await self._reader.find_by_key(account, key)
+    async def submit(self: Any, account: str, _client: str, request: Any, idempotency: IdempotencyKey) -> Submission:
+        known = await self._reader.find_by_key(account, idempotency.key)
         if known is not None:
             return Submission(known.order, is_replay=True, rate=None)
         order, event = open_order(self._new_order_id(), account, request, self._clock.now_ms())

@@ -24,6 +24,7 @@ from order_engine.engine.settlement import Settlement
 from order_engine.engine.stream import order_stream
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import RateVerdict
+from order_engine.ports.store import IdempotencyKey
 from order_engine.store.sqlite import SqliteStore
 from tests.simulation.checks import violations_of
 from tests.simulation.loop import Stuck, VirtualLoop, host_of
@@ -60,6 +61,11 @@ class Client(msgspec.Struct):
     seen: list[OrderEvent] = []
     is_cancelled: bool = False
     answered: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+
+    @property
+    def idempotency(self) -> IdempotencyKey:
+        """The key with the digest of the one request that it comes with."""
+        return IdempotencyKey(self.key, "digest")
 
 
 class NoLimit:
@@ -217,7 +223,7 @@ class World:
         await asyncio.sleep(after_s)
         while True:
             order_id = await self._call(
-                lambda host: self._intake(host).submit_order("a", "c", client.request, client.key),
+                lambda host: self._intake(host).submit_order("a", "c", client.request, client.idempotency),
                 lambda submission: submission.order.order_id,
             )
             if order_id is not None:
