@@ -20,6 +20,8 @@ class Numbers(msgspec.Struct):
     """Writes that the database refused because another worker owned the order, or the client took it back."""
     lost_announcements: int = 0
     """Ids and events that Redis did not get; the sweep and the streams' reads made up for them."""
+    unproven_messages: int = 0
+    """Messages on Redis that this engine did not send; they were ignored."""
     parked: int = 0
     """Orders that were claimed again and again without getting anywhere."""
     crashed: int = 0
@@ -195,9 +197,9 @@ def clock_set_back(by_ms: int) -> None:
     _log.warning("clock set back", by_s=by_ms // 1000)
 
 
-def bus_lost(error: Exception) -> None:
-    """Redis does not answer: orders go on from the database, streams from the log."""
-    _log.warning("redis lost", error=str(error) or type(error).__name__)
+def bus_lost(reason: str) -> None:
+    """Redis does not answer or refuses: orders go on from the database, streams from the log."""
+    _log.warning("redis lost", error=reason)
 
 
 def bus_recovered() -> None:
@@ -208,7 +210,13 @@ def bus_recovered() -> None:
 def announcements_dropped(count: int) -> None:
     """Announcements were lost with Redis; the sweeper and the streams' reads make up for them."""
     numbers.lost_announcements += count
-    _log.warning("announcements dropped", count=count)
+
+
+def message_unproven() -> None:
+    """A message on this engine's channels is not from this engine; it was ignored. Said once, then counted."""
+    numbers.unproven_messages += 1
+    if numbers.unproven_messages == 1:
+        _log.warning("message on redis is not ours")
 
 
 def request_crashed(request_id: str, path: str, error: Exception) -> None:

@@ -23,7 +23,6 @@ from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, Sett
 from order_engine.wiring import Engine, build_api, build_health, build_worker, open_chain_app, open_engine
 
 _BACKLOG: Final = 2048
-_ALL_ADDRESSES: Final = ("::", "*")
 _FILES: Final = 65_536
 _CLOSE_STREAMS_S: Final = 1
 _MOST_STOPPING_S: Final = 9.3
@@ -49,19 +48,16 @@ def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 def listen(host: str, port: int, setting: str = "HOST and PORT") -> socket.socket:
     """Bind an address now, so that a port in use is one clear sentence that names the setting.
 
-    `::` and `*` are all addresses, of IPv4 and of IPv6, as far as the machine has both.
+    `::` is all addresses, of IPv4 and of IPv6, as far as the machine has both.
     """
     try:
-        if host in _ALL_ADDRESSES and socket.has_dualstack_ipv6():
-            everywhere = ("::", port)
-            return socket.create_server(everywhere, family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
-        known = socket.getaddrinfo("0.0.0.0" if host == "*" else host, port, type=socket.SOCK_STREAM)  # noqa: S104 - asked for
-        family, *_, address = known[0]
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # `::` means all addresses of both kinds, whatever the machine's default is.
+        is_dual = address[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)
     except (OSError, UnicodeError) as error:
-        message = (
-            f"{setting}: {host!r}, port {port}, cannot be listened on: {getattr(error, 'strerror', None) or error}."
-        )
+        cause = getattr(error, "strerror", None) or error
+        message = f"{setting}: {host!r}, port {port}, cannot be listened on: {cause}."
         raise SettingsError(message) from error
 
 
@@ -104,7 +100,7 @@ async def run_chain(settings: Settings) -> int:
     """Serve the paper chain at the address that CHAIN_URL names, until a signal."""
     url = urlsplit(settings.chain_url or DEFAULT_CHAIN_URL)
     if url.scheme != "http":
-        message = f"CHAIN_URL={settings.chain_url!r} cannot be served: order-engine chain speaks http:// only."
+        message = "CHAIN_URL cannot be served: order-engine chain speaks http:// only."
         raise SettingsError(message)
     with listen(url.hostname or "", 80 if url.port is None else url.port, "CHAIN_URL") as listener:
         async with open_chain_app(settings) as app:

@@ -3,26 +3,33 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import msgspec
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
 from order_engine.chain.faults import parse_faults
+from order_engine.server_urls import (
+    PLATFORM_PORT,
+    SQLITE_URL,
+    PostgresTarget,
+    check_database_url,
+    check_http_url,
+    check_redis_url,
+    is_postgres,
+    read_postgres_url,
+)
 
 DEFAULT_CHAIN_URL: Final = "http://127.0.0.1:8899"
 SQLITE_FILE: Final = "order-engine.sqlite3"
 LEDGER_FILE: Final = "paper-chain.sqlite3"
 # At MOCK_DELAY_SCALE=1.
 SLOWEST_PAPER_QUOTE_MS: Final = 250
-_SQLITE: Final = "sqlite:///"
 _ENV_FILE: Final = ".env"
-_MOST_PORT: Final = 65_535
 # Docker Compose reads the same file, and has settings of its own.
 _NOT_OURS: Final = "compose_"
+_MAX_SHOWN: Final = 60
 
 _Loaded = TypeVar("_Loaded", bound="ClientSettings")
 
@@ -31,66 +38,14 @@ class SettingsError(Exception):
     """A setting is wrong; the message is one sentence for each, ready to be shown."""
 
 
-class PostgresTarget(msgspec.Struct, frozen=True):
-    """Where PostgreSQL is, as its driver wants it. `schema` is the search path, or None."""
-
-    dsn: str
-    schema: str | None
-
-
-def _scheme(url: str) -> str:
-    try:
-        return urlsplit(url).scheme
-    except ValueError:
-        # urlsplit's own words quote the URL, and with it a password.
-        message = "is not a URL"
-        raise ValueError(message) from None
-
-
-def _check_ports(url: str) -> None:
-    """Refuse a port that is no number; a PostgreSQL URL may name several hosts."""
-    for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
-        port = host.rpartition("]")[2].partition(":")[2]
-        if port and not (port.isascii() and port.isdecimal() and int(port) <= _MOST_PORT):
-            message = f"its port must be a number from 0 to {_MOST_PORT}"
-            raise ValueError(message)
-
-
-def _known_database(url: str) -> str:
-    is_sqlite = url.startswith(_SQLITE) and url != _SQLITE
-    if url and _scheme(url) not in ("postgres", "postgresql") and not is_sqlite:
-        message = "must begin with postgres:// or postgresql://, or be sqlite:/// and a path"
-        raise ValueError(message)
-    _check_ports(url)
-    return url
-
-
-def _known_redis(url: str) -> str:
-    if url and _scheme(url) not in ("redis", "rediss", "valkey"):
-        message = "must begin with redis:// or rediss://"
-        raise ValueError(message)
-    _check_ports(url)
-    return url.replace("valkey://", "redis://", 1)
-
-
-def _known_chain(url: str) -> str:
-    if url and (_scheme(url) not in ("http", "https") or not urlsplit(url).hostname):
-        message = "must begin with http:// or https:// and name a host"
-        raise ValueError(message)
-    _check_ports(url)
-    return url
-
-
 def _known_faults(text: str) -> str:
     parse_faults(text)
     return text
 
 
-def _known_engine(url: str) -> str:
-    if _scheme(url) not in ("http", "https") or not urlsplit(url).hostname:
-        message = "must be http:// or https:// and a host, such as http://127.0.0.1:3000"
-        raise ValueError(message)
-    _check_ports(url)
+def _named(url: str) -> str:
+    if not url:
+        raise ValueError("must begin with http:// or https:// and name a host")
     return url
 
 
@@ -104,17 +59,32 @@ def _checked_by(parse: Callable[[str], object]) -> Callable[[str], str]:
     return check
 
 
+def _one_line_key(key: SecretStr) -> SecretStr:
+    value = key.get_secret_value().strip()
+    if not (value.isascii() and value.isprintable()):
+        # It goes into the header of a request; the sentence must not say it.
+        raise ValueError("must be printable ASCII characters on one line")
+    return SecretStr(value)
+
+
 class ClientSettings(BaseSettings):
     """What the commands that talk to an engine need, from the environment or from a file `.env`."""
 
     model_config = SettingsConfigDict(
-        env_file=_ENV_FILE, env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, frozen=True
+        env_file=_ENV_FILE,
+        env_file_encoding="utf-8",
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
-    engine_url: Annotated[str, AfterValidator(_known_engine)] = Field(
-        "http://127.0.0.1:3000", description="The engine that the command line talks to."
+    engine_url: Annotated[str, AfterValidator(check_http_url), AfterValidator(_named)] = Field(
+        "http://127.0.0.1:3000", repr=False, description="The engine that the command line talks to."
     )
-    engine_api_key: SecretStr = Field(SecretStr(""), description="Sent to that engine, where a proxy asks for a key.")
+    engine_api_key: Annotated[SecretStr, AfterValidator(_one_line_key)] = Field(
+        SecretStr(""), description="Sent to that engine, where a proxy asks for a key."
+    )
 
 
 class Settings(ClientSettings):
@@ -122,21 +92,24 @@ class Settings(ClientSettings):
 
     model_config = SettingsConfigDict(extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address that the API listens on; :: or * is all, of IPv4 and IPv6.")
+    host: str = Field("127.0.0.1", description="Address that the API listens on; :: is all, of IPv4 and IPv6.")
     port: int = Field(3000, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
-    database_url: Annotated[str, AfterValidator(_known_database)] = Field(
-        "", description="postgres://user:password@host/database, or sqlite:///path. None: SQLite in DATA_DIR."
+    database_url: Annotated[str, AfterValidator(check_database_url)] = Field(
+        "",
+        repr=False,
+        description="postgres://user:password@host/database, or sqlite:///path. None: SQLite in DATA_DIR.",
     )
-    redis_url: Annotated[str, AfterValidator(_known_redis)] = Field(
-        "", description="redis://host:6379/0. None: in process, which only SQLite allows."
+    redis_url: Annotated[str, AfterValidator(check_redis_url)] = Field(
+        "", repr=False, description="redis://host:6379/0. None: in process, which only SQLite allows."
     )
     redis_host: str = Field("", description="Instead of REDIS_URL: the host alone.")
     redis_port: int = Field(6379, ge=1, le=65_535, description="The port that goes with REDIS_HOST.")
     redis_key_prefix: str = Field(
         "order-engine", min_length=1, description="Begins every Redis key, so that engines can share a server."
     )
-    chain_url: Annotated[str, AfterValidator(_known_chain)] = Field(
+    chain_url: Annotated[str, AfterValidator(check_http_url)] = Field(
         "",
+        repr=False,
         description="Address of the chain's RPC; `order-engine chain` listens on it. None: the paper chain runs in "
         "process, which only SQLite allows.",
     )
@@ -219,7 +192,15 @@ class Settings(ClientSettings):
     @model_validator(mode="before")
     @classmethod
     def _without_what_is_not_ours(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if not name.startswith(_NOT_OURS)}
+        return {name: value for name, value in values.items() if not _is_of_the_platform(name, value)}
+
+    @field_validator("host")
+    @classmethod
+    def _listenable(cls, value: str) -> str:
+        host = value.strip().removeprefix("[").removesuffix("]")
+        if host == "*" or set("/@, ") & set(host):
+            raise ValueError("must be one address or host name: 0.0.0.0 is all of IPv4, :: is all of IPv4 and IPv6")
+        return host
 
     @field_validator("log_level", "log_format", "compat_routes", mode="before")
     @classmethod
@@ -257,21 +238,14 @@ class Settings(ClientSettings):
 
     @property
     def postgres(self) -> PostgresTarget | None:
-        """Where PostgreSQL is, with what is Prisma's and not the driver's taken out; None: SQLite."""
-        parts = urlsplit(self.database_url)
-        if parts.scheme not in ("postgres", "postgresql"):
-            return None
-        query = dict(parse_qsl(parts.query))
-        schema = query.pop("schema", None)
-        for prisma_only in ("connection_limit", "pool_timeout", "pgbouncer"):
-            query.pop(prisma_only, None)
-        return PostgresTarget(urlunsplit(parts._replace(query=urlencode(query))), schema)
+        """Where PostgreSQL is, as its driver wants it; None: SQLite."""
+        return read_postgres_url(self.database_url) if is_postgres(self.database_url) else None
 
     @property
     def sqlite_path(self) -> Path:
         """The file of the SQLite store: sqlite:///relative or sqlite:////absolute, or in DATA_DIR."""
-        if self.database_url.startswith(_SQLITE):
-            return Path(self.database_url.removeprefix(_SQLITE))
+        if self.database_url.startswith(SQLITE_URL):
+            return Path(self.database_url.removeprefix(SQLITE_URL))
         return self.data_dir / SQLITE_FILE
 
     @property
@@ -297,7 +271,8 @@ def _load(kind: type[_Loaded], overrides: dict[str, Any]) -> _Loaded:
     try:
         return kind(**overrides)
     except ValidationError as error:
-        raise SettingsError("\n".join(_sentence(it) for it in error.errors())) from error
+        # Without a cause: pydantic's own words quote what was given.
+        raise SettingsError("\n".join(_sentence(it) for it in error.errors())) from None
 
 
 def _check_env_file(path: Path) -> None:
@@ -318,16 +293,40 @@ def _check_env_file(path: Path) -> None:
         raise SettingsError(message)
 
 
+def _is_of_the_platform(name: str, value: object) -> bool:
+    """Return whether Docker Compose or a platform means something else by the name.
+
+    For a service that is called redis, Kubernetes sets REDIS_PORT=tcp://10.0.0.1:6379 in every pod.
+    """
+    is_link = isinstance(value, str) and PLATFORM_PORT.match(value) is not None
+    return name.startswith(_NOT_OURS) or (is_link and name in ("port", "redis_port"))
+
+
 def _sentence(error: object) -> str:
     assert isinstance(error, dict)  # noqa: S101 - pydantic's ErrorDetails is a dict
     if not error["loc"]:
         return str(error["msg"]).removeprefix("Value error, ")
-    name = str(error["loc"][0]).upper()
+    name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        return f"{name} in .env is not a setting of order-engine; .env.example lists them all."
+        return f"{_where_in_env_file(name)} is not a setting of order-engine; .env.example lists them all."
     allowed = str(error["msg"]).removeprefix("Value error, ")
-    field = Settings.model_fields.get(name.lower())
-    meaning = f" {name}: {field.description}" if field else ""
-    # A URL holds a password; it is not for the terminal and the logs.
-    value = "" if name.endswith(("_URL", "_PASSWORD")) or "@" in str(error["input"]) else f"={error['input']!r}"
-    return f"{name}{value} cannot be used: {allowed[0].lower()}{allowed[1:]}.{meaning}"
+    field = Settings.model_fields.get(name)
+    meaning = f" {name.upper()}: {field.description}" if field else ""
+    value = "" if _may_hold_a_secret(name, error["input"]) else f"={error['input']!r}"
+    return f"{name.upper()}{value} cannot be used: {allowed[0].lower()}{allowed[1:]}.{meaning}"
+
+
+def _may_hold_a_secret(name: str, value: object) -> bool:
+    """Return whether the value is not for the terminal and the logs: a key, a URL, or one in the wrong place."""
+    text = str(value)
+    is_odd = not text.isprintable() or len(text) > _MAX_SHOWN or set("@?") & set(text) or "://" in text
+    return bool(name.endswith(("_url", "_password", "_key", "_secret", "_token")) or is_odd)
+
+
+def _where_in_env_file(name: str) -> str:
+    """Name a variable of .env, or its line if it may be the rest of a secret that broke over two lines."""
+    with Path(_ENV_FILE).open(encoding="utf-8") as file:
+        found = {it.key: it.original.line for it in parse_stream(file) if it.key and it.key.lower() == name}
+    if name.upper() in found and len(name) <= _MAX_SHOWN:
+        return f"{name.upper()} in {_ENV_FILE}"
+    return f"Line {max(found.values(), default=1)} of {_ENV_FILE}"

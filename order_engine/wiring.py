@@ -23,7 +23,9 @@ from order_engine.api.edge import EdgePolicy
 from order_engine.api.frames import feed_frame
 from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
-from order_engine.bus.redis import RedisBus, RedisRateLimiter
+from order_engine.bus.redis import RedisBus
+from order_engine.bus.redis_limits import RedisRateLimiter
+from order_engine.bus.redis_link import RedisNames
 from order_engine.chain.client import PaperWallet, SolanaChain
 from order_engine.chain.faults import parse_faults
 from order_engine.chain.ledger import SqliteLedger
@@ -99,13 +101,10 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         ready: ReadyQueue
         bus: EventBus
         limiter: RateLimiter
+        redis_bus: RedisBus | None = None
         if settings.redis is not None:
-            redis_bus = RedisBus(settings.redis, settings.redis_key_prefix)
+            ready = bus = redis_bus = RedisBus(settings.redis, settings.redis_key_prefix, clock)
             stack.push_async_callback(redis_bus.close)
-            await redis_bus.start()
-            ready = bus = redis_bus
-            limiter = redis_limiter = RedisRateLimiter(settings.redis, settings.redis_key_prefix, clock)
-            stack.push_async_callback(redis_limiter.close)
         else:
             ready, bus, limiter = MemoryReadyQueue(), MemoryEventBus(), MemoryRateLimiter(clock)
         announce = announcer(ready, bus)
@@ -118,6 +117,13 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             transport = LocalTransport(node, network)
         session = _new_session()
         store = await _open_store(stack, settings, clock, announce, session)
+        if settings.redis is not None and redis_bus is not None:
+            # Only the database knows who this engine is.
+            identity = await store.identity()
+            await redis_bus.start(identity)
+            names = RedisNames(settings.redis_key_prefix, identity)
+            limiter = redis_limiter = RedisRateLimiter(settings.redis, names, clock, redis_bus.troubles)
+            stack.push_async_callback(redis_limiter.close)
         chain = SolanaChain(transport, wallet, clock, store.keep_genesis)
         stack.push_async_callback(chain.close)
         await _try_chain(chain, settings)

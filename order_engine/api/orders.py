@@ -152,7 +152,7 @@ async def cancel_order(request: Request[Any]) -> Response:
     context = context_of(request)
     order = await find_order(context.reader, request.path_params["orderId"])
     cancelled = await context.intake.cancel_order(ACCOUNT, order.order_id)
-    return json_response(view_order(cancelled, await context.reader.attempts(order.order_id)))
+    return json_response(view_order(cancelled, await context.reader.attempts(order.order_id), None))
 
 
 async def list_events(request: Request[Any]) -> Response:

@@ -52,6 +52,7 @@ class MemoryEventBus:
         """Start with nobody listening."""
         self._fanout = Fanout()
         self.is_connected = True
+        self.trouble: str | None = None
 
     def publish(self, events: Sequence[OrderEvent]) -> None:
         """See EventBus."""

@@ -106,7 +106,8 @@ class HealthMonitor:
             return self._report[1]
 
     async def _look(self) -> Report:
-        bus_trouble = None if self._bus.is_connected else "Redis is lost: orders are late by a second, none is lost"
+        trouble = self._bus.trouble
+        bus_trouble = None if trouble is None else f"Redis: {trouble}; orders are late by a second, none is lost"
         try:
             health = await self._store.health()
         except StoreUnavailable as error:

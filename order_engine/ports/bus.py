@@ -53,6 +53,10 @@ class EventBus(Protocol):
     def is_connected(self) -> bool:
         """False while events may be passing by unseen."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the bus does not do all of its work, such as "READONLY You can't write ..."; None while it does."""
+
     def publish(self, events: Sequence[OrderEvent]) -> None:
         """Send committed events to every subscriber soon; never blocks and never fails."""
 

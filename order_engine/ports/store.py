@@ -85,6 +85,21 @@ LONGEST_WAIT_MS: Final = 3_600_000
 CLIENT_ORDER_ID_KEPT_MS: Final = 24 * 60 * 60 * 1000
 
 
+class EngineIdentity(msgspec.Struct, frozen=True):
+    """What a database says of itself to all of its processes, made once with its first migration.
+
+    `engine_id` names the engine where several share a server; `bus_secret` proves to one process that
+    a message comes from another one.
+    """
+
+    engine_id: str
+    bus_secret: bytes
+
+    def __repr__(self) -> str:
+        """Leave the secret out of logs and tracebacks."""
+        return f"EngineIdentity({self.engine_id!r})"
+
+
 class OrderStore(Protocol):
     """Keeps every fact. May raise StoreUnavailable; then what was being written may or may not be kept."""
 
@@ -141,6 +156,9 @@ class OrderStore(Protocol):
 
         An attempt that was signed for another cluster than the kept one is refused.
         """
+
+    async def identity(self) -> EngineIdentity:
+        """Return who this engine is; always the same for one database."""
 
 
 class OrderFilter(msgspec.Struct, frozen=True):

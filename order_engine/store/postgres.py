@@ -21,6 +21,7 @@ from order_engine.ports.store import (
     Accepted,
     Announce,
     Claim,
+    EngineIdentity,
     FeedPage,
     InDoubt,
     InDoubtCount,
@@ -29,6 +30,7 @@ from order_engine.ports.store import (
     Write,
 )
 from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
+from order_engine.store.postgres_errors import LOST, unavailable
 from order_engine.store.postgres_schema import bring_up_to_date
 from order_engine.store.rows import (
     accept_columns,
@@ -43,7 +45,7 @@ from order_engine.store.rows import (
     process_from_row,
     text,
 )
-from order_engine.store.sessions import LOST, Sessions, unavailable
+from order_engine.store.sessions import Sessions, connect
 from order_engine.store.snapshots import NOTHING_SEEN, is_snapshot, moved_on
 from order_engine.store.sql import POSTGRES, load_queries
 
@@ -153,6 +155,10 @@ class PostgresStore:
             pass  # Somebody else's came first, after this statement began: the next one sees it.
         kept: str = rows[0][0]
         return kept
+
+    async def identity(self) -> EngineIdentity:
+        """See OrderStore."""
+        return EngineIdentity(*(await self._fetch("identity"))[0])
 
     # --- OrderReader ---
 
@@ -341,7 +347,7 @@ def _quoted(name: str) -> str:
 
 
 async def _migrate(dsn: str, settings: dict[str, str]) -> None:
-    connection = await asyncpg.connect(dsn, timeout=_OPEN_TIMEOUT_S, server_settings=settings)
+    connection = await connect(dsn, timeout=_OPEN_TIMEOUT_S, server_settings=settings)
     try:
         await bring_up_to_date(connection, settings.get("search_path"))
     finally:

@@ -10,7 +10,7 @@ from order_engine.store.sql import Migration
 
 # The table that tells what made a schema, and the tables that are in the way of making one.
 LEDGER = "schema_migrations"
-OUR_TABLES = frozenset({"orders", "order_events", "attempts", "cluster", "processes", LEDGER})
+OUR_TABLES = frozenset({"orders", "order_events", "attempts", "cluster", "engine_identity", "processes", LEDGER})
 
 _EMPTY_ONE = "name an empty database"
 

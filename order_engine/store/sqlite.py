@@ -24,6 +24,7 @@ from order_engine.ports.store import (
     Accepted,
     Announce,
     Claim,
+    EngineIdentity,
     FeedPage,
     InDoubt,
     InDoubtCount,
@@ -180,6 +181,10 @@ class SqliteStore:
         values = (genesis_hash,)
         kept: str = (await self._writer.run(lambda connection: _one(connection, self._sql["keep_genesis"], values)))[0]
         return kept
+
+    async def identity(self) -> EngineIdentity:
+        """See OrderStore."""
+        return EngineIdentity(*await self._read(lambda connection: _one(connection, self._sql["identity"], ())))
 
     # --- OrderReader ---
 

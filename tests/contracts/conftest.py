@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from order_engine.bus.redis import RedisRateLimiter
+from order_engine.bus.redis_limits import RedisRateLimiter
+from order_engine.bus.redis_link import RedisNames, Trouble
 from order_engine.clock import SystemClock
 from tests.contracts.raw import RawDatabase, open_raw
 from tests.contracts.worlds import MortalPostgres, PostgresWorld, SqliteWorld, StoreWorld, elsewhere, migrate
@@ -89,12 +90,12 @@ def mortal_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest_asyncio.fixture
-async def new_limiter() -> AsyncIterator[Callable[[str, str], RedisRateLimiter]]:
-    """Makes limiters from a URL and a prefix, and closes them."""
+async def new_limiter() -> AsyncIterator[Callable[[str, RedisNames], RedisRateLimiter]]:
+    """Makes limiters from a URL and an engine's names, and closes them."""
     made: list[RedisRateLimiter] = []
 
-    def make(url: str, prefix: str) -> RedisRateLimiter:
-        made.append(RedisRateLimiter(url, prefix, SystemClock()))
+    def make(url: str, names: RedisNames) -> RedisRateLimiter:
+        made.append(RedisRateLimiter(url, names, SystemClock(), Trouble()))
         return made[-1]
 
     yield make

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -10,8 +10,10 @@ import pytest_asyncio
 
 from order_engine.bus.redis import RedisBus
 from order_engine.domain.order import OrderId
-from order_engine.ports.bus import RateLimiter, Subscription
+from order_engine.ports.bus import Subscription
+from tests.contracts.buses import names_of, new_identity, start_bus
 from tests.contracts.test_buses import event
+from tests.contracts.test_limits import NewLimiter
 from tests.contracts.waiting import PATIENCE_S, until, until_true
 from tests.servers import RedisServer
 
@@ -20,8 +22,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest_asyncio.fixture
 async def bus(mortal_redis: RedisServer) -> AsyncIterator[RedisBus]:
-    found = RedisBus(mortal_redis.url, "test")
-    await found.start()
+    found = await start_bus(mortal_redis.url)
     yield found
     await found.close()
 
@@ -81,8 +82,7 @@ async def test_a_redis_that_answers_nothing_is_noticed_and_found_again(
 
 async def test_a_bus_starts_without_redis_and_finds_it_later(mortal_redis: RedisServer) -> None:
     mortal_redis.kill()
-    bus = RedisBus(mortal_redis.url, "test")
-    await bus.start()
+    bus = await start_bus(mortal_redis.url)
     try:
         assert not bus.is_connected
         assert await bus.pop(1, 0) == []
@@ -96,8 +96,7 @@ async def test_a_bus_starts_without_redis_and_finds_it_later(mortal_redis: Redis
 
 async def test_a_bus_can_be_closed_at_any_moment_of_a_send(redis: RedisServer) -> None:
     for turns in range(25):
-        bus = RedisBus(redis.url, f"test-{uuid4()}")
-        await bus.start()
+        bus = await start_bus(redis.url)
         bus.publish([event("one")])
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -111,8 +110,7 @@ async def test_a_bus_can_be_closed_at_any_moment_of_a_send(redis: RedisServer) -
 
 
 async def test_closing_without_redis_is_no_error(mortal_redis: RedisServer) -> None:
-    bus = RedisBus(mortal_redis.url, "test")
-    await bus.start()
+    bus = await start_bus(mortal_redis.url)
     mortal_redis.kill()
     bus.publish([event("one")])
     bus.push([OrderId("one")])
@@ -121,10 +119,11 @@ async def test_closing_without_redis_is_no_error(mortal_redis: RedisServer) -> N
 
 
 async def test_without_redis_a_limiter_counts_on_its_own_and_with_it_together_again(
-    mortal_redis: RedisServer, new_limiter: Callable[[str, str], RateLimiter]
+    mortal_redis: RedisServer, new_limiter: NewLimiter
 ) -> None:
     await until_true(lambda: time.time() % 60 < 50)  # the window is the clock's minute
-    one, two = (new_limiter(mortal_redis.url, "test") for _ in range(2))
+    names = names_of(new_identity())
+    one, two = (new_limiter(mortal_redis.url, names) for _ in range(2))
     assert (await one.hit("key", 10)).remaining == 9
     assert (await two.hit("key", 10)).remaining == 8
 
@@ -145,9 +144,9 @@ async def test_without_redis_a_limiter_counts_on_its_own_and_with_it_together_ag
 
 
 async def test_a_redis_that_hangs_delays_one_hit_and_not_each(
-    mortal_redis: RedisServer, new_limiter: Callable[[str, str], RateLimiter]
+    mortal_redis: RedisServer, new_limiter: NewLimiter
 ) -> None:
-    limiter = new_limiter(mortal_redis.url, "test")
+    limiter = new_limiter(mortal_redis.url, names_of(new_identity()))
     await limiter.hit("key", 100)
     mortal_redis.pause()
     try:

@@ -3,15 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable
-from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
 from order_engine.bus.memory import MemoryRateLimiter
-from order_engine.bus.redis import RedisRateLimiter
+from order_engine.bus.redis_limits import RedisRateLimiter
+from order_engine.bus.redis_link import RedisNames
 from order_engine.clock import SystemClock
 from order_engine.ports.bus import RateLimiter
+from tests.contracts.buses import names_of, new_identity
 from tests.contracts.waiting import until_true
 from tests.servers import RedisServer
 from tests.unit.samples import ManualClock
@@ -19,7 +20,7 @@ from tests.unit.samples import ManualClock
 pytestmark = pytest.mark.asyncio
 
 
-NewLimiter = Callable[[str, str], RateLimiter]
+NewLimiter = Callable[[str, RedisNames], RedisRateLimiter]
 
 
 async def well_within_a_minute() -> None:
@@ -32,7 +33,7 @@ async def limiter(request: pytest.FixtureRequest, redis: RedisServer, new_limite
     await well_within_a_minute()
     if request.param == "memory":
         return MemoryRateLimiter(SystemClock())
-    return new_limiter(redis.url, f"test-{uuid4()}")
+    return new_limiter(redis.url, names_of(new_identity()))
 
 
 async def test_each_hit_is_counted_until_there_is_no_room(limiter: RateLimiter) -> None:
@@ -80,11 +81,13 @@ async def test_what_processes_count_through_redis_they_count_together(
     redis: RedisServer, new_limiter: NewLimiter
 ) -> None:
     await well_within_a_minute()
-    prefix = f"test-{uuid4()}"
-    one, two, stranger = (new_limiter(redis.url, name) for name in (prefix, prefix, f"{prefix}-other"))
+    identity = new_identity()
+    names = [names_of(identity), names_of(identity), names_of(new_identity()), names_of(identity, "other")]
+    one, two, stranger, other = (new_limiter(redis.url, it) for it in names)
     assert [(await it.hit("key", 4)).remaining for it in (one, two, one, two)] == [3, 2, 1, 0]
     assert not (await one.hit("key", 4)).is_allowed
     assert (await stranger.hit("key", 4)).remaining == 3
+    assert (await other.hit("key", 4)).remaining == 3
 
 
 @pytest.mark.parametrize(
@@ -96,9 +99,9 @@ async def test_what_processes_count_through_redis_they_count_together(
     ],
 )
 async def test_a_limiter_reads_every_url_that_the_client_reads(
-    new_limiter: Callable[[str, str], RedisRateLimiter], url: str, host: str, port: int | None
+    new_limiter: NewLimiter, url: str, host: str, port: int | None
 ) -> None:
-    named = new_limiter(url, "test")._redis.connection_pool.connection_kwargs
+    named = new_limiter(url, names_of(new_identity()))._redis.connection_pool.connection_kwargs
     assert (named["host"], named.get("port")) == (host, port)
 
 

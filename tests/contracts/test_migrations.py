@@ -25,7 +25,7 @@ from tests.contracts.worlds import PostgresWorld, SqliteWorld, StoreWorld
 from tests.servers import PostgresServer
 
 SCHEMAS = Path(__file__).parent / "schema"
-TABLES = ("attempts", "cluster", "order_events", "orders", "processes", "schema_migrations")
+TABLES = ("attempts", "cluster", "engine_identity", "order_events", "orders", "processes", "schema_migrations")
 MIGRATION_LOCK = 0x6F72646572  # what a migrator holds, by its value: older and newer releases have to agree on it
 
 

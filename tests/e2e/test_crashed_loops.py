@@ -10,6 +10,12 @@ from tests.e2e.conversation import ended, place, reached, wait_for
 from tests.servers import PostgresServer, RedisServer
 from tests.stack import distributed_stack
 
+# An error of the kind that only a bug brings about.
+NONSENSE = """
+create function nonsense() returns trigger language plpgsql as $$ begin raise exception 'nonsense'; end $$;
+create trigger nonsense before update on orders for each statement execute function nonsense();
+"""
+
 
 def _execute(database_url: str, statement: str) -> None:
     async def execute() -> None:
@@ -22,7 +28,7 @@ def _execute(database_url: str, statement: str) -> None:
     asyncio.run(execute())
 
 
-def test_a_worker_whose_table_was_gone_for_a_while_goes_on_claiming_and_renewing(
+def test_a_worker_whose_table_refused_every_change_for_a_while_goes_on_claiming_and_renewing(
     tmp_path: Path, postgres: PostgresServer, redis: RedisServer
 ) -> None:
     database_url = asyncio.run(postgres.create_database())
@@ -35,10 +41,10 @@ def test_a_worker_whose_table_was_gone_for_a_while_goes_on_claiming_and_renewing
         worker = stack.spawn("worker")
         running = place(http)["orderId"]
         reached(http, running, "submitted")
-        _execute(database_url, "alter table orders rename to elsewhere")
+        _execute(database_url, NONSENSE)
         for loop in ("claim", "renew"):
             wait_for(worker.log_text, lambda log, loop=loop: _has_crashed(log, loop))
-        _execute(database_url, "alter table elsewhere rename to orders")
+        _execute(database_url, "drop trigger nonsense on orders")
         new = place(http)["orderId"]
         assert ended(http, running)["status"] == "confirmed"
         assert ended(http, new)["status"] == "confirmed"

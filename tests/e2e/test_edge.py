@@ -181,9 +181,8 @@ def _answers(host: str, port: int, listener: socket.socket) -> bool:
         return False
 
 
-@pytest.mark.parametrize("host", ["::", "*"])
-def test_all_addresses_means_ipv4_and_ipv6(host: str) -> None:
-    with closing(listen(host, 0)) as listener:
+def test_all_addresses_means_ipv4_and_ipv6() -> None:
+    with closing(listen("::", 0)) as listener:
         port = listener.getsockname()[1]
         assert _answers("127.0.0.1", port, listener)
         assert _answers("::1", port, listener) or not _has_ipv6()
@@ -197,7 +196,7 @@ def test_one_address_is_that_address() -> None:
         assert listener.family == socket.AF_INET
 
 
-@pytest.mark.parametrize("host", ["**", "http://127.0.0.1", "no.such.host.invalid", "1.2.3.4.5", "[::1]x"])
+@pytest.mark.parametrize("host", ["http://127.0.0.1", "no.such.host.invalid", "1.2.3.4.5", "[::1]x"])
 def test_an_address_that_is_none_is_refused_in_a_sentence(host: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(f"{host!r}")):
         listen(host, 0)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
@@ -34,6 +35,8 @@ ORDER_FIELDS = frozenset(
 EVENT_FIELDS = frozenset({"orderId", "seq", "status", "attempt", "at", "elapsedMs", "data"})
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 SOL_MINT = "So11111111111111111111111111111111111111112"
+# Pairs that one test alone trades.
+RARE, RARER = {"tokenIn": "RAY", "tokenOut": "mSOL"}, {"tokenIn": "mSOL", "tokenOut": "JUP"}
 USDC_MINT = "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"
 
 
@@ -168,54 +171,66 @@ def listed(http: httpx2.Client, **filters: str | int) -> list[str]:
     return [order["orderId"] for order in response.json()["orders"]]
 
 
+def since_now(http: httpx2.Client) -> dict[str, str]:
+    """The filter for what is placed from now on."""
+    at: str = place(http)["createdAt"]
+    # Until the engine's clock shows a later time, a new order could have the same one.
+    between = wait_for(lambda: place(http)["createdAt"], lambda later: later > at)
+    while datetime.now(UTC) <= datetime.fromisoformat(between):
+        pass
+    return {"createdAfter": between}
+
+
 def test_a_list_is_filtered_by_every_field(http: httpx2.Client) -> None:
+    since = since_now(http)
     pairs = (("SOL", "USDC"), ("USDC", "SOL"), ("SOL", "BONK"))
-    placed = [place(http, tokenIn=there, tokenOut=back, clientOrderId="filter") for there, back in pairs]
+    placed = [place(http, tokenIn=there, tokenOut=back, clientOrderId=f"to-{back}") for there, back in pairs]
     a, b, c = (order["orderId"] for order in placed)
-    cancelled = place(http, "9000000000", clientOrderId="filter")["orderId"]
+    cancelled = place(http, "9000000000")["orderId"]
     for order_id in (a, b, c, cancelled):
         ended(http, order_id)
 
-    assert listed(http, clientOrderId="filter") == [cancelled, c, b, a]
-    assert listed(http, clientOrderId="filter", status="confirmed") == [c, b, a]
-    assert listed(http, clientOrderId="filter", status="failed") == [cancelled]
-    assert listed(http, clientOrderId="filter", status="pending") == []
-    assert listed(http, clientOrderId="filter", type="market") == [cancelled, c, b, a]
-    assert listed(http, clientOrderId="filter", tokenIn="USDC") == [b]
-    assert listed(http, clientOrderId="filter", tokenIn=SOL_MINT, status="confirmed") == [c, a]
-    assert listed(http, clientOrderId="filter", tokenOut="BONK") == [c]
-    assert listed(http, clientOrderId="filter", tokenIn="USDC", tokenOut="BONK") == []
+    assert listed(http, **since) == [cancelled, c, b, a]
+    assert listed(http, **since, status="confirmed") == [c, b, a]
+    assert listed(http, **since, status="failed") == [cancelled]
+    assert listed(http, **since, status="pending") == []
+    assert listed(http, **since, type="market") == [cancelled, c, b, a]
+    assert listed(http, **since, tokenIn="USDC") == [b]
+    assert listed(http, **since, tokenIn=SOL_MINT, status="confirmed") == [c, a]
+    assert listed(http, **since, tokenOut="BONK") == [c]
+    assert listed(http, **since, tokenIn="USDC", tokenOut="BONK") == []
+    assert listed(http, clientOrderId="to-BONK") == [c]
     assert listed(http, clientOrderId="nobody") == []
     assert a in listed(http)
 
 
 def test_a_list_is_filtered_by_time(http: httpx2.Client) -> None:
     def later(than: Json) -> Json:
-        return wait_for(lambda: place(http, clientOrderId="time"), lambda it: it["createdAt"] > than["createdAt"])
+        return wait_for(lambda: place(http, **RARE), lambda it: it["createdAt"] > than["createdAt"])
 
-    first = place(http, clientOrderId="time")
+    first = place(http, **RARE)
     middle = later(first)
     last = later(middle)
-    after = listed(http, clientOrderId="time", createdAfter=middle["createdAt"])
-    before = listed(http, clientOrderId="time", createdBefore=middle["createdAt"])
+    after = listed(http, **RARE, createdAfter=middle["createdAt"])
+    before = listed(http, **RARE, createdBefore=middle["createdAt"])
     assert last["orderId"] in after
     assert first["orderId"] not in after
     assert first["orderId"] in before
     assert last["orderId"] not in before
-    assert listed(http, clientOrderId="time", createdAfter="2100-01-01T00:00:00+02:00") == []
-    assert listed(http, clientOrderId="time", createdBefore="1960-01-01T00:00:00Z") == []
+    assert listed(http, **RARE, createdAfter="2100-01-01T00:00:00+02:00") == []
+    assert listed(http, **RARE, createdBefore="1960-01-01T00:00:00Z") == []
 
 
 def test_a_list_is_read_page_by_page_newest_first(http: httpx2.Client) -> None:
-    placed = [place(http, clientOrderId="pages")["orderId"] for _ in range(5)]
+    placed = [place(http, **RARER)["orderId"] for _ in range(5)]
     pages, cursor = [], {}
     while cursor is not None:
-        page = http.get("/v1/orders", params={"clientOrderId": "pages", "limit": 2, **cursor}).json()
+        page = http.get("/v1/orders", params={**RARER, "limit": 2, **cursor}).json()
         pages.append([order["orderId"] for order in page["orders"]])
-        place(http, clientOrderId="pages")  # A new order does not move the pages behind the cursor.
+        place(http, **RARER)  # A new order does not move the pages behind the cursor.
         cursor = {"cursor": page["nextCursor"]} if page["nextCursor"] else None
     assert pages == [placed[:2:-1], placed[2:0:-1], placed[:1]]
-    assert len(listed(http, clientOrderId="pages", limit=100)) == 8
+    assert len(listed(http, **RARER, limit=100)) == 8
 
 
 # --- GET /v1/orders/{id}, its events -------------------------------------------------------------

@@ -80,6 +80,10 @@ class Proxy:
         """
         self._next_cut = cut
 
+    def lead_to(self, port: int) -> None:
+        """Relay new connections to another server; those that there are stay."""
+        self._target = port
+
     def drop(self) -> None:
         """Reset every connection."""
         for link in list(self._links):

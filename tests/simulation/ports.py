@@ -142,6 +142,7 @@ class SimBus:
         self._ids: list[OrderId] = []
         self._pushed = asyncio.Event()
         self.is_connected = True
+        self.trouble: str | None = None
 
     def push(self, order_ids: Sequence[OrderId]) -> None:
         for order_id in order_ids:

@@ -6,44 +6,11 @@ import pytest
 
 from order_engine.settings import (
     SLOWEST_PAPER_QUOTE_MS,
-    PostgresTarget,
     Settings,
-    SettingsError,
     load_client_settings,
-    load_settings,
 )
 from order_engine.venues import paper
-
-REDIS = {"REDIS_URL": "redis://cache:6379/0"}
-CHAIN = {"CHAIN_URL": "http://chain:8899"}
-
-
-@pytest.fixture(autouse=True)
-def _nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch):
-    def load_from(**environment: str) -> Settings:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        return load_settings()
-
-    return load_from
-
-
-@pytest.fixture
-def refusal(load):
-    def refusal_of(**environment: str) -> str:
-        with pytest.raises(SettingsError) as caught:
-            load(**environment).require_services()
-        return str(caught.value)
-
-    return refusal_of
+from tests.unit.test_server_urls import REDIS
 
 
 def test_the_defaults_are_those_of_the_documents(load) -> None:
@@ -168,11 +135,6 @@ def test_a_port_in_a_url_is_a_number(refusal, name: str, value: str) -> None:
     )
 
 
-def test_a_url_may_name_several_hosts_and_a_host_may_be_an_address(load) -> None:
-    for url in ("postgres://one:5432,two/orders", "postgres://u:p@[::1]:5433/orders"):
-        assert load(DATABASE_URL=url, **REDIS).postgres == PostgresTarget(url, None)
-
-
 def test_paper_quotes_that_come_too_late_are_refused(load, refusal) -> None:
     assert paper._QUOTE_DELAY_S[1] * 1000 == SLOWEST_PAPER_QUOTE_MS
     most = 2_000 // SLOWEST_PAPER_QUOTE_MS
@@ -195,87 +157,6 @@ def test_a_level_is_taken_in_any_case(load, value: str) -> None:
 def test_an_empty_variable_is_no_variable(load) -> None:
     settings = load(PORT="", DATABASE_URL="", REDIS_URL="")
     assert (settings.port, settings.postgres, settings.redis) == (3000, None, None)
-
-
-# --- databases -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
-def test_postgres_needs_redis(load, refusal, scheme: str) -> None:
-    url = f"{scheme}://engine:s3cret@host/orders"
-    assert refusal(DATABASE_URL=url) == "DATABASE_URL names PostgreSQL, so REDIS_URL (or REDIS_HOST) must be set too."
-    assert load(DATABASE_URL=url, **REDIS, **CHAIN).postgres == PostgresTarget(url, None)
-
-
-@pytest.mark.parametrize(
-    ("query", "kept", "schema"),
-    [
-        ("?schema=public", "", "public"),
-        ("?schema=orders&sslmode=require", "?sslmode=require", "orders"),
-        ("?connection_limit=5&pool_timeout=10&pgbouncer=true", "", None),
-        ("?sslmode=require", "?sslmode=require", None),
-        ("?schema=", "", None),
-        ("", "", None),
-    ],
-)
-def test_what_is_prisma_s_is_taken_out_of_the_url(load, query: str, kept: str, schema: str | None) -> None:
-    url = "postgres://engine:p%40ss@host:5433/orders"
-    assert load(DATABASE_URL=url + query, **REDIS, **CHAIN).postgres == PostgresTarget(url + kept, schema)
-
-
-@pytest.mark.parametrize(
-    ("url", "path"), [("sqlite:///orders.db", "orders.db"), ("sqlite:////var/lib/orders.db", "/var/lib/orders.db")]
-)
-def test_a_sqlite_url_names_its_file(load, url: str, path: str) -> None:
-    settings = load(DATABASE_URL=url)
-    assert (settings.sqlite_path, settings.postgres) == (Path(path), None)
-
-
-@pytest.mark.parametrize("url", ["sqlite://orders.db", "sqlite:orders.db", "SQLITE:///orders.db", "sqlite:///"])
-def test_a_sqlite_url_is_obeyed_or_refused_and_never_ignored(load, url: str) -> None:
-    try:
-        path = load(DATABASE_URL=url).sqlite_path
-    except SettingsError:
-        return
-    assert path == Path("orders.db")
-
-
-def test_without_a_url_the_files_are_in_the_data_directory(load) -> None:
-    assert load(DATA_DIR="/srv/engine").sqlite_path == Path("/srv/engine/order-engine.sqlite3")
-
-
-def test_postgres_needs_a_chain_of_its_own(load, refusal) -> None:
-    url = "postgres://host/orders"
-    assert "CHAIN_URL must be set too" in refusal(DATABASE_URL=url, **REDIS)
-    assert "order-engine chain" in refusal(DATABASE_URL=url, **REDIS)
-    assert load(DATABASE_URL=url, **REDIS, **CHAIN).chain_url == "http://chain:8899"
-
-
-@pytest.mark.parametrize("faults", ["drop=2", "flood=0.1", "drop"])
-def test_faults_that_the_chain_does_not_have_are_refused(refusal, faults: str) -> None:
-    assert f"CHAIN_FAULTS='{faults}' cannot be used: " in refusal(CHAIN_FAULTS=faults)
-
-
-# --- redis ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("environment", "url"),
-    [
-        ({"REDIS_HOST": "cache"}, "redis://cache:6379/0"),
-        ({"REDIS_HOST": "cache", "REDIS_PORT": "6380"}, "redis://cache:6380/0"),
-        ({"REDIS_PORT": "6380"}, None),
-        ({"REDIS_URL": "rediss://:pw@cache:6379/2"}, "rediss://:pw@cache:6379/2"),
-        ({"REDIS_URL": "valkey://cache"}, "redis://cache"),
-        ({"REDIS_URL": "redis://one", "REDIS_HOST": "two"}, "redis://one"),
-    ],
-)
-def test_redis_is_named_by_url_or_by_host_and_port(load, environment: dict[str, str], url: str | None) -> None:
-    assert load(**environment).redis == url
-
-
-def test_a_redis_host_is_enough_for_postgres(load) -> None:
-    assert load(DATABASE_URL="postgres://host/orders", REDIS_HOST="cache", **CHAIN).redis == "redis://cache:6379/0"
 
 
 # --- .env ----------------------------------------------------------------------------------------
@@ -320,7 +201,9 @@ def test_the_command_line_minds_no_setting_but_its_own(load, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("url", ["engine:3000", "ftp://engine", "http://", "nonsense"])
 def test_an_engine_url_is_http(refusal, url: str) -> None:
-    assert refusal(ENGINE_URL=url).startswith("ENGINE_URL cannot be used: must be http:// or https:// and a host")
+    assert refusal(ENGINE_URL=url).startswith(
+        "ENGINE_URL cannot be used: must begin with http:// or https:// and name a host"
+    )
 
 
 @pytest.mark.parametrize("line", ["HOST='127.0.0.1", 'HOST="127.0.0.1', "=3000"])

@@ -89,6 +89,16 @@ create table cluster (
     is_pinned boolean not null default false
 );
 
+-- Who this engine is: on a Redis that it shares, its keys and channels carry the id, and its messages are
+-- proven with the secret. Made here, once; gen_random_uuid is cryptographically random.
+create table engine_identity (
+    one integer primary key default 1 check (one = 1),
+    engine_id text not null default gen_random_uuid()::text,
+    bus_secret bytea not null
+        default decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')
+);
+insert into engine_identity default values;
+
 create table attempts (
     order_id uuid not null,
     attempt integer not null check (attempt >= 1),
@@ -362,6 +372,9 @@ create trigger cluster_pinned before update on cluster
     for each row
     when (old.is_pinned)
     execute function refuse('what was signed is of one cluster');
+
+create trigger engine_identity_kept before update or delete or truncate on engine_identity
+    for each statement execute function refuse('an engine stays who it is');
 
 create trigger orders_only_move_on before update on orders
     for each row

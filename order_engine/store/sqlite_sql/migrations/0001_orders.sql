@@ -79,6 +79,20 @@ create table cluster (
     is_pinned integer not null default 0 check (is_pinned in (0, 1))
 );
 
+-- Who this engine is: on a Redis that it shares, its keys and channels carry the id, and its messages are
+-- proven with the secret. Made here, once; the id has the form of a random UUID.
+create table engine_identity (
+    one integer primary key default 1 check (one = 1),
+    engine_id text not null,
+    bus_secret blob not null
+);
+insert into engine_identity (engine_id, bus_secret)
+select
+    substr(digits, 1, 8) || '-' || substr(digits, 9, 4) || '-4' || substr(digits, 14, 3) || '-a'
+        || substr(digits, 18, 3) || '-' || substr(digits, 21, 12),
+    randomblob(32)
+from (select lower(hex(randomblob(16))) as digits);
+
 create table attempts (
     order_id text not null references orders (order_id),
     attempt integer not null check (attempt >= 1),
@@ -248,6 +262,19 @@ create trigger cluster_pinned before update on cluster
 when old.is_pinned and (new.genesis_hash, new.is_pinned) is not (old.genesis_hash, old.is_pinned)
 begin
     select raise(abort, 'cluster_pinned: what was signed is of one cluster');
+end;
+
+create trigger engine_identity_made_once before insert on engine_identity
+begin
+    select raise(abort, 'engine_identity_made_once: an engine stays who it is');
+end;
+create trigger engine_identity_kept before update on engine_identity
+begin
+    select raise(abort, 'engine_identity_kept: an engine stays who it is');
+end;
+create trigger engine_identity_stays before delete on engine_identity
+begin
+    select raise(abort, 'engine_identity_stays: an engine stays who it is');
 end;
 
 create trigger orders_only_move_on before update on orders

@@ -1,0 +1,92 @@
+"""Redis as the bus reaches it: the client, the names of this engine's keys, and why Redis refuses."""
+
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, BusyLoadingError, MasterDownError, ReadOnlyError, RedisError
+
+from order_engine import observe
+from order_engine.ports.store import EngineIdentity
+
+TIMEOUT_S: Final = 2.0
+RECONNECT_S: Final = 0.25
+LOST: Final = (RedisError, OSError, TimeoutError)
+# Events go out on as many channels, by their order's id, and a process listens
+# to those on which somebody follows an order there.
+SHARDS: Final = 64
+# After one of these, another server may be the right one, or a new connection may be let in.
+_WRONG_SERVER: Final = (ReadOnlyError, MasterDownError, BusyLoadingError, AuthenticationError)
+_MAX_REASON: Final = 300
+
+
+class RedisNames:
+    """The keys and channels of one engine: no other engine uses them, also not on the same Redis."""
+
+    def __init__(self, prefix: str, identity: EngineIdentity) -> None:
+        """Begin each name with the prefix and the id that the database keeps.
+
+        Publish and subscribe knows no database number, so two engines on one Redis would else share channels.
+        """
+        root = f"{prefix}:{identity.engine_id}"
+        self.ready = f"{root}:ready"
+        self.rate = f"{root}:rate"
+        self.channels = [f"{root}:events:{shard}" for shard in range(SHARDS)]
+        # Nothing is published here: a connection shows that it lives by being subscribed to something.
+        self.alive = f"{root}:alive"
+
+
+class Trouble:
+    """Why Redis does not do its work now; one log line when an outage begins, one when it ends."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def reason(self) -> str | None:
+        """The first reason of this outage; None while all is well."""
+        return next(iter(self._reasons.values()), None)
+
+    def note(self, part: str, error: BaseException) -> None:
+        """Remember why a part of the bus (`send`, `take`, `listen`, `count`) failed."""
+        is_first = not self._reasons
+        self._reasons.setdefault(part, describe(error))
+        if is_first:
+            observe.bus_lost(self._reasons[part])
+
+    def is_noted(self, part: str) -> bool:
+        """Return whether this part failed and has not worked since."""
+        return part in self._reasons
+
+    def clear(self, part: str) -> bool:
+        """Forget the reason of a part that works again; returns whether there was one."""
+        was_noted = self._reasons.pop(part, None) is not None
+        if was_noted and not self._reasons:
+            observe.bus_recovered()
+        return was_noted
+
+
+def describe(error: BaseException) -> str:
+    """Return Redis's own words with its code before them, such as "READONLY You can't write against ..."."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    code = getattr(error, "status_code", None)
+    return (text if code is None or text.startswith(code) else f"{code} {text}")[:_MAX_REASON]
+
+
+async def leave_wrong_server(client: Redis, error: BaseException) -> None:
+    """End the idle connections if the error says that writes belong elsewhere now, as after a failover."""
+    if isinstance(error, _WRONG_SERVER):
+        await client.connection_pool.disconnect(inuse_connections=False)
+
+
+def connect(url: str) -> Redis:
+    """Return a client that fails at once: a retry inside it would only hide the loss from the caller."""
+    options: dict[str, Any] = {
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    client: Redis = Redis.from_url(url, **options)
+    return client

@@ -1,0 +1,28 @@
+"""Buses and limiters of one engine or of several."""
+
+import secrets
+from uuid import uuid4
+
+from order_engine.bus.redis import RedisBus
+from order_engine.bus.redis_link import RedisNames
+from order_engine.clock import SystemClock
+from order_engine.ports.store import EngineIdentity
+
+PREFIX = "test"
+
+
+def new_identity() -> EngineIdentity:
+    """An engine of the test's own."""
+    return EngineIdentity(str(uuid4()), secrets.token_bytes(32))
+
+
+def names_of(identity: EngineIdentity, prefix: str = PREFIX) -> RedisNames:
+    """Its keys and channels."""
+    return RedisNames(prefix, identity)
+
+
+async def start_bus(url: str, identity: EngineIdentity | None = None, prefix: str = PREFIX) -> RedisBus:
+    """A bus of this engine, or of a new one."""
+    bus = RedisBus(url, prefix, SystemClock())
+    await bus.start(identity or new_identity())
+    return bus
