@@ -8,7 +8,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format sim fuzz faults bench bench-quick postman docs lock clean
+.PHONY: help setup demo test check format sim fuzz faults hostile bench bench-quick postman docs lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -41,6 +41,9 @@ fuzz: .venv/.ready ## Send 20,000 generated requests to both shapes, with all ch
 
 faults: .venv/.ready ## Kill, freeze and cut the real engine for two minutes (ARGS="--kills 1000", ARGS=--measure)
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+hostile: .venv/.ready ## Measure what clients that misuse the server cost the others (ARGS="frames --seconds 10")
+	@$(BIN)/python -m tests.hostile $(ARGS)
 
 bench: .venv/.ready ## Measure throughput and latency; prints a table, writes bench/results/latest.json
 	@$(BIN)/python -m bench $(ARGS)

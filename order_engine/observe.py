@@ -1,5 +1,8 @@
 """One function for each thing worth a log line: no log strings anywhere else."""
 
+from collections import Counter
+from typing import Final
+
 import msgspec
 import structlog
 
@@ -37,6 +40,49 @@ class Numbers(msgspec.Struct):
 
 
 numbers = Numbers()
+
+_FAULTS_EVERY_S: Final = 60.0
+
+
+class Faults:
+    """Faults of clients since the last line about them: how many of each kind, and one address for each kind."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._counts: Counter[str] = Counter()
+        self._addresses: dict[str, str] = {}
+        self._next_line_s = float("-inf")
+
+    def add(self, kind: str, address: str) -> None:
+        """Count a fault. `kind` is one of a few words of our own."""
+        self._counts[kind] += 1
+        self._addresses.setdefault(kind, address[:64])
+
+    def take(self, now_s: float) -> tuple[dict[str, int], dict[str, str]] | None:
+        """Return counts and addresses and begin again; None if there are none, or the last line is not a minute old."""
+        if not self._counts or now_s < self._next_line_s:
+            return None
+        taken = dict(self._counts), self._addresses
+        self._counts, self._addresses = Counter(), {}
+        self._next_line_s = now_s + _FAULTS_EVERY_S
+        return taken
+
+
+_faults = Faults()
+
+
+def client_at_fault(kind: str, address: str, now_s: float) -> None:
+    """A client sent something that no client should: it costs a count, and one line a minute for all of them."""
+    _faults.add(kind, address)
+    tell_faults(now_s)
+
+
+def tell_faults(now_s: float) -> None:
+    """Write the line about clients' faults if it is due; `now_s` is of a clock that only goes forward."""
+    taken = _faults.take(now_s)
+    if taken is not None:
+        counts, addresses = taken
+        _log.info("clients at fault", counts=counts, addresses=addresses)
 
 
 def tell_numbers(role: str) -> None:

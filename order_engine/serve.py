@@ -7,15 +7,16 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from order_engine import observe
-from order_engine.api.connections import HttpProtocol, WebSocketProtocol, end_what_lingers
+from order_engine.api.connections import build_server, tell_faults_forever
+from order_engine.api.guard import end_what_lingers
+from order_engine.api.limits import Limits
 from order_engine.engine.health import HealthMonitor
 from order_engine.engine.retention import delete_ended_forever
 from order_engine.engine.watch import watch_in_doubt
@@ -24,10 +25,9 @@ from order_engine.wiring import Engine, build_api, build_health, build_worker, o
 
 _BACKLOG: Final = 2048
 _FILES: Final = 65_536
-_CLOSE_STREAMS_S: Final = 1
+_OTHER_FILES: Final = 512
 _MOST_STOPPING_S: Final = 9.3
 _LAST_WORDS_S: Final = 0.2
-_MOST_FRAME_BYTES: Final = 64 * 1024
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
@@ -73,7 +73,7 @@ async def run_api(settings: Settings) -> int:
         async with open_engine(settings) as engine:
             _tell(engine, "api", address_of(listener))
             health = build_health(engine, "api", works=False)
-            async with _beating(health), serving(build_api(engine, health), listener):
+            async with _beating(health), serving(build_api(engine, health), listener, _limits(settings)):
                 await _stop_on_signal("api").wait()
     return 0
 
@@ -115,7 +115,8 @@ async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator
     """Run API and worker in this process for as long as the context lasts; raises PartEnded if one of them ends."""
     async with open_engine(settings) as engine:
         health = build_health(engine, "up", works=True)
-        async with _beating(health), serving(build_api(engine, health), listener), _working(engine, "up"):
+        api = serving(build_api(engine, health), listener, _limits(settings))
+        async with _beating(health), api, _working(engine, "up"):
             yield engine
 
 
@@ -136,29 +137,29 @@ async def _working(engine: Engine, role: str) -> AsyncIterator[None]:
         yield
 
 
-@contextlib.asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve the app on the socket; open streams get a moment to end when the context does."""
-    config = uvicorn.Config(
-        app,
-        http=HttpProtocol,
-        ws=WebSocketProtocol,
-        ws_max_size=_MOST_FRAME_BYTES,
-        ws_per_message_deflate=False,
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=_CLOSE_STREAMS_S,
+def _limits(settings: Settings) -> Limits:
+    """Return what clients may ask; each connection is a file, and some are left for the databases."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = max(files - _OTHER_FILES, files // 2) if files != resource.RLIM_INFINITY else settings.max_connections
+    return Limits(
+        min(settings.max_connections or room, room),
+        settings.max_connections_per_address,
+        settings.websocket_max_frames,
+        settings.websocket_max_kib,
     )
-    server = _Server(config)
+
+
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, listener: socket.socket, limits: Limits | None = None) -> AsyncIterator[None]:
+    """Serve the app on the socket; open streams get a moment to end when the context does."""
+    server = build_server(app, listener, limits)
 
     def end() -> None:
         server.should_exit = True
 
     async with (
         lasting("end of lingering connections", end_what_lingers(server.server_state.connections)),
+        lasting("count of clients' faults", tell_faults_forever()),
         lasting("HTTP server", server.serve(sockets=[listener]), end),
     ):
         yield
@@ -203,15 +204,6 @@ async def lasting(
         await asyncio.wait([task])
     if not task.cancelled():
         task.result()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the process has more to end than its sockets."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
 
 
 def _stop_on_signal(role: str) -> asyncio.Event:

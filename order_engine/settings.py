@@ -9,6 +9,12 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
+from order_engine.api.limits import (
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_ADDRESS,
+    MAX_FRAMES_PER_WINDOW,
+    MAX_KIB_PER_WINDOW,
+)
 from order_engine.chain.faults import parse_faults
 from order_engine.server_urls import (
     PLATFORM_PORT,
@@ -153,6 +159,29 @@ class Settings(ClientSettings):
     )
     api_max_orders_per_min: int = Field(
         120, ge=0, le=1_000_000, description="Orders a minute that one client address may place; 0 is no limit."
+    )
+    max_connections: int = Field(
+        MAX_CONNECTIONS,
+        ge=0,
+        le=1_000_000,
+        description="Connections that one process serves at once; further ones get 503. 0: as many as it may open "
+        "files.",
+    )
+    max_connections_per_address: int = Field(
+        MAX_CONNECTIONS_PER_ADDRESS,
+        ge=0,
+        le=1_000_000,
+        description="The same for one client address. 0 is no limit.",
+    )
+    websocket_max_frames: int = Field(
+        MAX_FRAMES_PER_WINDOW,
+        ge=0,
+        le=1_000_000,
+        description="Frames of any kind that a WebSocket client may send in 10 s; then it is closed with 1008. 0 is no "
+        "limit.",
+    )
+    websocket_max_kib: int = Field(
+        MAX_KIB_PER_WINDOW, ge=0, le=1_000_000, description="The same for what it sends in all, in KiB. 0 is no limit."
     )
     queue_max_per_min: int = Field(
         0, ge=0, le=1_000_000, description="Orders a minute that all workers together start; 0 is no limit."

@@ -20,7 +20,7 @@ from order_engine import observe
 from order_engine.api.app import build_app
 from order_engine.api.context import ACCOUNT, ApiContext
 from order_engine.api.edge import EdgePolicy
-from order_engine.api.frames import feed_frame
+from order_engine.api.frames import FeedFrame
 from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus
@@ -190,7 +190,7 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             intake,
             engine.store,
             engine.bus,
-            Feed(engine.store, engine.bus, ACCOUNT, feed_frame),
+            Feed(engine.store, engine.bus, ACCOUNT, FeedFrame),
             engine.tokens,
             engine.venues,
             engine.clock,

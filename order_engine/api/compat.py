@@ -42,7 +42,8 @@ from order_engine.ports.bus import Subscription
 
 _FIRST_FRAME_TIMEOUT_S: Final = 30.0
 _POLICY_VIOLATION: Final = 1008
-_MOST_FOLLOWED_JOBS: Final = 20_000
+# A connection may hold no more than this in memory, about 150 KiB.
+_MOST_FOLLOWED_JOBS: Final = 1_000
 
 
 async def execute_order(request: Request[Any]) -> Response:

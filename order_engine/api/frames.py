@@ -1,5 +1,6 @@
-"""What goes out over WebSockets: a message for one, or a page that is made once for all who watch."""
+"""Messages that go out as they are: one for a single client, or a page of the feed that all watchers share."""
 
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -10,16 +11,15 @@ from websockets.frames import Frame, Opcode
 from order_engine.api.schemas import view_feed
 from order_engine.ports.store import FeedPage
 
-# Beside a message's text, the whole frame, and the same deflated for those who agreed to that (RFC 7692):
-# our own server sends one of them as it is, another server does not look at them.
+# In a message to a WebSocket of our own server: the whole frame, or the page whose frame is to be sent.
 READY: Final = "order_engine.frame"
-DEFLATED: Final = "order_engine.deflated_frame"
+PAGE: Final = "order_engine.page"
 # In the scope of a WebSocket of our own server: takes such a message at once, or returns False.
 WRITE_NOW: Final = "order_engine.write_now"
-# What common clients ask for. A page is a hundredth part new: a larger window finds no more in it.
+# Common clients ask for this size. A page repeats itself within it: a larger window finds no more.
 WINDOW_BITS: Final = 12
 
-# Nothing is remembered from one message to the next, so each is the same for everybody.
+# Nothing is remembered from one message to the next, so each is the same for every client.
 _deflate: Final = PerMessageDeflate(
     remote_no_context_takeover=True,
     local_no_context_takeover=True,
@@ -29,23 +29,40 @@ _deflate: Final = PerMessageDeflate(
 )
 
 
-class FeedFrame(msgspec.Struct, frozen=True):
-    """A page of the feed as it goes out: its cursor, its text, and the message that carries it over a WebSocket."""
+class FeedFrame:
+    """A page of the feed in the shapes in which it goes out.
 
-    cursor: str
-    text: str
-    message: Message
+    Each shape is made when it is first asked for, and is one object for all watchers. A server
+    masks no frames, so they are the same for every client.
+    """
 
+    def __init__(self, page: FeedPage) -> None:
+        """Encode the page; its events are not kept."""
+        self.cursor = page.cursor
+        self._json = msgspec.json.encode(view_feed(page))
+        self.message: Message = {"type": "websocket.send", PAGE: self}
 
-def feed_frame(page: FeedPage) -> FeedFrame:
-    """Return the page for everybody who watches. What a server sends is not masked, so it is the same for all."""
-    encoded = msgspec.json.encode(view_feed(page))
-    text = encoded.decode()
-    deflated = Frame(Opcode.TEXT, encoded).serialize(mask=False, extensions=[_deflate])
-    return FeedFrame(page.cursor, text, {**text_message(text), DEFLATED: deflated})
+    @property
+    def text(self) -> str:
+        """The page as JSON."""
+        return self._json.decode()
+
+    @cached_property
+    def ready(self) -> bytes:
+        """The page as a WebSocket frame."""
+        return Frame(Opcode.TEXT, self._json).serialize(mask=False)
+
+    @cached_property
+    def deflated(self) -> bytes:
+        """The same, deflated, for clients that agreed to that (RFC 7692)."""
+        return Frame(Opcode.TEXT, self._json).serialize(mask=False, extensions=[_deflate])
+
+    @cached_property
+    def server_sent(self) -> bytes:
+        """The page as a server-sent event whose id is the cursor."""
+        return b"id: %b\ndata: %b\n\n" % (self.cursor.encode(), self._json)
 
 
 def text_message(text: str) -> Message:
     """Return the ASGI message that sends the text. To one client alone, deflating it would cost more than it saves."""
-    ready = Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
-    return {"type": "websocket.send", "text": text, READY: ready}
+    return {"type": "websocket.send", READY: Frame(Opcode.TEXT, text.encode()).serialize(mask=False)}

@@ -12,7 +12,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from order_engine.api.context import ApiContext, context_of
-from order_engine.api.frames import WRITE_NOW, FeedFrame, text_message
+from order_engine.api.frames import WRITE_NOW, text_message
 from order_engine.api.orders import find_order, parse_after
 from order_engine.api.problems import EdgeRefusal, problem_response
 from order_engine.api.schemas import view_event
@@ -45,7 +45,7 @@ async def stream_events(request: Request[Any]) -> Response:
     order = await find_order(context.reader, request.path_params["orderId"])
     last_seen = request.headers.get("last-event-id")
     after = parse_cursor(order, request.query_params.get("after"))
-    if last_seen is not None:
+    if last_seen:  # An empty one is none: an EventSource that has heard no id sends it so.
         after = parse_cursor(order, last_seen, "Last-Event-ID")
     if order.status in TERMINAL and after >= order.seq:
         return Response(status_code=204)  # Tells an EventSource not to come back.
@@ -72,11 +72,11 @@ async def feed_events(request: Request[Any]) -> Response:
     context = context_of(request)
     _require_event_stream(request)
     last_seen = request.headers.get("last-event-id")
-    if last_seen is not None:
+    if last_seen:  # An empty one is none: an EventSource that has heard no id sends it so.
         begin = await _begin_of_feed(context, last_seen, "Last-Event-ID")
     else:
         begin = await _begin_of_feed(context, request.query_params.get("after"), "after")
-    return _event_stream(_server_sent(context.feed.watch(begin), _feed_message))
+    return _event_stream(_server_sent(context.feed.watch(begin), lambda frame: frame.server_sent))
 
 
 async def _begin_of_feed(context: ApiContext, after: str | None, field: str) -> str:
@@ -84,10 +84,6 @@ async def _begin_of_feed(context: ApiContext, after: str | None, field: str) -> 
         return await context.feed.begin(after)
     except UnknownCursor as error:
         raise InvalidRequest(field, str(error), code=error.code) from error
-
-
-def _feed_message(frame: FeedFrame) -> bytes:
-    return b"id: %b\ndata: %b\n\n" % (frame.cursor.encode(), frame.text.encode())
 
 
 def _event_message(event: OrderEvent) -> bytes:

@@ -1,7 +1,7 @@
-"""Every event of an account, each order's in order: read once, and passed on to all who watch."""
+"""Every event of an account, each order's in order: read once and passed on to every watcher."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Generic, TypeVar
@@ -14,33 +14,53 @@ from order_engine.ports.store import FeedPage, OrderReader
 
 Frame = TypeVar("Frame")
 
-# Between two looks at the log: what is committed in between is passed on together.
+# Pause between two looks at the log: events committed in between are passed on together.
 _GATHER_S: Final = 0.02
-_MOST_IN_A_PAGE: Final = 2_000
-# Who is more pages behind than this reads the log by himself until he has caught up.
-MOST_RECENT_PAGES: Final = 64
+# A watcher that reads nothing holds one page.
+_MAX_PAGE_EVENTS: Final = 200
+# A watcher more than 64 pages behind reads the log itself until it has caught up.
+MAX_RECENT_PAGES: Final = 64
+# Pages of the past that are kept for other watchers of the same past.
+_MAX_PAST_PAGES: Final = 8
 
 
 class _Idle(Generic[Frame]):
-    """Someone who has every page so far, and can be given the next one without being woken."""
+    """A watcher that has every page so far, and can be given the next one without being woken."""
 
     def __init__(self, pass_on: Callable[[Frame], bool], number: int, cursor: str) -> None:
-        """He has `number` pages, the last of which ends at the cursor."""
+        """The watcher has `number` pages, the last of which ends at the cursor."""
         self.pass_on = pass_on
         self.number = number
         self.cursor = cursor
         self.woken = asyncio.Event()
 
 
-class Feed(Generic[Frame]):
-    """One reader of the log for everybody here who watches an account.
+class _Point:
+    """Where the feed stands: pages in all, the cursor after the last look, and how often the cursor was set."""
 
-    The bus only says that it is time to look. What is passed on comes from the log, page after page,
-    each page rendered once; a watcher who is slow holds up nobody and costs no memory.
+    def __init__(self, pages: int, cursor: str, moves: int) -> None:
+        self.pages = pages
+        self.cursor = cursor
+        self.moves = moves
+
+
+class _PastPage(Generic[Frame]):
+    """A page that was read for one watcher; another that reads up to the same point or a later one may have it too."""
+
+    def __init__(self, moves: int, reading: "asyncio.Task[tuple[str, Frame | None]]") -> None:
+        self.moves = moves
+        self.reading = reading
+
+
+class Feed(Generic[Frame]):
+    """One reader of the log for all watchers of an account in this process.
+
+    The bus only says that it is time to look. The events come from the log, page after page, each page
+    rendered once. A slow watcher delays no other, and holds one page at a time.
     """
 
     def __init__(self, reader: OrderReader, bus: EventBus, account: str, render: Callable[[FeedPage], Frame]) -> None:
-        """`render` makes of a page what watchers get."""
+        """`render` turns a page into the frame that watchers get."""
         self._reader = reader
         self._bus = bus
         self._account = account
@@ -49,9 +69,11 @@ class Feed(Generic[Frame]):
         self._following: asyncio.Task[None] | None = None
         self._live: Subscription | None = None
         # The last pages, each with its cursor; they are numbered from the first one ever, `_pages` in all.
-        self._recent: deque[tuple[str, Frame]] = deque(maxlen=MOST_RECENT_PAGES)
+        self._recent: deque[tuple[str, Frame]] = deque(maxlen=MAX_RECENT_PAGES)
         self._pages = 0
         self._cursor: str | None = None
+        self._moves = 0
+        self._past: OrderedDict[str, _PastPage[Frame]] = OrderedDict()
         self._looks_begun = self._looks_done = 0
         self._looked = asyncio.Event()
         self._idle: set[_Idle[Frame]] = set()
@@ -69,29 +91,27 @@ class Feed(Generic[Frame]):
     ) -> AsyncGenerator[Sequence[Frame], None]:
         """Yield every event after the cursor exactly once, the past first, in pages; it does not end.
 
-        The first page is empty: whoever has it watches from then on, and knows from where.
+        The first page is empty: a client that has it watches from then on, and knows from where.
         A new page goes to `pass_on`, if there is one, and is yielded only if that returns False
-        because it would have to wait: to wake a watcher costs more than to write to him.
+        because it would have to wait: to wake a watcher costs more than to write to it.
         """
         async with self._watched():
             yield [self._render(FeedPage((), after))]
             cursor = after
             while True:
-                number, until = await self._caught_up()  # Then the feed has seen all that the cursor has.
-                while cursor != until:
-                    page = await self._past_page(cursor, until)
-                    cursor = page.cursor
-                    if page.events:
-                        yield [self._render(page)]
+                point = await self._caught_up()  # Then the feed has seen all that the cursor has.
+                while cursor != point.cursor:
+                    cursor, frame = await self._past_page(cursor, point)
+                    if frame is not None:
+                        yield [frame]
+                number = point.pages
                 while number >= self._pages - len(self._recent):
-                    missed = self._pages - number
-                    if not missed:
+                    if number == self._pages:
                         number, cursor = await self._next_page(number, cursor, pass_on)
                         continue
-                    recent = [self._recent[index] for index in range(-missed, 0)]
-                    number = self._pages
-                    cursor = recent[-1][0]
-                    yield [frame for _, frame in recent]
+                    cursor, frame = self._recent[number - self._pages]
+                    number += 1
+                    yield [frame]
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
@@ -106,19 +126,22 @@ class Feed(Generic[Frame]):
                 self._following.cancel()
                 self._following, self._live, self._cursor = None, None, None
                 self._recent.clear()
+                for page in self._past.values():
+                    page.reading.cancel()
+                self._past.clear()
 
     async def _follow(self) -> None:
-        """Look whenever something was committed, and now and then all the same."""
+        """Look whenever something was committed, and every 1 to 1.5 s without being told."""
         async with self._bus.subscribe(None) as live:
             self._live = live
-            # A look that hangs may end as an error when this is cancelled: then somebody else follows.
+            # A look that hangs may end as an error when this is cancelled: then another task follows.
             while self._is_the_follower():
                 try:
                     is_more = await self._look()
                 except StoreUnavailable as error:
                     observe.store_unavailable("feed", error)
                     is_more = False
-                except Exception as error:  # noqa: BLE001 - who watches would wait for ever, and know nothing of it
+                except Exception as error:  # noqa: BLE001 - watchers would wait for ever, and know nothing of it
                     observe.loop_crashed("feed", error)
                     if self._is_the_follower():
                         self._begin_anew()
@@ -132,7 +155,7 @@ class Feed(Generic[Frame]):
         return self._following is asyncio.current_task()
 
     async def _look(self) -> bool:
-        """Read the next page and tell those who wait for it; returns whether there is more."""
+        """Read the next page and tell the watchers that wait for it; returns whether there is more."""
         self._looks_begun += 1
         page = await self._page_between(self._cursor, None)
         if not self._is_the_follower():
@@ -140,6 +163,7 @@ class Feed(Generic[Frame]):
         if page.events:
             self._pass_on(page.cursor, self._render(page))
         self._cursor = page.cursor
+        self._moves += 1
         if not page.has_more:
             self._looks_done = self._looks_begun
         self._tell()
@@ -151,7 +175,7 @@ class Feed(Generic[Frame]):
         for idle in [*self._idle]:
             try:
                 is_taken = idle.pass_on(frame)
-            except Exception:  # noqa: BLE001 - it is his own affair, and he meets it when he sends the page himself
+            except Exception:  # noqa: BLE001 - it concerns one watcher, which meets it again when it sends the page itself
                 is_taken = False
             if is_taken:
                 idle.number, idle.cursor = self._pages, cursor
@@ -180,7 +204,7 @@ class Feed(Generic[Frame]):
         looked.set()
 
     def _begin_anew(self) -> None:
-        """Go on from the end of the log; whoever watches reads for himself what was in between."""
+        """Go on from the end of the log; each watcher reads the events in between by itself."""
         self._cursor = None
         self._recent.clear()
         self._pages += 1
@@ -188,22 +212,40 @@ class Feed(Generic[Frame]):
             self._wake(idle)
         self._tell()
 
-    async def _caught_up(self) -> tuple[int, str]:
-        """Return the number of pages and the cursor after a look that began from now on and came to the end."""
+    async def _caught_up(self) -> _Point:
+        """Return where the feed stands after a look that began from now on and came to the end."""
         wanted = self._looks_begun + 1
         while self._looks_done < wanted or self._cursor is None:
             if self._live is not None:
                 self._live.wake()
             await self._looked.wait()
-        return self._pages, self._cursor
+        return _Point(self._pages, self._cursor, self._moves)
 
     async def _page_between(self, after: str | None, until: str | None) -> FeedPage:
-        return await self._reader.feed(self._account, after, until, _MOST_IN_A_PAGE)
+        return await self._reader.feed(self._account, after, until, _MAX_PAGE_EVENTS)
 
-    async def _past_page(self, after: str, until: str) -> FeedPage:
+    async def _past_page(self, after: str, point: _Point) -> tuple[str, Frame | None]:
+        """Return the page after a cursor and not after the point; None if there are no events in it.
+
+        Watchers that read the same share one read and one frame.
+        """
         while True:
+            page = self._past.get(after)
+            if page is None or page.moves > point.moves:
+                reading = asyncio.create_task(self._read_past(after, point.cursor))
+                page = self._past[after] = _PastPage(point.moves, reading)
+                if len(self._past) > _MAX_PAST_PAGES:
+                    self._past.popitem(last=False)
             try:
-                return await self._page_between(after, until)
-            except StoreUnavailable as error:
+                return await asyncio.shield(page.reading)
+            except Exception as error:
+                if self._past.get(after) is page:
+                    del self._past[after]
+                if not isinstance(error, StoreUnavailable):
+                    raise
                 observe.store_unavailable("feed", error)
                 await asyncio.sleep(POLL_LOST_S)
+
+    async def _read_past(self, after: str, until: str) -> tuple[str, Frame | None]:
+        page = await self._page_between(after, until)
+        return page.cursor, self._render(page) if page.events else None

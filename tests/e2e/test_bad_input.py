@@ -331,7 +331,7 @@ def test_a_wrong_cursor_into_a_history_is_named(engines: Engines, shape: str) ->
         for number in (*NUMBERS, str(2**31), str(2**63)):
             problem_of(http.get(f"{path}/events", params={"after": number}), 422, "after")
             problem_of(http.get(f"{path}/stream", params={"after": number}), 422, "after")
-            if number.isprintable() and number.isascii():
+            if number and number.isprintable() and number.isascii():
                 headers = {"Last-Event-ID": number}
                 problem_of(http.get(f"{path}/stream", headers=headers), 422, "Last-Event-ID")
         problem_of(http.get(f"{path}/stream", headers={"Accept": "application/json"}), 406)
@@ -340,5 +340,5 @@ def test_a_wrong_cursor_into_a_history_is_named(engines: Engines, shape: str) ->
 def test_an_unreadable_request_is_a_400(engine: Engine) -> None:
     for request in (b"GET /v1/orders/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", b"NONSENSE\r\n\r\n"):
         assert raw(engine, request)[0] == 400
-    log = wait_for(engine.processes[0].log_text, lambda text: "Invalid HTTP request" in text and text.endswith("\n"))
+    log = wait_for(engine.processes[0].log_text, lambda text: "clients at fault" in text and text.endswith("\n"))
     assert all(json.loads(line) for line in log.splitlines())

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from order_engine.api import connections
+from order_engine.api import http_protocol
 from order_engine.api.context import read_body
 from order_engine.api.edge import EdgeMiddleware, EdgePolicy
 from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal, problem_response
@@ -77,7 +77,7 @@ class Application:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request has to come within LIMIT_S."""
-    monkeypatch.setattr(connections, "_REQUEST_TIMEOUT_S", LIMIT_S)
+    monkeypatch.setattr(http_protocol, "REQUEST_TIMEOUT_S", LIMIT_S)
 
 
 @pytest.fixture

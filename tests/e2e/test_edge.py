@@ -206,3 +206,25 @@ def test_an_engine_on_all_addresses_serves_ipv4(tmp_path: Path, engines: Engines
     engine = engines.get(EMBEDDED, MOCK_DELAY_SCALE="0", HOST="::")
     with engine.client() as http:
         assert place(http)["status"] == "pending"
+
+
+@pytest.mark.parametrize("upgrade", [b"", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"])
+def test_the_host_of_an_absolute_target_counts(proxied: Engine, upgrade: bytes) -> None:
+    websocket = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" if upgrade else b""
+    for target, host, status in (
+        (b"http://evil.example/v1/orders/x/stream", b"localhost", b"421"),
+        (b"http://localhost/v1/orders/x/stream", b"evil.example", b"404"),
+    ):
+        with socket.create_connection(("127.0.0.1", urlsplit(proxied.url).port)) as peer:
+            peer.sendall(b"GET %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (target, host, upgrade, websocket))
+            answer = peer.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 %b " % status), answer
+
+
+def test_a_request_that_is_no_http_gets_the_protecting_headers_too(proxied: Engine) -> None:
+    with socket.create_connection(("127.0.0.1", urlsplit(proxied.url).port)) as peer:
+        peer.sendall(b"NONSENSE\r\n\r\n")
+        answer = peer.recv(65_536).lower()
+    assert answer.startswith(b"http/1.1 400 ")
+    for header in (b"x-content-type-options: nosniff", b"cache-control: no-store", b"x-frame-options: deny"):
+        assert header in answer

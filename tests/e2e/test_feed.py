@@ -130,8 +130,23 @@ async def test_many_watchers_hear_every_life_whole_and_once(engine: Engine, clie
 async def test_a_wrong_cursor_is_a_422(engine: Engine, client: httpx2.Client, cursor: str) -> None:
     status, problem = await refusal(engine.url, f"{FEED}?after={cursor}")
     assert (status, problem["code"], problem["field"]) == (422, "unknown_cursor", "after")
-    headers = {"Accept": "text/event-stream", "Last-Event-ID": cursor}
-    problem_of(client.get(FEED, headers=headers), 422, "Last-Event-ID")
+    if cursor:
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": cursor}
+        problem_of(client.get(FEED, headers=headers), 422, "Last-Event-ID")
+
+
+@pytest.mark.parametrize("after", ["", "?after=0"])
+async def test_an_empty_last_event_id_is_none(client: httpx2.Client, after: str) -> None:
+    order_id = ended(client, place(client)["orderId"])["orderId"]
+    with client.stream("GET", FEED + after, headers={"Accept": "text/event-stream", "Last-Event-ID": ""}) as response:
+        assert response.status_code == 200
+        pages = (json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: "))
+        assert next(pages)["events"] == []
+        if after:
+            assert any(order_id in json.dumps(page) for page in pages)
+        path = f"/v1/orders/{order_id}/stream"
+    told = client.get(path, headers={"Accept": "text/event-stream", "Last-Event-ID": ""})
+    assert told.text.startswith("id: 1\n")
 
 
 async def test_a_page_of_another_site_may_not_watch(engine: Engine) -> None:

@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from order_engine.api import connections
-from order_engine.api.frames import WRITE_NOW, feed_frame, text_message
+from order_engine.api import guard
+from order_engine.api.frames import WRITE_NOW, FeedFrame, text_message
 from order_engine.ports.store import FeedPage
 from order_engine.serve import serving
 from tests.contracts.orders import new_order
@@ -28,7 +28,7 @@ HANG_S = 10
 
 @pytest.mark.parametrize("request_head", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", UPGRADE])
 async def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, request_head: bytes) -> None:
-    monkeypatch.setattr(connections, "SILENCE_S", 0.2)
+    monkeypatch.setattr(guard, "SILENCE_S", 0.2)
     ended = asyncio.Event()
 
     async def endless(scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +60,7 @@ async def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.Monke
 async def test_a_closing_connection_whose_client_reads_nothing_comes_to_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connections, "SILENCE_S", 0.2)
+    monkeypatch.setattr(guard, "SILENCE_S", 0.2)
     ended = asyncio.Event()
 
     async def little(scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +89,7 @@ async def test_a_closing_connection_whose_client_reads_nothing_comes_to_its_end(
                 await asyncio.wait_for(ended.wait(), HANG_S)
 
 
-PAGE = feed_frame(FeedPage([new_order().event for _ in range(100)], "7:7:"))
+PAGE = FeedFrame(FeedPage([new_order().event for _ in range(100)], "7:7:"))
 OFFERS = {
     "nothing": None,
     "what is usual": [ClientPerMessageDeflateFactory(client_max_window_bits=True)],

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import random
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -183,7 +185,7 @@ async def test_all_who_watch_share_one_reader(world: World) -> None:
 
 
 async def test_a_slow_watcher_holds_up_nobody_and_misses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "MOST_RECENT_PAGES", 2)
+    monkeypatch.setattr(feed, "MAX_RECENT_PAGES", 2)
     world.feed = world.new_feed()
     may_go_on = asyncio.Event()
     slow = asyncio.create_task(world.follow(BEGINNING, 300, may_go_on))
@@ -192,6 +194,73 @@ async def test_a_slow_watcher_holds_up_nobody_and_misses_nothing(world: World, m
     assert await quick == await world.all()
     may_go_on.set()
     assert await slow == await world.all()
+
+
+class Page:
+    """A rendered page, of which one can tell how many are kept."""
+
+    def __init__(self, page: FeedPage) -> None:
+        self.events = page.events
+
+
+async def test_watchers_of_the_same_past_share_its_reading_and_its_pages(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_MAX_PAGE_EVENTS", 10)
+    await world.commit(100)
+    shared: Feed[Page] = Feed(world.reader, world.bus, ACCOUNT, Page)
+    world.reader.reads = 0
+
+    async def read() -> list[Page]:
+        pages: list[Page] = []
+        async with contextlib.aclosing(shared.watch(BEGINNING)) as batches:
+            async for batch in batches:
+                pages += (page for page in batch if page.events)
+                if sum(len(page.events) for page in pages) == 200:
+                    break
+        return pages
+
+    lives = await asyncio.gather(*(read() for _ in range(50)))
+    assert all(life == lives[0] for life in lives)  # Not only equal: the same objects.
+    assert world.reader.reads < 100
+
+
+async def test_a_watcher_that_waits_holds_one_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MAX_RECENT_PAGES", 4)
+    monkeypatch.setattr(feed, "_MAX_PAGE_EVENTS", 2)
+    kept: weakref.WeakSet[Page] = weakref.WeakSet()
+
+    def render(page: FeedPage) -> Page:
+        kept.add(shown := Page(page))
+        return shown
+
+    crowd: Feed[Page] = Feed(world.reader, world.bus, ACCOUNT, render)
+    is_told = asyncio.Event()
+    may_go_on = asyncio.Event()
+
+    async def watch(begin: str, *, is_slow: bool) -> int:
+        events = 0
+        async with contextlib.aclosing(crowd.watch(begin)) as batches:
+            async for batch in batches:
+                assert len(batch) == 1
+                events += len(batch[0].events)
+                if is_slow and events:
+                    await may_go_on.wait()
+                if events >= 200 - int(begin):
+                    break
+        is_told.set()
+        return events
+
+    await world.commit(20)
+    slow = [asyncio.create_task(watch(str(number), is_slow=True)) for number in range(20)]
+    quick = asyncio.create_task(watch("0", is_slow=False))
+    for _ in range(80):
+        await world.commit()
+    await is_told.wait()
+    gc.collect()
+    assert len(kept) <= 20 + 4 + 8 + 2
+    may_go_on.set()
+    assert await asyncio.gather(*slow, quick) == [*range(200, 180, -1), 200]
 
 
 async def test_what_the_bus_does_not_tell_is_found(world: World) -> None:
@@ -229,7 +298,7 @@ async def test_nobody_reads_when_nobody_watches(world: World) -> None:
 async def test_whoever_joins_while_the_feed_is_behind_hears_nothing_old(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "_MOST_IN_A_PAGE", 5)
+    monkeypatch.setattr(feed, "_MAX_PAGE_EVENTS", 5)
     monkeypatch.setattr(feed, "POLL_CONNECTED_S", HANG_S)
     world.is_deaf = True
     first = asyncio.create_task(world.follow(BEGINNING, 112))
@@ -245,7 +314,7 @@ async def test_whoever_joins_while_the_feed_is_behind_hears_nothing_old(
 
 
 async def test_a_backlog_comes_without_a_pause_between_its_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "_MOST_IN_A_PAGE", 2)
+    monkeypatch.setattr(feed, "_MAX_PAGE_EVENTS", 2)
     monkeypatch.setattr(feed, "POLL_CONNECTED_S", HANG_S)
     world.is_deaf = True
     watching = asyncio.create_task(world.follow(await world.feed.begin(None), 60))
