@@ -21,7 +21,7 @@ from order_engine.engine.health import HealthMonitor
 from order_engine.engine.retention import delete_ended_forever
 from order_engine.engine.watch import watch_in_doubt
 from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
-from order_engine.wiring import Engine, build_api, build_health, build_worker, open_chain_app, open_engine
+from order_engine.wiring import Engine, build_api, build_health, build_worker, edge_policy, open_chain_app, open_engine
 
 _BACKLOG: Final = 2048
 _FILES: Final = 65_536
@@ -141,11 +141,14 @@ def _limits(settings: Settings) -> Limits:
     """Return what clients may ask; each connection is a file, and some are left for the databases."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = max(files - _OTHER_FILES, files // 2) if files != resource.RLIM_INFINITY else settings.max_connections
+    policy = edge_policy(settings)
     return Limits(
         min(settings.max_connections or room, room),
         settings.max_connections_per_address,
         settings.websocket_max_frames,
         settings.websocket_max_kib,
+        policy.is_trusted_proxy,
+        policy.forwarded_client,
     )
 
 

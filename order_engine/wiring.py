@@ -173,17 +173,21 @@ def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
     return HealthMonitor(engine.store, engine.bus, time.monotonic, Heartbeat(engine.session, role), watch)
 
 
+def edge_policy(settings: Settings) -> EdgePolicy:
+    """Return the hosts, origins and proxies that the settings name."""
+    return EdgePolicy(
+        parse_host_names(settings.allowed_hosts),
+        parse_origins(settings.allowed_origins),
+        parse_networks(settings.trusted_proxies),
+        parse_public_url(settings.public_url),
+    )
+
+
 def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
     """Return the HTTP application of this engine."""
     settings = engine.settings
     intake = Intake(
         engine.store, engine.store, engine.limiter, engine.clock, new_order_id, settings.api_max_orders_per_min
-    )
-    policy = EdgePolicy(
-        parse_host_names(settings.allowed_hosts),
-        parse_origins(settings.allowed_origins),
-        parse_networks(settings.trusted_proxies),
-        parse_public_url(settings.public_url),
     )
     return build_app(
         ApiContext(
@@ -201,7 +205,7 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
             settings.compat_routes == "on",
         ),
-        policy,
+        edge_policy(settings),
     )
 
 

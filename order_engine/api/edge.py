@@ -21,6 +21,7 @@ from order_engine.api.hosts import (
     Network,
     Origin,
     is_within,
+    limit_key,
     parse_address,
     parse_host,
     parse_origin,
@@ -61,6 +62,22 @@ class EdgePolicy(msgspec.Struct, frozen=True):
             _rewrite_address(scope, self.public_url.scheme, self.public_url.netloc)
         return cross_origin_headers(origins[0]) if origins else []
 
+    def is_trusted_proxy(self, address: str) -> bool:
+        """Return whether the address is one of TRUSTED_PROXIES."""
+        peer = parse_address(address) if self.trusted_proxies else None
+        return peer is not None and is_within(peer, self.trusted_proxies)
+
+    def forwarded_client(self, scope: Mapping[str, Any]) -> str | None:
+        """Return the client that a trusted proxy names, as limits count it; None for any other request."""
+        if not self._comes_through_proxy(scope):
+            return None
+        client = read_forwarding(Headers(raw=scope["headers"]), self.trusted_proxies).client
+        return None if client is None else limit_key(client)
+
+    def _comes_through_proxy(self, scope: Mapping[str, Any]) -> bool:
+        client = scope.get("client")
+        return client is not None and self.is_trusted_proxy(client[0])
+
     def _require_known(self, host: Host | None) -> None:
         """Refuse a name that is not ours: its owner may have pointed it here, and its pages could then read everything.
 
@@ -75,8 +92,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
 
     def _look_behind_proxy(self, scope: Scope) -> Host | None:
         """Put the client that a trusted proxy names into the scope; returns the host that this client asked."""
-        peer = parse_address(scope["client"][0]) if self.trusted_proxies and scope.get("client") else None
-        if peer is None or not is_within(peer, self.trusted_proxies):
+        if not self._comes_through_proxy(scope):
             return None
         passed = read_forwarding(Headers(scope=scope), self.trusted_proxies)
         host = None

@@ -3,7 +3,7 @@
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -121,6 +121,24 @@ def test_behind_a_proxy_each_client_has_a_limit_of_its_own(http: httpx2.Client) 
     assert [post(f"203.0.113.{number}, 198.51.100.7") for number in range(2)] == [429, 429]
     assert [post(f"2001:db8::{number}") for number in range(3)] == [202, 202, 429]
     assert [post("198.51.100.8") for _ in range(3)] == [202, 202, 429]
+
+
+def test_behind_a_proxy_connections_are_counted_by_client(engines: Engines) -> None:
+    limits = {"MAX_CONNECTIONS_PER_ADDRESS": "2", "TRUSTED_PROXIES": "127.0.0.1"}
+    engine = engines.get(EMBEDDED, MOCK_DELAY_SCALE="0", **limits)
+
+    def open_streams(stack: ExitStack, client: str) -> list[int]:
+        """Open four streams that stay; returns their statuses."""
+        statuses = []
+        for _ in range(4):
+            http = stack.enter_context(engine.client())
+            headers = {"X-Forwarded-For": client}
+            statuses.append(stack.enter_context(http.stream("GET", "/v1/stream", headers=headers)).status_code)
+        return statuses
+
+    with ExitStack() as stack:
+        assert open_streams(stack, "198.51.100.7") == [200, 200, 503, 503]
+        assert open_streams(stack, "198.51.100.8") == [200, 200, 503, 503]
 
 
 def test_an_encoded_body_is_refused_by_every_route_that_reads_one(engines: Engines) -> None:
