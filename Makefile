@@ -8,7 +8,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format sim faults hostile bench bench-quick docs lock clean
+.PHONY: help setup demo test check format sim fuzz faults hostile bench bench-quick postman docs lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -36,6 +36,9 @@ format: .venv/.ready ## Format the code and mend what lint can mend
 sim: .venv/.ready ## Simulate seeded histories (SEEDS=250000 for the long run, SEED=n replays one)
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
 
+fuzz: .venv/.ready ## Send 20,000 generated requests to both shapes, with all checks of schemathesis (ARGS="--cases 1000")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 faults: .venv/.ready ## Kill, freeze and cut the real engine for two minutes (ARGS="--kills 1000", ARGS=--measure)
 	@$(BIN)/python -m tests.faults $(ARGS)
 
@@ -48,6 +51,9 @@ bench: .venv/.ready ## Measure throughput and latency; prints a table, writes be
 bench-quick: .venv/.ready ## One small burst of this engine and two peers, under a minute; keeps no figures
 	@$(BIN)/python -m bench --quick $(ARGS)
 
+postman: .venv/.ready ## Send the Postman collection to a live engine with newman (needs npm)
+	@$(BIN)/python -m tests.postman $(ARGS)
+
 docs: .venv/.ready ## Write what the documents take from the code
 	@$(BIN)/python -m docs.generate
 
@@ -56,8 +62,9 @@ lock: .venv/.ready ## Pin the newest dependencies that pyproject.toml allows
 		$$compile pyproject.toml --output-file requirements.txt && \
 		$$compile pyproject.toml --group dev --output-file requirements-dev.txt && \
 		$$compile bench/peers/python_queue/requirements.in --output-file bench/peers/python_queue/requirements.txt
-	@if command -v npm >/dev/null 2>&1; then cd bench/peers/fastify && npm update --package-lock-only --no-audit --no-fund; \
-		else echo "no npm: bench/peers/fastify/package-lock.json stays as it is" >&2; fi
+	@if command -v npm >/dev/null 2>&1; then for package in bench/peers/fastify tests/postman; do \
+			(cd $$package && npm update --package-lock-only --no-audit --no-fund); done; \
+		else echo "no npm: the package-lock.json files stay as they are" >&2; fi
 
 clean: ## Remove .venv and what the tools left
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

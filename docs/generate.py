@@ -1,11 +1,17 @@
 """`make docs`: writes what the documents take from the code, so that they cannot differ from it."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
+from docs.postman import collection_of
+from order_engine.api.openapi import build_document
+from order_engine.api.routes import COMPAT_OPERATIONS, V1_OPERATIONS
 from order_engine.domain.lifecycle import TERMINAL, TRANSITIONS
 from order_engine.domain.order import OrderStatus
+from order_engine.domain.tokens import TokenRegistry
 from order_engine.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +36,16 @@ def example_environment() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document of an engine with the built-in tokens."""
+    return build_document([*V1_OPERATIONS, *COMPAT_OPERATIONS], TokenRegistry())
+
+
+def postman_collection() -> str:
+    """Return `docs/postman_collection.json`."""
+    return json.dumps(collection_of(openapi_document()), indent=2, ensure_ascii=False) + "\n"
+
+
 def with_section(text: str, begin: str, end: str, section: str) -> str:
     """Return the text with what stands between the markers replaced."""
     before, rest = text.split(begin)
@@ -41,6 +57,7 @@ def main() -> None:
     readme = ROOT / "README.md"
     readme.write_text(with_section(readme.read_text(), BEGIN, END, lifecycle_diagram()))
     (ROOT / ".env.example").write_text(example_environment())
+    (ROOT / "docs" / "postman_collection.json").write_text(postman_collection(), "utf-8")
 
 
 if __name__ == "__main__":

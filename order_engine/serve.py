@@ -21,7 +21,7 @@ from order_engine.engine.health import HealthMonitor
 from order_engine.engine.retention import delete_ended_forever
 from order_engine.engine.watch import watch_in_doubt
 from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
-from order_engine.wiring import Engine, build_api, build_health, build_worker, open_chain_app, open_engine
+from order_engine.wiring import Engine, build_api, build_health, build_worker, edge_policy, open_chain_app, open_engine
 
 _BACKLOG: Final = 2048
 _FILES: Final = 65_536
@@ -46,14 +46,18 @@ def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def listen(host: str, port: int, setting: str = "HOST and PORT") -> socket.socket:
-    """Bind an address now, so that a port in use is one clear sentence that names the setting."""
+    """Bind an address now, so that a port in use is one clear sentence that names the setting.
+
+    `::` is all addresses, of IPv4 and of IPv6, as far as the machine has both.
+    """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # `::` means all addresses of both kinds, whatever the machine's default is.
         is_dual = address[0] == "::" and socket.has_dualstack_ipv6()
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)
-    except OSError as error:
-        message = f"{setting}: {host!r}, port {port}, cannot be listened on: {error.strerror or error}."
+    except (OSError, UnicodeError) as error:
+        cause = getattr(error, "strerror", None) or error
+        message = f"{setting}: {host!r}, port {port}, cannot be listened on: {cause}."
         raise SettingsError(message) from error
 
 
@@ -138,11 +142,14 @@ def _limits(settings: Settings) -> Limits:
     """Return what clients may ask; each connection is a file, and some are left for the databases."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = max(files - _OTHER_FILES, files // 2) if files != resource.RLIM_INFINITY else settings.max_connections
+    policy = edge_policy(settings)
     return Limits(
         min(settings.max_connections or room, room),
         settings.max_connections_per_address,
         settings.websocket_max_frames,
         settings.websocket_max_kib,
+        policy.is_trusted_proxy,
+        policy.forwarded_client,
     )
 
 

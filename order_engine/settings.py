@@ -1,5 +1,6 @@
 """Every environment variable, typed, with its unit and its limits."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
@@ -7,6 +8,7 @@ from dotenv.parser import parse_stream
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
 from order_engine.api.limits import (
     MAX_CONNECTIONS,
     MAX_CONNECTIONS_PER_ADDRESS,
@@ -59,6 +61,16 @@ def _known_engine(url: str) -> str:
     return url
 
 
+def _checked_by(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a validator that keeps the text which `parse` takes."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
+
+
 def _sendable_key(key: SecretStr) -> SecretStr:
     value = key.get_secret_value().strip()
     check_api_key(value)
@@ -77,7 +89,7 @@ class ClientSettings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    host: str = Field("127.0.0.1", description="Address that the API listens on; :: is all, of IPv4 and IPv6.")
     port: int = Field(3000, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
     engine_url: Annotated[str, AfterValidator(_known_engine)] = Field(
         "",
@@ -158,12 +170,27 @@ class Settings(ClientSettings):
         "duplicate, fork, lag, false_height, lost_reply, timeout, error, rate_limit, or all.",
     )
     default_slippage_bps: int = Field(50, ge=1, le=1000, description="Slippage of an order that names none, in bps.")
-    allowed_origins: str = Field(
+    allowed_hosts: Annotated[str, AfterValidator(_checked_by(parse_host_names))] = Field(
+        "",
+        description="Host names, separated by commas, under which the API answers besides addresses, localhost and "
+        "PUBLIC_URL's. A request for another name gets 421.",
+    )
+    allowed_origins: Annotated[str, AfterValidator(_checked_by(parse_origins))] = Field(
         "",
         description="Web origins, separated by commas, whose pages may call the API besides its own and loopback ones.",
     )
     compat_routes: Literal["on", "off"] = Field(
         "on", description="Routes of the five compatible systems (/api/orders, /enqueue, /jobs, /ws, ...); off: 404."
+    )
+    public_url: Annotated[str, AfterValidator(_checked_by(parse_public_url))] = Field(
+        "",
+        description="Address under which clients reach the API through a proxy, such as https://orders.example.com. "
+        "Its pages may call the API, and absolute URLs in answers begin with it.",
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_checked_by(parse_networks))] = Field(
+        "",
+        description="Addresses or networks of proxies, separated by commas, such as 10.0.0.7,10.1.0.0/16. Their "
+        "X-Forwarded-For, -Proto, -Host and Forwarded headers are believed, so each client has a limit of its own.",
     )
     api_max_orders_per_min: int = Field(
         120, ge=0, le=1_000_000, description="Orders a minute that one client address may place; 0 is no limit."

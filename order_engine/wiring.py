@@ -19,7 +19,9 @@ from starlette.types import ASGIApp
 from order_engine import observe
 from order_engine.api.app import build_app
 from order_engine.api.context import ACCOUNT, ApiContext
+from order_engine.api.edge import EdgePolicy
 from order_engine.api.frames import FeedFrame
+from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus
 from order_engine.bus.redis_limits import RedisRateLimiter
@@ -185,10 +187,19 @@ def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
     return HealthMonitor(engine.store, engine.bus, time.monotonic, Heartbeat(engine.session, role), watch)
 
 
+def edge_policy(settings: Settings) -> EdgePolicy:
+    """Return the hosts, origins and proxies that the settings name."""
+    return EdgePolicy(
+        parse_host_names(settings.allowed_hosts),
+        parse_origins(settings.allowed_origins),
+        parse_networks(settings.trusted_proxies),
+        parse_public_url(settings.public_url),
+    )
+
+
 def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
     """Return the HTTP application of this engine."""
     settings = engine.settings
-    origins = (origin.strip().rstrip("/") for origin in settings.allowed_origins.split(","))
     return build_app(
         ApiContext(
             _build_intake(engine),
@@ -201,12 +212,12 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             engine.chain,
             settings.default_slippage_bps,
             settings.quote_timeout_ms / 1000,
-            frozenset(origin for origin in origins if origin),
             CallerLimit(engine.limiter, "quotes", settings.api_max_quotes_per_min),
             health,
             all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
             settings.compat_routes == "on",
-        )
+        ),
+        edge_policy(settings),
     )
 
 

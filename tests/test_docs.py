@@ -10,7 +10,7 @@ import yaml
 from bench.__main__ import RESULTS
 from bench.report import BEGIN as BENCH_BEGIN
 from bench.report import readme_section
-from docs.generate import BEGIN, example_environment, lifecycle_diagram
+from docs.generate import BEGIN, example_environment, lifecycle_diagram, postman_collection
 from order_engine.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +53,10 @@ def test_every_class_and_method_named_in_a_document_exists(document: Path) -> No
 
 def test_the_diagram_of_an_orders_life_is_the_table() -> None:
     assert f"{BEGIN}\n{lifecycle_diagram()}\n" in (ROOT / "README.md").read_text(), "run make docs"
+
+
+def test_the_postman_collection_is_made_from_the_document() -> None:
+    assert (ROOT / "docs" / "postman_collection.json").read_text("utf-8") == postman_collection(), "run make docs"
 
 
 def test_the_figures_in_the_readme_are_those_of_the_last_bench() -> None:

@@ -25,7 +25,6 @@ from order_engine.api.context import (
     rate_headers,
     read_body,
     require_json,
-    require_known_origin,
 )
 from order_engine.api.frames import text_message
 from order_engine.api.orders import find_order, submit_order
@@ -124,8 +123,7 @@ async def execute_websocket(websocket: WebSocket[Any]) -> None:
 
 async def exec_websocket(websocket: WebSocket[Any]) -> None:
     """Serve row D: `/ws-exec`, whose first frame is the order, and whose life is told as the job queue does."""
-    if await _origin_is_known(websocket):
-        await _take_first_frame(websocket, parse_exec_frame, job_frame)
+    await _take_first_frame(websocket, parse_exec_frame, job_frame)
 
 
 async def upper_websocket(websocket: WebSocket[Any]) -> None:
@@ -149,7 +147,7 @@ async def _serve_named_or(
         return
     if name is not None:
         await serve_order(websocket, name, frame)
-    elif await _origin_is_known(websocket):
+    else:
         await serve(websocket)
 
 
@@ -224,15 +222,6 @@ async def _json_body(request: Request[Any]) -> bytes:
     if body:
         require_json(request.headers)
     return body
-
-
-async def _origin_is_known(websocket: WebSocket[Any]) -> bool:
-    try:
-        require_known_origin(websocket.headers, context_of(websocket).allowed_origins)
-    except EdgeRefusal as error:
-        await _deny(websocket, error)
-        return False
-    return True
 
 
 async def _deny(websocket: WebSocket[Any], error: Exception) -> None:

@@ -1,19 +1,17 @@
-"""What every handler needs, and how a request's body and origin are taken."""
+"""What every handler needs, and how a request's body is taken."""
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.types import Scope
 
 from order_engine.api.frames import FeedFrame
-from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal
+from order_engine.api.hosts import limit_key
+from order_engine.api.problems import EdgeRefusal
 from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.feed import Feed
@@ -32,7 +30,6 @@ _JSON_TYPE: Final = re.compile(
     r"[ \t]*application/(?:json|[\w!#$&^.+-]+\+json)[ \t]*(?:;[ \t]*(?:charset=(?:utf-8|\"utf-8\"))?[ \t]*)*",
     re.ASCII | re.IGNORECASE,
 )
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class ApiContext(msgspec.Struct, frozen=True):
@@ -48,7 +45,6 @@ class ApiContext(msgspec.Struct, frozen=True):
     chain: Chain
     default_slippage_bps: int
     quote_timeout_s: float
-    allowed_origins: frozenset[str]
     quote_limit: CallerLimit
     health: HealthMonitor
     is_paper: bool
@@ -62,12 +58,16 @@ def context_of(connection: HTTPConnection[Any]) -> ApiContext:
 
 
 def client_of(connection: HTTPConnection[Any]) -> str:
-    """Return the address that the rate limit counts by."""
-    return connection.client.host if connection.client else "unknown"
+    """Return the name that the rate limit counts by: an IPv4 address, or the /64 network of an IPv6 address."""
+    return limit_key(connection.client.host) if connection.client else "unknown"
 
 
 async def read_body(request: Request[Any]) -> bytes:
-    """Return the whole body; refuses more than MAX_BODY_BYTES as soon as it is seen."""
+    """Return the whole body; refuses more than MAX_BODY_BYTES as soon as it is seen, and one that is encoded."""
+    codings = ",".join(request.headers.getlist("content-encoding")).split(",")
+    if any(coding.strip().lower() not in ("", "identity") for coding in codings):
+        message = "Send the body as it is, without the header `Content-Encoding`."
+        raise EdgeRefusal(415, "encoded_body", message, {"Accept-Encoding": "identity"})
     declared = request.headers.get("content-length", "0")
     chunks: list[bytes] = []
     size = int(declared) if declared.isdecimal() and len(declared) < len(str(2**63)) else 0
@@ -89,39 +89,6 @@ def require_json(headers: Headers) -> None:
     kinds = headers.getlist("content-type")
     if kinds != ["application/json"] and (len(kinds) != 1 or not _JSON_TYPE.fullmatch(kinds[0])):
         raise EdgeRefusal(415, "not_json", "Send the body, in UTF-8, with the header `Content-Type: application/json`.")
-
-
-def require_short_head(scope: Scope) -> None:
-    """Refuse a path, a query and headers that are too long together."""
-    head_bytes = len(scope["raw_path"]) + len(scope["query_string"])
-    head_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
-    if head_bytes > MOST_HEAD_BYTES:
-        message = f"Path, query and headers must be at most {MOST_HEAD_BYTES} bytes together."
-        raise EdgeRefusal(431, "head_too_large", message, {"Connection": "close"})
-
-
-def require_known_origin(headers: Headers, allowed: frozenset[str]) -> None:
-    """Refuse a browser that comes from a page of another site: it may act without its user knowing."""
-    origin = headers.get("origin")
-    if origin is None or origin in allowed:
-        return
-    if _is_own(origin, headers.get("host")):
-        return
-    message = f"Pages of {origin[:100]} may not call this engine; ALLOWED_ORIGINS lists those that may."
-    raise EdgeRefusal(403, "origin_not_allowed", message)
-
-
-def _is_own(origin: str, host: str | None) -> bool:
-    try:
-        parts = urlsplit(origin)
-        hostname = parts.hostname or ""
-        if hostname in _LOOPBACK:
-            return True
-        # A name that is ours today can be made to point here by whoever owns it; an address cannot.
-        ipaddress.ip_address(hostname)
-    except ValueError:
-        return False
-    return parts.netloc == host
 
 
 def json_response(view: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

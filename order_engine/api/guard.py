@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import uuid_utils
 
+from order_engine.api.headers import completed
 from order_engine.api.problems import EdgeRefusal, problem_response
 
 SILENCE_S: Final = 30.0
@@ -180,12 +181,7 @@ def last_answer(error: EdgeRefusal, request_id: str | None = None) -> bytes:
     """Return a whole HTTP response with the problem, after which the connection closes."""
     request_id = request_id or str(uuid_utils.uuid4())
     response = problem_response(error, request_id)
-    headers = [
-        *response.raw_headers,
-        (b"x-request-id", request_id.encode()),
-        (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"no-store"),
-    ]
+    headers = completed(response.raw_headers, [(b"x-request-id", request_id.encode())])
     if not any(name == b"connection" for name, _ in headers):
         headers.append((b"connection", b"close"))
     lines = [b"HTTP/1.1 %d %b\r\n" % (response.status_code, _phrase(response.status_code))]

@@ -171,8 +171,9 @@ class HttpProtocol(TakesTurns):
 
     def _begin_websocket(self) -> None:
         """Hand the connection over, with the bytes after the head."""
-        target = Target(self.url).origin_form
-        head = head_bytes(b"GET", target, "1.1", [it for it in self.headers if it[0] != b"content-length"])
+        target = Target(self.url)
+        self._take_host_of(target)
+        head = head_bytes(b"GET", target.origin_form, "1.1", [it for it in self.headers if it[0] != b"content-length"])
         self.connections.discard(self)
         self._stop_waiting()
         assert self._seat is not None  # noqa: S101 - taken when the connection was made
@@ -252,8 +253,11 @@ class HttpProtocol(TakesTurns):
         self.scope["path"] = self.root_path + (urllib.parse.unquote(path) if "%" in path else path)
         self.scope["raw_path"] = self.root_path.encode("ascii") + target.path
         self.scope["query_string"] = target.query
+        self._take_host_of(target)
+
+    def _take_host_of(self, target: Target) -> None:
+        """RFC 9112, section 3.2.2: the host of an absolute target counts, and not the header's."""
         if target.authority is not None:
-            # RFC 9112, section 3.2.2: the target's host counts, and not the header's.
             self.headers[:] = [it for it in self.headers if it[0] != b"host"]
             self.headers.append((b"host", target.authority))
 

@@ -1,14 +1,66 @@
 """The OpenAPI document, made from the same table as the routes and the same types as the wire."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from order_engine import __version__
+from order_engine.api.compat_schemas import CompatibleProblem, body_schemas
 from order_engine.api.problems import Problem
+from order_engine.api.schemas import TOKEN_SCHEMA
+from order_engine.domain.tokens import TokenRegistry
 
+_DESCRIPTION: Final = (
+    "Order execution for swaps on Solana DEXs. Amounts are decimal text in whole tokens, times are RFC 3339 "
+    "UTC, errors are RFC 9457 problem documents with a stable `code`."
+)
 _FIRST_ERROR: Final = 300
+_NO_CONTENT: Final = 204
+COMPATIBILITY: Final = "compatibility"
 _REF: Final = "#/components/schemas/{name}"
+
+# The edge may answer any request so.
+_ALWAYS: Final[Mapping[int, str]] = {
+    400: "The request is not HTTP as RFC 9112 has it",
+    403: "The page that sent this may not; ALLOWED_ORIGINS lists those that may",
+    421: "The host is not one of this engine's; ALLOWED_HOSTS lists them",
+    431: "Path, query and headers are over 32 KiB, or there are too many",
+    503: "The database does not answer, the process is stopping or it has too many connections",
+}
+_WITH_BODY: Final[Mapping[int, str]] = {
+    400: "The body is not JSON, or the request is not HTTP as RFC 9112 has it",
+    413: "The body is over 16 KiB",
+    415: "The body is not application/json in UTF-8, or it is encoded",
+}
+_SECONDS: Final = {"type": "integer", "minimum": 0}
+_HEADERS: Final[Mapping[str, Any]] = {
+    "X-Request-Id": {
+        "description": "The request's own X-Request-Id, or a new one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    },
+    "Location": {"description": "The path of the order.", "required": True, "schema": {"type": "string"}},
+    "Idempotent-Replayed": {
+        "description": "The key was used before; this is the first answer again.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "RateLimit-Limit": {"description": "Orders a minute; absent without a limit.", "schema": _SECONDS},
+    "RateLimit-Remaining": {"description": "Orders that are left in this minute.", "schema": _SECONDS},
+    "RateLimit-Reset": {"description": "Seconds until more are taken.", "schema": _SECONDS},
+    "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": _SECONDS},
+    "Accept-Encoding": {
+        "description": "Sent when the body was encoded.",
+        "schema": {"type": "string", "enum": ["identity"]},
+    },
+}
+_RATE: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+_ERROR_HEADERS: Final[Mapping[int, Sequence[str]]] = {
+    415: ("Accept-Encoding",),
+    429: ("Retry-After", *_RATE),
+    503: ("Retry-After",),
+}
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -21,10 +73,11 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """One method of one path: what serves it and what the document says of it.
+    """One method of one path: its handler, and its description in the document.
 
     `answers` maps a status to its description and its type (None: no body). `examples` are bodies
-    by name; a loose body has examples instead of a type.
+    by name. `body` is a type, or the name of a schema. The answers of the edge are added. `headers` go
+    with the good answers. `stream` is the schema of a server-sent event.
     """
 
     method: str
@@ -38,14 +91,21 @@ class Operation(msgspec.Struct, frozen=True):
     parameters: Sequence[Parameter] = ()
     description: str = ""
     answer_kind: str = "application/json"
+    stream: Mapping[str, Any] = {}
+    headers: Sequence[str] = ()
+
+    @property
+    def problem(self) -> type[Problem]:
+        """The shape of a refusal."""
+        return CompatibleProblem if self.tag == COMPATIBILITY else Problem
 
 
-def build_document(operations: Sequence[Operation], version: str, description: str) -> dict[str, Any]:
+def build_document(operations: Sequence[Operation], tokens: TokenRegistry) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
-    types: list[Any] = [Problem]
+    types: list[Any] = [Problem, CompatibleProblem]
     for operation in operations:
         types += [kind for _, kind in operation.answers.values() if kind is not None]
-        types += [operation.body] if operation.body is not None else []
+        types += [operation.body] if isinstance(operation.body, type) else []
     _, components = msgspec.json.schema_components(dict.fromkeys(types), ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -53,20 +113,42 @@ def build_document(operations: Sequence[Operation], version: str, description: s
         path[operation.method.lower()] = _describe(operation)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "order-engine", "version": version, "description": description},
+        "info": {"title": "order-engine", "version": __version__, "description": _DESCRIPTION},
+        "security": [],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": {**components, **_schemas_of(tokens)}, "headers": _HEADERS},
     }
 
 
+def _schemas_of(tokens: TokenRegistry) -> dict[str, Any]:
+    """Return the schemas that list the engine's tokens: by symbol, in any case, or by mint."""
+    known = tokens.tokens
+    mints = dict.fromkeys(token.mint for token in known)
+    pattern = f"({'|'.join([*(_in_any_case(token.symbol) for token in known), *mints])})"
+    name = {
+        "type": "string",
+        "description": f"A symbol, in any case, or a mint. Known are {', '.join(token.symbol for token in known)}.",
+        "pattern": f"^{pattern}$",
+        "examples": ["SOL", "USDC"],
+    }
+    return {TOKEN_SCHEMA: name, **body_schemas(pattern)}
+
+
+def _in_any_case(symbol: str) -> str:
+    return "".join(
+        f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else re.escape(letter) for letter in symbol
+    )
+
+
 def _describe(operation: Operation) -> dict[str, Any]:
+    errors = {**_ALWAYS, **(_WITH_BODY if operation.body is not None else {})}
+    answers = {status: (text, None) for status, text in errors.items()} | dict(operation.answers)
     described: dict[str, Any] = {
         "tags": [operation.tag],
         "summary": operation.summary,
         "operationId": operation.handler.__name__,
         "responses": {
-            str(status): _answer(text, kind, operation.answer_kind if status < _FIRST_ERROR else None)
-            for status, (text, kind) in operation.answers.items()
+            str(status): _answer(operation, status, text, kind) for status, (text, kind) in sorted(answers.items())
         },
     }
     if operation.description:
@@ -76,15 +158,14 @@ def _describe(operation: Operation) -> dict[str, Any]:
         for it in operation.parameters
     ]
     parameters += [
-        {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         for part in operation.path.split("/")
         if part.startswith("{")
     ]
     if parameters:
         described["parameters"] = parameters
-    if operation.body is not None or operation.examples:
-        schema = _reference(operation.body) if operation.body is not None else {"type": "object"}
-        content: dict[str, Any] = {"schema": schema}
+    if operation.body is not None:
+        content: dict[str, Any] = {"schema": _reference(operation.body)}
         if operation.examples:
             content["examples"] = {name: {"value": value} for name, value in operation.examples.items()}
         described["requestBody"] = {
@@ -94,15 +175,24 @@ def _describe(operation: Operation) -> dict[str, Any]:
     return described
 
 
-def _answer(text: str, kind: Any, media_type: str | None) -> dict[str, Any]:
-    if media_type is None:
-        return {"description": text, "content": {"application/problem+json": {"schema": _reference(Problem)}}}
-    if media_type != "application/json":
-        return {"description": text, "content": {media_type: {"schema": {"type": "string"}}}}
-    if kind is None:
-        return {"description": text, "content": {media_type: {"schema": {"type": "object"}}}}
-    return {"description": text, "content": {media_type: {"schema": _reference(kind)}}}
+def _answer(operation: Operation, status: int, text: str, kind: Any) -> dict[str, Any]:
+    is_good = status < _FIRST_ERROR
+    names = ("X-Request-Id", *(operation.headers if is_good else _ERROR_HEADERS.get(status, ())))
+    answer: dict[str, Any] = {
+        "description": text,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
+    }
+    if status == _NO_CONTENT:
+        return answer
+    content: dict[str, Any] = {}
+    if kind is not None:
+        content["application/json"] = {"schema": _reference(kind)}
+    elif is_good:
+        content[operation.answer_kind] = {"schema": operation.stream or {"type": "object"}}
+    if not is_good:
+        content["application/problem+json"] = {"schema": _reference(operation.problem)}
+    return {**answer, "content": content}
 
 
 def _reference(kind: Any) -> dict[str, str]:
-    return {"$ref": _REF.format(name=kind.__name__)}
+    return {"$ref": _REF.format(name=kind if isinstance(kind, str) else kind.__name__)}

@@ -2,22 +2,22 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from order_engine.domain.errors import (
     CancelTooLate,
-    ChainUnavailable,
     ClientOrderIdTaken,
     IdempotencyConflict,
     InvalidRequest,
-    OrderEngineError,
     OrderNotFound,
     RateLimited,
-    StoreUnavailable,
+    Refused,
+    Unavailable,
 )
 
 # Of a request before its body: its path, its query and its headers.
@@ -35,8 +35,8 @@ class Problem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """
 
     title: str
-    status: int
-    code: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    code: Annotated[str, Meta(pattern="^[a-z][a-z0-9_]*$")]
     detail: str
     request_id: str = ""
     retryable: bool | msgspec.UnsetType = msgspec.UNSET
@@ -65,6 +65,7 @@ _TITLES: Final = {
     409: "Conflict",
     413: "Too large",
     415: "Unsupported media type",
+    421: "Misdirected request",
     422: "Invalid request",
     426: "Upgrade required",
     429: "Too many requests",
@@ -73,15 +74,16 @@ _TITLES: Final = {
     503: "Unavailable",
 }
 
-_STATUSES: Final[Mapping[type[OrderEngineError], int]] = {
+# A class that is not listed is answered as its nearest parent that is.
+_STATUSES: Final[Mapping[type, int]] = {
+    Refused: 422,
     InvalidRequest: 422,
     OrderNotFound: 404,
     IdempotencyConflict: 422,
     ClientOrderIdTaken: 409,
     CancelTooLate: 409,
     RateLimited: 429,
-    StoreUnavailable: 503,
-    ChainUnavailable: 503,
+    Unavailable: 503,
 }
 
 
@@ -94,8 +96,8 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
     field: str | None = None
     if isinstance(error, EdgeRefusal):
         status, code, detail, headers = error.status, error.code, str(error), error.headers
-    elif isinstance(error, OrderEngineError) and type(error) in _STATUSES:
-        status = _STATUSES[type(error)]
+    elif (known := _status_of(type(error))) is not None:
+        status = known
         code = getattr(error, "code", "unavailable")
         detail = str(error)
     else:
@@ -128,6 +130,10 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
         type="about:blank",
     )
     return problem, headers
+
+
+def _status_of(kind: type[Exception]) -> int | None:
+    return next((_STATUSES[it] for it in kind.__mro__ if it in _STATUSES), None)
 
 
 def _sayable(text: str) -> str:

@@ -1,14 +1,24 @@
 """The table of routes: what serves each, and what the document says of it."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from starlette.routing import WebSocketRoute
 
 from order_engine.api import compat, orders, streams
+from order_engine.api.compat_schemas import (
+    JOB_BODY,
+    ORDER_BODY,
+    CompatibleAnswer,
+    CompatibleHistory,
+    CompatibleSnapshot,
+    JobView,
+)
 from order_engine.api.names import NamedWebSocketRoute
 from order_engine.api.openapi import Operation, Parameter
 from order_engine.api.schemas import (
+    TOKEN_SCHEMA,
+    UUID_PATTERN,
     AttemptsInDoubtView,
     EventListView,
     HealthView,
@@ -21,26 +31,38 @@ from order_engine.api.schemas import (
     TokenListView,
     VenueListView,
 )
+from order_engine.domain.order import OrderStatus
 
+_SEQ: Final = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
 _KEY: Final = Parameter(
     "Idempotency-Key",
     "header",
     "1-255 visible ASCII characters. The same key with the same body answers the first 202 again.",
-    {"type": "string", "minLength": 1, "maxLength": 255},
+    {"type": "string", "pattern": "^[!-~]{1,255}$"},
 )
-_AFTER: Final = Parameter("after", "query", "Only events with a greater seq.", {"type": "integer", "minimum": 0})
+_AFTER: Final = Parameter("after", "query", "Only events with a greater seq.", _SEQ)
 _UNKNOWN: Final = {404: ("No such order", None)}
-_BAD: Final = {400: ("Not JSON", None), 413: ("The body is over 16 KiB", None), 422: ("A field is wrong", None)}
-_COMPAT_BAD: Final = {
-    400: ("A field is wrong, or it is not JSON", None),
-    413: ("The body is over 16 KiB", None),
-    415: ("Not application/json", None),
+_BAD: Final = {422: ("A field is wrong; `field` names it", None)}
+_PLACING: Final = {
+    409: ("Another order has this client order id", None),
+    429: ("Too many orders in a minute", None),
 }
-_BUSY: Final = {429: ("Too many orders in a minute", None), 503: ("The database does not answer", None)}
+_RATE: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+_COMPAT_BAD: Final = {400: ("A field is wrong, or the body is not JSON; `error` says it", None)}
 
 
-def _text(name: str, description: str) -> Parameter:
-    return Parameter(name, "query", description, {"type": "string"})
+def _message(description: str, **more: Any) -> Mapping[str, Any]:
+    """Return the schema of a server-sent event."""
+    properties = {"id": {"type": "string"}, "data": {"type": "string", "description": description}, **more}
+    return {"type": "object", "properties": properties, "required": ["data"]}
+
+
+def _text(name: str, description: str, **schema: Any) -> Parameter:
+    return Parameter(name, "query", description, {"type": "string", **schema})
+
+
+def _token(name: str) -> Parameter:
+    return Parameter(name, "query", "Symbol or mint.", {"$ref": f"#/components/schemas/{TOKEN_SCHEMA}"})
 
 
 V1_OPERATIONS: Final[Sequence[Operation]] = (
@@ -50,10 +72,11 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.post_order,
         "orders",
         "Accept a market order",
-        {202: ("The order, durable", OrderView), **_BAD, 415: ("Not application/json", None), **_BUSY},
+        {202: ("The order, durable", OrderView), **_BAD, **_PLACING},
         body=MarketOrderRequest,
         examples={"market": {"type": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1.5"}},
         parameters=(_KEY,),
+        headers=("Location", "Idempotent-Replayed", *_RATE),
     ),
     Operation(
         "GET",
@@ -61,19 +84,19 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.list_orders,
         "orders",
         "List orders, newest first",
-        {200: ("A page", OrderListView), 422: ("A filter is wrong", None), 503: _BUSY[503]},
+        {200: ("A page", OrderListView), 422: ("A filter is wrong", None)},
         parameters=(
-            _text("status", "One of the statuses."),
-            _text("type", "market"),
-            _text("tokenIn", "Symbol or mint."),
-            _text("tokenOut", "Symbol or mint."),
-            _text("clientOrderId", "The client's own name."),
-            _text("createdAfter", "RFC 3339."),
-            _text("createdBefore", "RFC 3339."),
-            _text("endedAfter", "RFC 3339: orders whose terminal event is later."),
-            _text("endedBefore", "RFC 3339: orders whose terminal event is earlier."),
+            _text("status", "Where the orders are in their life.", enum=[*OrderStatus]),
+            _text("type", "The only one there is.", enum=["market"]),
+            _token("tokenIn"),
+            _token("tokenOut"),
+            _text("clientOrderId", "The client's own name.", pattern="^[^\\u0000]*$"),
+            _text("createdAfter", "RFC 3339.", format="date-time"),
+            _text("createdBefore", "RFC 3339.", format="date-time"),
+            _text("endedAfter", "RFC 3339: orders whose terminal event is later.", format="date-time"),
+            _text("endedBefore", "RFC 3339: orders whose terminal event is earlier.", format="date-time"),
             Parameter("limit", "query", "At most 100.", {"type": "integer", "minimum": 1, "maximum": 100}),
-            _text("cursor", "The nextCursor of the page before."),
+            _text("cursor", "The nextCursor of the page before.", pattern=UUID_PATTERN),
         ),
     ),
     Operation(
@@ -82,7 +105,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.get_order,
         "orders",
         "Return an order with its attempts",
-        {200: ("The order", OrderView), **_UNKNOWN, 503: _BUSY[503]},
+        {200: ("The order", OrderView), **_UNKNOWN},
         description="Where no order has this id, it is looked up as a clientOrderId; the newest with it is returned.",
     ),
     Operation(
@@ -91,7 +114,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.cancel_order,
         "orders",
         "Cancel an order that is not signed yet",
-        {200: ("The cancelled order", OrderView), **_UNKNOWN, 409: ("Too late", None), 503: _BUSY[503]},
+        {200: ("The cancelled order", OrderView), **_UNKNOWN, 409: ("Too late", None)},
     ),
     Operation(
         "GET",
@@ -99,7 +122,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.list_events,
         "orders",
         "Return an order's history",
-        {200: ("The events", EventListView), **_UNKNOWN, 422: ("after is wrong", None), 503: _BUSY[503]},
+        {200: ("The events", EventListView), **_UNKNOWN, 422: ("after is wrong", None)},
         parameters=(_AFTER,),
     ),
     Operation(
@@ -109,18 +132,19 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         "orders",
         "Follow an order's life, past first, as server-sent events",
         {
-            200: ("One event a line, its seq as id", None),
+            200: ("One event a message, its seq as id", None),
+            204: ("The order has ended and `after` is its last event; do not come back", None),
             406: ("Ask for text/event-stream", None),
             **_UNKNOWN,
             422: ("after is wrong", None),
-            503: _BUSY[503],
         },
         description="The same path speaks WebSocket: one event a text frame, closed with 1000 after the terminal one.",
         parameters=(
             _AFTER,
-            Parameter("Last-Event-ID", "header", "Wins over after.", {"type": "integer", "minimum": 0}),
+            Parameter("Last-Event-ID", "header", "Wins over after.", _SEQ),
         ),
         answer_kind="text/event-stream",
+        stream=_message("An EventView as JSON.", event={"type": "string", "enum": [*OrderStatus]}),
     ),
     Operation(
         "GET",
@@ -132,7 +156,6 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
             200: ("Many events a message, the cursor after them as id", None),
             406: ("Ask for text/event-stream", None),
             422: ("after is no cursor of this feed", None),
-            503: _BUSY[503],
         },
         description=(
             "Each message is `{cursor, events}`, each order's events in the order of their seq; the first one has "
@@ -145,6 +168,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
             Parameter("Last-Event-ID", "header", "Wins over after.", {"type": "string"}),
         ),
         answer_kind="text/event-stream",
+        stream=_message("A cursor and EventViews as JSON."),
     ),
     Operation(
         "GET",
@@ -152,9 +176,9 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.list_attempts,
         "orders",
         "List signed transactions whose outcome is not proven yet, oldest first",
-        {200: ("The attempts in doubt", AttemptsInDoubtView), 422: ("A filter is wrong", None), 503: _BUSY[503]},
+        {200: ("The attempts in doubt", AttemptsInDoubtView), 422: ("A filter is wrong", None)},
         parameters=(
-            _text("inDoubt", "true"),
+            _text("inDoubt", "Attempts whose outcome is proven are part of their order.", enum=["true"]),
             Parameter("limit", "query", "At most 1,000.", {"type": "integer", "minimum": 1, "maximum": 1_000}),
         ),
     ),
@@ -164,12 +188,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.post_quotes,
         "market",
         "What each venue would give now; no side effect",
-        {
-            200: ("The offers, best first", QuoteListView),
-            **_BAD,
-            415: ("Not application/json", None),
-            429: ("Too many quotes in a minute", None),
-        },
+        {200: ("The offers, best first", QuoteListView), **_BAD, 429: ("Too many quotes in a minute", None)},
         body=QuoteRequest,
         examples={"quote": {"tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1.5"}},
     ),
@@ -192,7 +211,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.get_ready,
         "process",
         "Whether orders can be taken",
-        {200: ("Ready, or degraded", ReadyView), 503: ("The database does not answer", None)},
+        {200: ("Ready, or degraded", ReadyView), 503: ("Not ready", ReadyView)},
     ),
 )
 
@@ -203,14 +222,8 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.execute_order,
         "compatibility",
         "Rows A, B, C and D: place an order",
-        {
-            200: (
-                "ok, orderId, jobId, idempotent, websocket, wsUrl, tokenIn, tokenOut, amountIn and perhaps note",
-                None,
-            ),
-            **_COMPAT_BAD,
-            **_BUSY,
-        },
+        {200: ("Placed", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
+        body=ORDER_BODY,
         examples={
             "A": {"type": "MARKET", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": 1, "slippageBps": 50},
             "B": {"tokenIn": "SOL", "tokenOut": "USDC", "amount": 1},
@@ -218,7 +231,8 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
             "D": {"type": "market", "amount": 1, "symbol": "SOL/USDC"},
             "D, one symbol": {"type": "market", "amount": 1, "symbol": "TOKEN"},
         },
-        parameters=(Parameter("x-idempotency-key", "header", "Row C's key.", {"type": "string"}),),
+        parameters=(Parameter("x-idempotency-key", "header", "Row C's key.", _KEY.schema),),
+        headers=_RATE,
         description=(
             "A field of no row, and two fields that contradict each other, are refused by name. On the paper chain "
             "alone, an order that names no pair trades SOL for USDC, one that names no amount sells 1, and `note` says "
@@ -233,7 +247,9 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.enqueue,
         "compatibility",
         "Row D: enqueue a default market order",
-        {200: ("The same keys; orderId is the client's", None), **_COMPAT_BAD, **_BUSY},
+        {200: ("Placed, or placed before; orderId is the client's", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
+        body=JOB_BODY,
+        headers=_RATE,
         examples={"D": {"orderId": "order-123", "payload": {"note": "kept as metadata"}}},
         description=(
             "The payload's type, symbol, amount and slippageBps are honoured; all of the payload is kept as metadata. "
@@ -248,11 +264,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.get_job,
         "compatibility",
         "Row D: the order as BullMQ writes a job to JSON",
-        {
-            200: ("The job and its state: waiting, active, delayed, completed or failed", None),
-            **_UNKNOWN,
-            503: _BUSY[503],
-        },
+        {200: ("The job", JobView), **_UNKNOWN},
     ),
     Operation(
         "GET",
@@ -260,7 +272,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.get_snapshot,
         "compatibility",
         "Rows A and C: the order with every event",
-        {200: ("The snapshot", None), **_UNKNOWN, 503: _BUSY[503]},
+        {200: ("The snapshot", CompatibleSnapshot), **_UNKNOWN},
         description="Row E's WebSocket is `/orders/{orderId}`: the stream with upper-case statuses.",
     ),
     Operation(
@@ -269,7 +281,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.get_history,
         "compatibility",
         "Rows A and C: the ordered history",
-        {200: ("The history", None), **_UNKNOWN, 503: _BUSY[503]},
+        {200: ("The history", CompatibleHistory), **_UNKNOWN},
     ),
 )
 

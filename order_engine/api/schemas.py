@@ -3,14 +3,15 @@
 import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, UnsetType
 
+from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import OrderEvent
-from order_engine.domain.money import format_amount
-from order_engine.domain.order import Attempt, Order, price_text
+from order_engine.domain.money import MAX_AMOUNT_TEXT, format_amount
+from order_engine.domain.order import Attempt, AttemptOutcome, Order, OrderStatus, price_text
 from order_engine.domain.tokens import Token
 from order_engine.ports.store import FeedPage, InDoubt
 
@@ -18,22 +19,55 @@ MAX_BODY_BYTES: Final = 16 * 1024
 MAX_METADATA_BYTES: Final = 4 * 1024
 MAX_METADATA_DEPTH: Final = 32
 
-AmountText = Annotated[
-    msgspec.Raw,
-    Meta(
-        description="Whole tokens as decimal text; a JSON number is taken exactly, never through a float.",
-        extra_json_schema={"oneOf": [{"type": "string"}, {"type": "number"}], "examples": ["1.5"]},
-    ),
-]
+
+def amount_schema() -> dict[str, Any]:
+    """Return the schema of an amount that a client sends; what it may be depends on the token, too."""
+    text = {
+        "type": "string",
+        "maxLength": MAX_AMOUNT_TEXT,
+        "pattern": r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$",
+    }
+    return {
+        "description": "Whole tokens as decimal text; a JSON number is taken exactly, not through a float. Above zero, "
+        "no more decimals than the token has.",
+        "oneOf": [text, {"type": "number", "exclusiveMinimum": 0}],
+        "examples": ["1.5"],
+    }
+
+
+AmountText = Annotated[msgspec.Raw, Meta(extra_json_schema=amount_schema())]
 MetadataObject = Annotated[
     msgspec.Raw,
     Meta(
-        description="The client's own JSON object, at most 4 KiB, returned as it came.",
-        extra_json_schema={"type": "object"},
+        description="The client's own JSON object, at most 4 KiB and 32 levels deep, without NUL; returned as it came.",
+        extra_json_schema={"type": ["object", "null"]},
     ),
 ]
-TokenName = Annotated[str, Meta(description="Symbol or mint.", examples=["SOL", "USDC"])]
-ClientOrderId = Annotated[str, Meta(description="The client's own name for the order: 1-64 visible ASCII characters.")]
+# The document's own schema of this name lists the tokens that the engine knows.
+TOKEN_SCHEMA: Final = "TokenName"  # noqa: S105 - a currency
+TokenName = Annotated[str, Meta(extra_json_schema={"$ref": f"#/components/schemas/{TOKEN_SCHEMA}"})]
+# Neither `.` nor `..`: a client would take them for steps of a path.
+CLIENT_ORDER_ID_PATTERN: Final = r"^([!-\-/-~]|[!-\-/-~][!-~]|\.[!-\-/-~]|[!-~]{3,64})$"
+ClientOrderId = Annotated[
+    str,
+    Meta(
+        description="The client's own name for the order: 1-64 visible ASCII characters, neither `.` nor `..`.",
+        extra_json_schema={"pattern": CLIENT_ORDER_ID_PATTERN},
+    ),
+]
+SlippageBps = Annotated[int, Meta(ge=1, le=1000, description="1 bps is 0.01 %. Default: DEFAULT_SLIPPAGE_BPS.")]
+
+UUID_PATTERN: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+OrderIdText = Annotated[str, Meta(pattern=UUID_PATTERN, description="A UUIDv7.")]
+AmountView = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", description="Whole tokens.")]
+TimeText = Annotated[str, Meta(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z$")]
+StatusText = Annotated[str, Meta(extra_json_schema={"enum": [*OrderStatus]})]
+OutcomeText = Annotated[str, Meta(extra_json_schema={"enum": [*AttemptOutcome]})]
+ReasonText = Annotated[str, Meta(extra_json_schema={"enum": [*ReasonCode]})]
+Signature = Annotated[str, Meta(pattern="^[1-9A-HJ-NP-Za-km-z]{64,88}$", description="Base58.")]
+Count = Annotated[int, Meta(ge=0)]
+JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+JsonObjects = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "array", "items": {"type": "object"}})]
 
 
 class MarketOrderRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -43,7 +77,7 @@ class MarketOrderRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=T
     token_in: TokenName
     token_out: TokenName
     amount_in: AmountText
-    slippage_bps: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    slippage_bps: SlippageBps | None = None
     client_order_id: ClientOrderId | None = None
     metadata: MetadataObject = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
@@ -54,25 +88,25 @@ class QuoteRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     token_in: TokenName
     token_out: TokenName
     amount_in: AmountText
-    slippage_bps: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    slippage_bps: SlippageBps | None = None
 
 
 class ReasonView(msgspec.Struct, rename="camel"):
     """Why an order ended, or is waiting for another attempt."""
 
-    code: str
+    code: ReasonText
     message: str
 
 
 class AttemptView(msgspec.Struct, rename="camel"):
     """One signed transaction; `outcome` is null until the chain has proven it."""
 
-    attempt: int
-    tx_signature: str
-    last_valid_block_height: int
-    signed_at: str
-    outcome: str | None
-    evidence: msgspec.Raw | None
+    attempt: Count
+    tx_signature: Signature
+    last_valid_block_height: Count
+    signed_at: TimeText
+    outcome: OutcomeText | None
+    evidence: JsonObject | None
 
 
 class AttemptInDoubtView(msgspec.Struct, rename="camel"):
@@ -82,46 +116,46 @@ class AttemptInDoubtView(msgspec.Struct, rename="camel"):
     has not landed; null while the chain does not answer.
     """
 
-    order_id: str
-    attempt: int
-    tx_signature: str
-    last_valid_block_height: int
-    blocks_to_expiry: int | None
-    signed_at: str
-    age_ms: int
+    order_id: OrderIdText
+    attempt: Count
+    tx_signature: Signature
+    last_valid_block_height: Count
+    blocks_to_expiry: Count | None
+    signed_at: TimeText
+    age_ms: Count
 
 
 class AttemptsInDoubtView(msgspec.Struct, rename="camel"):
     """The attempts in doubt, oldest first; the height is null while the chain does not answer."""
 
-    finalized_block_height: int | None
+    finalized_block_height: Count | None
     attempts: list[AttemptInDoubtView]
 
 
 class OrderView(msgspec.Struct, rename="camel"):
     """The order resource."""
 
-    order_id: str
-    client_order_id: str | None
-    type: str
-    status: str
+    order_id: OrderIdText
+    client_order_id: ClientOrderId | None
+    type: Literal["market"]
+    status: StatusText
     in_doubt: bool
     token_in: str
     token_out: str
-    amount_in: str
-    slippage_bps: int
-    min_amount_out: str | None
+    amount_in: AmountView
+    slippage_bps: SlippageBps
+    min_amount_out: AmountView | None
     venue: str | None
-    quotes: msgspec.Raw
-    amount_out: str | None
-    price: str | None
-    tx_signature: str | None
+    quotes: JsonObjects
+    amount_out: AmountView | None
+    price: AmountView | None
+    tx_signature: Signature | None
     reason: ReasonView | None
-    metadata: msgspec.Raw | None
-    attempt: int
-    created_at: str
-    updated_at: str
-    seq: int
+    metadata: JsonObject | None
+    attempt: Count
+    created_at: TimeText
+    updated_at: TimeText
+    seq: Annotated[int, Meta(ge=1)]
     links: dict[str, str]
     attempts: list[AttemptView] | UnsetType = msgspec.UNSET
     waiting_for: str | UnsetType | None = msgspec.UNSET
@@ -130,19 +164,19 @@ class OrderView(msgspec.Struct, rename="camel"):
 class EventView(msgspec.Struct, rename="camel"):
     """One event: the same in every stream, in `/events`, in the CLI and in the log."""
 
-    order_id: str
-    seq: int
-    status: str
-    attempt: int
-    at: str
+    order_id: OrderIdText
+    seq: Annotated[int, Meta(ge=1)]
+    status: StatusText
+    attempt: Count
+    at: TimeText
     elapsed_ms: int
-    data: msgspec.Raw
+    data: JsonObject
 
 
 class EventListView(msgspec.Struct, rename="camel"):
     """A history in order."""
 
-    order_id: str
+    order_id: OrderIdText
     events: list[EventView]
 
 
@@ -157,7 +191,7 @@ class OrderListView(msgspec.Struct, rename="camel"):
     """A page of orders, newest first; `nextCursor` is null on the last one."""
 
     orders: list[OrderView]
-    next_cursor: str | None
+    next_cursor: OrderIdText | None
 
 
 class QuoteView(msgspec.Struct, rename="camel"):
@@ -165,10 +199,10 @@ class QuoteView(msgspec.Struct, rename="camel"):
 
     venue: str
     chosen: bool
-    amount_out: str | None
-    min_amount_out: str | None
-    fee_bps: int | None
-    price_impact_bps: int | None
+    amount_out: AmountView | None
+    min_amount_out: AmountView | None
+    fee_bps: Count | None
+    price_impact_bps: Count | None
     error: str | None
 
 
@@ -177,10 +211,10 @@ class QuoteListView(msgspec.Struct, rename="camel"):
 
     token_in: str
     token_out: str
-    amount_in: str
-    slippage_bps: int
+    amount_in: AmountView
+    slippage_bps: SlippageBps
     venue: str | None
-    margin_bps: int | None
+    margin_bps: Count | None
     quotes: list[QuoteView]
 
 
@@ -190,7 +224,7 @@ class VenueView(msgspec.Struct, rename="camel"):
     name: str
     ok: bool
     latency_ms: int
-    checked_at: str
+    checked_at: TimeText
     error: str | None
 
 

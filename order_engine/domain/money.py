@@ -14,7 +14,7 @@ Bps = NewType("Bps", int)
 MAX_BASE_UNITS: Final = 2**63 - 1
 BPS_ONE: Final = 10_000
 
-_MAX_TEXT: Final = 256
+MAX_AMOUNT_TEXT: Final = 256
 # The one grammar of an amount, in text and as a JSON number: no sign, no leading zero, no exponent, no bare point.
 _DECIMAL = re.compile(r"(0|[1-9]\d*)(?:\.(\d+))?", re.ASCII)
 
@@ -30,13 +30,13 @@ def parse_amount(text: str, decimals: int) -> BaseUnits:
     token's decimals are exact and are accepted. Raises AmountError for anything else, for more
     decimals than the token has, for zero and for more than MAX_BASE_UNITS.
     """
-    match = _DECIMAL.fullmatch(text) if len(text) <= _MAX_TEXT else None
+    match = _DECIMAL.fullmatch(text) if len(text) <= MAX_AMOUNT_TEXT else None
     if match is None:
         if text.startswith("-"):
             raise AmountError("must be greater than zero")
         raise AmountError(
-            f'must be a decimal number such as "1.5": digits and at most one point, {_MAX_TEXT} characters at most, '
-            "without sign, exponent, spaces or leading zeros"
+            'must be a decimal number such as "1.5": digits and at most one point, '
+            f"{MAX_AMOUNT_TEXT} characters at most, without sign, exponent, spaces or leading zeros"
         )
     whole, fraction = match[1], (match[2] or "").rstrip("0")
     digits = int(whole + fraction)

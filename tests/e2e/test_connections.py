@@ -15,8 +15,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from order_engine.api import http_protocol
-from order_engine.api.app import Edge
 from order_engine.api.context import read_body
+from order_engine.api.edge import EdgeMiddleware, EdgePolicy
 from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal, problem_response
 from order_engine.serve import address_of, listen, serving
 from tests.e2e.conversation import HANG_S, refusal, websocket
@@ -41,7 +41,7 @@ class Application:
             WebSocketRoute("/slow", self._slow_websocket),
             WebSocketRoute("/refused", self._refused),
         ]
-        self.app = Edge(Starlette(routes=routes), frozenset())
+        self.app = EdgeMiddleware(Starlette(routes=routes), EdgePolicy(frozenset({"x"})), {})
 
     async def _plain(self, _request: Request[Any]) -> Response:
         return PlainTextResponse("plain")

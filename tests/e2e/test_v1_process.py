@@ -184,7 +184,8 @@ def test_the_documentation_needs_nothing_from_another_host(http: httpx2.Client) 
     page = http.get("/docs")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
-    addresses = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)["']""", page.text)
+    text = page.text + http.get("/docs/start.js").text
+    addresses = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)["']""", text)
     loaded = [address for address in addresses if not address.startswith("data:")]
     assert "/openapi.json" in loaded
     assert len(loaded) >= 3

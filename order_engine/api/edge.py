@@ -1,0 +1,252 @@
+"""The checks that every request passes before a handler sees it, HTTP and WebSocket alike."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import uuid_utils
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from order_engine import observe
+from order_engine.api.headers import RawHeaders, completed, cross_origin_headers, preflight_headers
+from order_engine.api.hosts import (
+    LOOPBACK_NAMES,
+    Host,
+    Network,
+    Origin,
+    is_within,
+    limit_key,
+    parse_address,
+    parse_host,
+    parse_origin,
+)
+from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal, problem_response
+from order_engine.api.proxies import Passed, read_forwarding
+from order_engine.domain.errors import OrderEngineError
+
+Handler = Callable[[Request[Any]], Awaitable[Response]]
+
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
+_WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
+
+
+class EdgePolicy(msgspec.Struct, frozen=True):
+    """The hosts, origins and proxies that the edge accepts; each field is the setting of its name."""
+
+    allowed_hosts: frozenset[str] = frozenset()
+    allowed_origins: frozenset[Origin] = frozenset()
+    trusted_proxies: tuple[Network, ...] = ()
+    public_url: Origin | None = None
+
+    def admit(self, scope: Scope) -> RawHeaders:
+        """Check the request's host and origin; returns the CORS headers of its answer.
+
+        Afterwards the scope's client, scheme and `Host` are those that the client itself used, or
+        those of PUBLIC_URL. Raises EdgeRefusal.
+        """
+        raw_headers = scope["headers"]
+        host = _host_of([value for name, value in raw_headers if name == b"host"], scope)
+        self._require_known(host)
+        host = self._look_behind_proxy(scope) or host
+        origins = [value for name, value in raw_headers if name == b"origin"]
+        for origin in origins:
+            self._require_known_origin(origin.decode("latin-1"), host)
+        if self.public_url is not None:
+            _rewrite_address(scope, self.public_url.scheme, self.public_url.netloc)
+        return cross_origin_headers(origins[0]) if origins else []
+
+    def is_trusted_proxy(self, address: str) -> bool:
+        """Return whether the address is one of TRUSTED_PROXIES."""
+        peer = parse_address(address) if self.trusted_proxies else None
+        return peer is not None and is_within(peer, self.trusted_proxies)
+
+    def forwarded_client(self, scope: Mapping[str, Any]) -> str | None:
+        """Return the client that a trusted proxy names, as limits count it; None for any other request."""
+        if not self._comes_through_proxy(scope):
+            return None
+        client = read_forwarding(Headers(raw=scope["headers"]), self.trusted_proxies).client
+        return None if client is None else limit_key(client)
+
+    def _comes_through_proxy(self, scope: Mapping[str, Any]) -> bool:
+        client = scope.get("client")
+        return client is not None and self.is_trusted_proxy(client[0])
+
+    def _require_known(self, host: Host | None) -> None:
+        """Refuse a name that is not ours: its owner may have pointed it here, and its pages could then read everything.
+
+        This attack is DNS rebinding. An address cannot be pointed elsewhere.
+        """
+        if host is None or host.name in LOOPBACK_NAMES or host.name in self.allowed_hosts or host.is_address:
+            return
+        if self.public_url is not None and host.name == self.public_url.name:
+            return
+        message = f"This engine does not answer for the host {host.name[:100]!r}; ALLOWED_HOSTS lists its names."
+        raise EdgeRefusal(421, "host_not_allowed", message)
+
+    def _look_behind_proxy(self, scope: Scope) -> Host | None:
+        """Put the client that a trusted proxy names into the scope; returns the host that this client asked."""
+        if not self._comes_through_proxy(scope):
+            return None
+        passed = read_forwarding(Headers(scope=scope), self.trusted_proxies)
+        host = None
+        if passed.host is not None:
+            host = parse_host(passed.host)
+            if host is None:
+                raise EdgeRefusal(400, "bad_host", "The proxy names a host that is not `name` or `name:port`.")
+            self._require_known(host)
+        _apply(passed, scope)
+        return host
+
+    def _require_known_origin(self, text: str, host: Host | None) -> None:
+        """Refuse a browser that comes from a page of another site: it may act without its user knowing."""
+        origin = parse_origin(text)
+        if origin is not None and (
+            origin.name in LOOPBACK_NAMES
+            or origin in self.allowed_origins
+            or origin == self.public_url
+            or (host is not None and origin.is_at(host))
+        ):
+            return
+        message = f"Pages of {text[:100]} may not call this engine; ALLOWED_ORIGINS lists those that may."
+        raise EdgeRefusal(403, "origin_not_allowed", message)
+
+
+class EdgeMiddleware:
+    """Around every request: its id, its host, its origin, the headers of its answer, and an answer even to a bug."""
+
+    def __init__(self, app: Starlette, policy: EdgePolicy, hot: Mapping[tuple[str, str], Handler]) -> None:
+        """`hot`: handlers by method and path that are called without the router and its layers."""
+        self._app = app
+        self._policy = policy
+        self._hot = hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope["request_id"] = request_id
+        more: RawHeaders = [(b"x-request-id", request_id.encode())]
+        has_begun = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] in _STARTS:
+                has_begun = True
+                message["headers"] = completed(message["headers"], more)
+            await send(message)
+
+        try:
+            more += self._policy.admit(scope)
+            _require_short_head(scope)
+            serve = _preflight if _is_preflight(scope) else self._route
+            await serve(scope, receive, send_with_headers)
+        except EdgeRefusal as error:
+            await problem_response(error, request_id)(scope, receive, send_with_headers)
+        except (Exception, asyncio.CancelledError) as error:
+            if scope["type"] == "websocket":
+                # The server cancels a stream that takes too long to end after a signal.
+                if not isinstance(error, asyncio.CancelledError):
+                    raise
+            elif (end := _last_words(error, scope, has_begun=has_begun)) is not None:
+                await end(scope, receive, send_with_headers)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._hot.get((scope.get("method", ""), scope["path"]))
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        scope["app"] = self._app
+        request = Request(scope, receive)
+        try:
+            response = await handler(request)
+        except (OrderEngineError, EdgeRefusal) as error:
+            response = error_response(request, error)
+        await response(scope, receive, send)
+
+
+def _last_words(error: BaseException, scope: Scope, *, has_begun: bool) -> ASGIApp | None:
+    """Return the rest of the answer to a request that was ended by an exception, if there is anything to say."""
+    if isinstance(error, ClientDisconnect):
+        return None  # The client is gone.
+    if isinstance(error, asyncio.CancelledError):
+        # The server cancels what is still open some time after a signal: a stream ends like any other.
+        stopping = EdgeRefusal(503, "stopping", "This process is stopping")
+        return _end_of_stream if has_begun else problem_response(stopping, scope["request_id"])
+    assert isinstance(error, Exception)  # noqa: S101 - the caller catches no other
+    observe.request_crashed(scope["request_id"], scope["path"], error)
+    return None if has_begun else error_response(Request(scope), error)
+
+
+def error_response(request: Request[Any], error: Exception) -> Response:
+    """Return the problem document for an error of a handler."""
+    is_post = request.scope.get("method") == "POST"
+    return problem_response(error, request.scope.get("request_id", ""), may_be_stored=is_post)
+
+
+def _host_of(values: Sequence[bytes], scope: Scope) -> Host | None:
+    """Return the host that is asked; None for an HTTP/1.0 client that names none."""
+    if not values and scope["http_version"] == "1.0":
+        return None
+    host = parse_host(values[0].decode("latin-1")) if len(values) == 1 else None
+    if host is None:
+        message = "Send the header `Host` once, as `name` or `name:port`."
+        raise EdgeRefusal(400, "bad_host", message, {"Connection": "close"})
+    return host
+
+
+def _apply(passed: Passed, scope: Scope) -> None:
+    if passed.client is not None:
+        scope["client"] = (passed.client, 0)
+    if passed.scheme is not None or passed.host is not None:
+        _rewrite_address(scope, passed.scheme, passed.host)
+
+
+def _rewrite_address(scope: Scope, scheme: str | None, host: str | None) -> None:
+    if scheme is not None:
+        scope["scheme"] = _WEBSOCKET_SCHEMES[scheme] if scope["type"] == "websocket" else scheme
+    if host is not None:
+        kept = [it for it in scope["headers"] if it[0] != b"host"]
+        scope["headers"] = [(b"host", host.encode("latin-1")), *kept]
+
+
+def _require_short_head(scope: Scope) -> None:
+    """Refuse a path, a query and headers that are too long together."""
+    head_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+    head_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
+    if head_bytes > MOST_HEAD_BYTES:
+        message = f"Path, query and headers must be at most {MOST_HEAD_BYTES} bytes together."
+        raise EdgeRefusal(431, "head_too_large", message, {"Connection": "close"})
+
+
+def _is_preflight(scope: Scope) -> bool:
+    if scope.get("method") != "OPTIONS":
+        return False
+    names = {name for name, _ in scope["headers"]}
+    return {b"origin", b"access-control-request-method"} <= names
+
+
+async def _preflight(scope: Scope, _receive: Receive, send: Send) -> None:
+    asks = any(name == b"access-control-request-private-network" for name, _ in scope["headers"])
+    headers = preflight_headers(asks_for_private_network=asks)
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _end_of_stream(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return str(value.decode())
+    return str(uuid_utils.uuid4())

@@ -1,0 +1,19 @@
+"""Generated requests, a few hundred for each store; `make fuzz` sends 20,000."""
+
+from pathlib import Path
+
+from tests.e2e.conftest import Engines
+from tests.fuzz.runs import fuzz
+
+HANG_S = 150
+
+
+def test_the_document_says_what_the_engine_does(engines: Engines, shape: str, tmp_path: Path) -> None:
+    engine = engines.get(shape, MOCK_DELAY_SCALE="0.002")
+    found = fuzz(engine.url, tmp_path, examples=15, seed=1, timeout_s=HANG_S)
+    assert not found.failures, found.failures[0]
+    assert found.cases > 300
+    with engine.client() as http:
+        operations = [it for path in http.get("/openapi.json").json()["paths"].values() for it in path]
+    assert found.operations == len(operations) - 1  # All but the stream that has no end.
+    assert "request crashed" not in engine.log_text()
