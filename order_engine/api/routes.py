@@ -191,6 +191,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         {200: ("The offers, best first", QuoteListView), **_BAD, 429: ("Too many quotes in a minute", None)},
         body=QuoteRequest,
         examples={"quote": {"tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1.5"}},
+        headers=_RATE,
     ),
     Operation(
         "GET", "/v1/tokens", orders.list_tokens, "market", "What can be traded", {200: ("Tokens", TokenListView)}
@@ -203,6 +204,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         "How the venues are doing",
         {200: ("Venues", VenueListView), 429: ("Too many quotes in a minute", None)},
         description="Each venue is asked for a quote, so it counts like one.",
+        headers=_RATE,
     ),
     Operation("GET", "/health", orders.get_health, "process", "The process serves", {200: ("It does", HealthView)}),
     Operation(
