@@ -45,6 +45,7 @@ from order_engine.terminal import (
     output_is_secondary,
     print_line,
     talk,
+    talk_aside,
     usage,
 )
 from order_engine.wiring import migrate as bring_schema_up_to_date
@@ -157,7 +158,7 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         return run(main)
     except PartEnded as error:
-        talk(f"order-engine ends: {error}.")
+        talk_aside([f"order-engine ends: {error}."])
         return ENDED
 
 
@@ -240,9 +241,7 @@ def _say_where(settings: Settings, store_name: str, address: str) -> None:
     """Say on a terminal where the data and the documents are, and how to place an order."""
     if settings.log_format != "console":
         return  # Each line of the log is JSON, and has the address and the store.
-    talk(f"  the data            {store_name}")
-    for line in _places(_reachable(address)):
-        talk(line)
+    talk_aside((f"  the data            {store_name}", *_places(_reachable(address))))
 
 
 def _places(url: str) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -30,6 +31,7 @@ AllOrders = Annotated[bool, Parameter(name="--all", negative="", help="Every ord
 _ERRORS: Final = "order-engine-console"
 _PLAIN: Final = {"→": "->", "…": "...", "—": "-", "–": "-", "’": "'"}  # noqa: RUF001 - these are replaced
 _STDERR: Final = 2
+_ASIDE_S: Final = 0.5
 
 
 class OutputLostError(Exception):
@@ -90,6 +92,19 @@ def talk(line: str) -> None:
             sys.stderr.flush()
     except (OSError, ValueError):
         discard(sys.stderr)
+
+
+def talk_aside(lines: Sequence[str]) -> None:
+    """Write sentences to stderr, and wait for it half a second at most: a pipe that is never read would hold us up."""
+    text = "".join(f"{_without_controls(line)}\n" for line in lines).encode("utf-8", "backslashreplace")
+
+    def write() -> None:
+        with contextlib.suppress(OSError):
+            os.write(_STDERR, text)
+
+    writing = threading.Thread(target=write, daemon=True)
+    writing.start()
+    writing.join(_ASIDE_S)
 
 
 @contextlib.contextmanager

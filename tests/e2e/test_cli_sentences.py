@@ -20,11 +20,11 @@ def test_a_data_dir_that_is_no_directory_is_a_clear_sentence(bare: CommandLine) 
         refused(bare("up", PORT="0", DATA_DIR=place_), USAGE, "DATA_DIR", place_)
 
 
-def test_an_option_that_postgres_does_not_know_is_a_clear_sentence(
+def test_an_option_that_nothing_knows_is_a_clear_sentence(
     bare: CommandLine, postgres: PostgresServer, redis: RedisServer
 ) -> None:
-    url = f"{postgres.url}?connect_timeout=5"
-    refused(bare("migrate", DATABASE_URL=url, REDIS_URL=redis.url), USAGE, "DATABASE_URL", "connect_timeout")
+    url = f"{postgres.url}?colour=blue"
+    refused(bare("migrate", DATABASE_URL=url, REDIS_URL=redis.url), USAGE, "DATABASE_URL", "colour")
 
 
 def test_a_ctrl_c_while_the_command_is_read_from_disk_is_quiet(bare: CommandLine) -> None:

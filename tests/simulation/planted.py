@@ -22,7 +22,7 @@ from order_engine.domain.order import Attempt, OrderStatus
 from order_engine.engine import stream
 from order_engine.engine.executor import Executor, Journal
 from order_engine.engine.intake import Intake, Submission
-from order_engine.ports.store import Claim, IdempotencyKey, NewOrder
+from order_engine.ports.store import Accepted, Claim, IdempotencyKey, NewOrder
 from order_engine.store import sqlite
 from order_engine.store.sql import SQLITE, load_queries
 from order_engine.store.sqlite import SqliteStore
@@ -187,11 +187,8 @@ def only_announced_orders_are_found(patch: pytest.MonkeyPatch) -> None:
 def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     async def accept(self: Any, new: NewOrder) -> Any:
         self._accepts.submit(new)
-        return await asyncio.sleep(0, msgspec.structs.replace(ACCEPTED, order=new.order))
+        return await asyncio.sleep(0, Accepted(new.order, is_replay=False, digest=None))
 
-    from order_engine.ports.store import Accepted  # noqa: PLC0415
-
-    ACCEPTED = Accepted(open_order("", "", None, 0)[0], is_replay=False, digest=None)  # type: ignore[arg-type]  # noqa: N806
     patch.setattr(SqliteStore, "accept", accept)
 
 

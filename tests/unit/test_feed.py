@@ -239,22 +239,23 @@ async def test_a_watcher_that_waits_holds_one_page(world: World, monkeypatch: py
     is_told = asyncio.Event()
     may_go_on = asyncio.Event()
 
-    async def watch(begin: str, *, is_slow: bool) -> int:
+    async def watch(begin: int, *, is_slow: bool) -> int:
         events = 0
-        async with contextlib.aclosing(crowd.watch(begin)) as batches:
+        cursor = (await world.store.feed(ACCOUNT, BEGINNING, None, begin)).cursor if begin else BEGINNING
+        async with contextlib.aclosing(crowd.watch(cursor)) as batches:
             async for batch in batches:
                 assert len(batch) == 1
                 events += len(batch[0].events)
                 if is_slow and events:
                     await may_go_on.wait()
-                if events >= 200 - int(begin):
+                if events >= 200 - begin:
                     break
         is_told.set()
         return events
 
     await world.commit(20)
-    slow = [asyncio.create_task(watch(str(number), is_slow=True)) for number in range(20)]
-    quick = asyncio.create_task(watch("0", is_slow=False))
+    slow = [asyncio.create_task(watch(number, is_slow=True)) for number in range(20)]
+    quick = asyncio.create_task(watch(0, is_slow=False))
     for _ in range(80):
         await world.commit()
     await is_told.wait()
