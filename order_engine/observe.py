@@ -20,7 +20,7 @@ class Numbers(msgspec.Struct):
     oldest_submitted_ms: int = 0
     """Age of the oldest of them."""
     fenced_writes: int = 0
-    """Writes that the database refused because another worker owned the order, or the client took it back."""
+    """Writes that the database refused because another worker owned the order."""
     lost_announcements: int = 0
     """Ids and events that Redis did not get; the sweep and the streams' reads made up for them."""
     unproven_messages: int = 0
@@ -167,6 +167,11 @@ def venue_crashed(venue: str, error: Exception) -> None:
 def order_let_go(order_id: str, why: str) -> None:
     """The store cannot be reached: this worker stops working on the order."""
     _log.warning("order let go", order_id=order_id, why=why)
+
+
+def order_taken_back(order_id: str) -> None:
+    """The client cancelled an order while a worker worked on it, before anything was signed."""
+    _log.debug("order taken back", order_id=order_id)
 
 
 def write_fenced(order_id: str) -> None:

@@ -32,7 +32,11 @@ _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
 def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run a process's main coroutine on the fastest loop there is, with room for many sockets."""
+    """Run a process's main coroutine on the fastest loop there is, with room for many sockets.
+
+    The files that it makes are its user's alone, whatever the umask was: they hold every order.
+    """
+    os.umask(0o077)
     # Each open stream is a file; some systems start a process with as few as 256.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)

@@ -351,8 +351,11 @@ async def _open_paper_chain(
 def _lock(stack: contextlib.AsyncExitStack, path: Path) -> None:
     """Keep a second engine off the file: their buses would not know of each other."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, mode=0o700)
         file = stack.enter_context(path.with_name(f"{path.name}.lock").open("w"))
+        for it in path.parent.glob(f"{path.name}*"):
+            it.chmod(0o600)  # Also those of a version that left this to the umask.
     except OSError as error:
         message = f"The directory {path.parent} cannot be used ({error.strerror}); set DATA_DIR to another directory."
         raise SettingsError(message) from error

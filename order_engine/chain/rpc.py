@@ -6,17 +6,22 @@ JSON-RPC error, another id, a shape that is not Solana's) is ChainUnavailable: n
 
 import asyncio
 import itertools
+import time
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import aiohttp
 import msgspec
 
+from order_engine.chain.pacing import Pacing, retry_after_s
 from order_engine.domain.errors import ChainUnavailable
 
 _TIMEOUT_S: Final = 5.0
 _CONNECTIONS: Final = 32
 _HTTP_OK: Final = 200
+# A node that limits us, and one that asks us to come back later.
+_HTTP_LIMITED: Final = frozenset({429, 503})
+_SEND: Final = b'"sendTransaction"'
 _MOST_ANSWER_BYTES: Final = 2 * 1024 * 1024
 _MOST_REQUESTS_IN_A_BATCH: Final = 100
 # Agave's nodes refuse bodies over 50 KiB (rpc/src/rpc_service.rs, MAX_REQUEST_BODY_SIZE).
@@ -47,6 +52,7 @@ class HttpTransport:
         """Connects when it is first used."""
         self._url = url
         self._session: aiohttp.ClientSession | None = None
+        self._pacing = Pacing(time.monotonic)
 
     async def post(self, body: bytes) -> bytes:
         """See Transport."""
@@ -56,10 +62,15 @@ class HttpTransport:
                 timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
                 headers={"Content-Type": "application/json"},
             )
+        if (wait_s := self._pacing.wait_s(is_send=_SEND in body)) > 0:
+            await asyncio.sleep(wait_s)
         try:
             async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+                if response.status in _HTTP_LIMITED:
+                    self._pacing.note_limited(retry_after_s(response.headers.get("Retry-After")))
                 if response.status != _HTTP_OK:
                     raise ChainUnavailable(f"the chain answers HTTP {response.status}")
+                self._pacing.note_answered()
                 return await self._read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ChainUnavailable(f"the chain does not answer: {_without_url(error)}") from error

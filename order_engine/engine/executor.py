@@ -9,6 +9,7 @@ import msgspec
 from order_engine import observe
 from order_engine.domain.errors import (
     ChainUnavailable,
+    Fenced,
     ReasonCode,
     StepFailed,
     VenueFailed,
@@ -109,6 +110,19 @@ class Executor:
         self._policy = policy
 
     async def run(self, claim: Claim) -> None:
+        """Work on the order until it rests, as `_run` does; the client may take it back meanwhile.
+
+        A write that comes after a cancellation is refused like any other stale one, and is no alarm.
+        """
+        try:
+            await self._run(claim)
+        except Fenced:
+            order = await self._reader.get(claim.order.account, claim.order.order_id)
+            if order is None or order.status is not OrderStatus.CANCELLED:
+                raise
+            observe.order_taken_back(order.order_id)
+
+    async def _run(self, claim: Claim) -> None:
         """Work on the order until it rests; everything is committed when this returns.
 
         Raises Fenced when another worker owns it, StoreUnavailable when nothing can be known,

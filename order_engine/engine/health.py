@@ -134,6 +134,7 @@ def assess(health: StoreHealth | None, store_trouble: str | None, bus_trouble: s
             "chain": _chain(health),
             "queue": _queue(health),
             "inDoubt": _in_doubt(health),
+            "schema": (health.schema_trouble or "up to date", health.schema_trouble is None),
         }
         parts |= {name: text for name, (text, _) in found.items()}
         reasons += [text for text, is_well in found.values() if not is_well]

@@ -33,6 +33,7 @@ class StoreHealth(msgspec.Struct, frozen=True):
 
     `processes`: those that were seen in the last hour. `waiting`: orders that are due and that no worker
     has taken, up to MAX_COUNTED_WAITING of them; `oldest_due_ms`: for how long the oldest has been due.
+    `schema_trouble`: why the schema is not the one of this version, or None.
     `in_doubt`: attempts without a proven outcome; `oldest_in_doubt_ms`: since the oldest was signed.
     """
 
@@ -41,6 +42,7 @@ class StoreHealth(msgspec.Struct, frozen=True):
     oldest_due_ms: int
     in_doubt: int
     oldest_in_doubt_ms: int
+    schema_trouble: str | None = None
 
 
 MAX_COUNTED_WAITING = 1_000

@@ -46,9 +46,10 @@ from order_engine.store.rows import (
     process_from_row,
     text,
 )
+from order_engine.store.schema import Applied, schema_trouble
 from order_engine.store.sessions import Sessions, connect
 from order_engine.store.snapshots import NOTHING_SEEN, is_snapshot, moved_on
-from order_engine.store.sql import POSTGRES, load_queries
+from order_engine.store.sql import POSTGRES, load_migrations, load_queries
 
 _MOST_IN_A_BATCH: Final = 512
 _EVENT_FROM: Final = 6  # Of a row of feed.sql: where the event begins.
@@ -245,7 +246,10 @@ class PostgresStore:
         """See HealthStore."""
         processes = [process_from_row(row) for row in await self._fetch("processes")]
         queue = (await self._fetch("queue_state", MAX_COUNTED_WAITING))[0]
-        return StoreHealth(processes, *queue, *(await self._fetch("count_in_doubt"))[0])
+        applied = [Applied(*row) for row in await self._fetch("applied_migrations")]
+        trouble = schema_trouble(applied, load_migrations(POSTGRES))
+        in_doubt, oldest_ms = (await self._fetch("count_in_doubt"))[0]
+        return StoreHealth(processes, queue["waiting"], queue["oldest_due_ms"], in_doubt, oldest_ms, trouble)
 
     # --- batches ---
 

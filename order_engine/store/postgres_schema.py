@@ -62,5 +62,5 @@ async def _pending(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Mig
         return known
     if columns != {"number", "name", "digest"}:
         require_no_foreign_tables([LEDGER])
-    rows = await connection.fetch(f"select number, name, digest from {LEDGER} order by number")  # noqa: S608 - a constant
+    rows = await connection.fetch(load_queries(POSTGRES)["applied_migrations"])
     return [*pending_migrations([Applied(*row) for row in rows], known)]

@@ -49,6 +49,15 @@ def pending_migrations(applied: Sequence[Applied], known: Sequence[Migration]) -
     return known[len(applied) :]
 
 
+def schema_trouble(applied: Sequence[Applied], known: Sequence[Migration]) -> str | None:
+    """Return why a database's schema is not the one of this version, or None: it can change while a process runs."""
+    try:
+        pending = pending_migrations(applied, known)
+    except WrongSchema as error:
+        return f"the database is another one than at the start: {error}"
+    return f"migration {pending[0].name} is missing; run `order-engine migrate`" if pending else None
+
+
 def require_no_foreign_tables(tables: Collection[str]) -> None:
     """Raise WrongSchema if a database without a readable ledger has tables of our names."""
     if in_the_way := sorted(OUR_TABLES & {*tables}):

@@ -32,6 +32,7 @@ def load_queries(dialect: Dialect) -> Mapping[str, str]:
     }
 
 
+@functools.cache
 def load_migrations(dialect: Dialect) -> list[Migration]:
     """Return the dialect's migrations in order; their numbers are 1..n without a gap."""
     folder = resources.files("order_engine.store") / f"{dialect}_sql" / "migrations"

@@ -48,7 +48,8 @@ from order_engine.store.rows import (
     process_from_row,
     text,
 )
-from order_engine.store.sql import SQLITE, load_queries
+from order_engine.store.schema import Applied, schema_trouble
+from order_engine.store.sql import SQLITE, load_migrations, load_queries
 from order_engine.store.sqlite_retention import delete_ended
 from order_engine.store.sqlite_statements import fetch_all, fetch_one, json_text
 from order_engine.store.sqlite_thread import (
@@ -279,7 +280,10 @@ class SqliteStore:
         def job(connection: sqlite3.Connection) -> StoreHealth:
             processes = [process_from_row(row) for row in fetch_all(connection, self._sql["processes"], (now_ms,))]
             queue = fetch_one(connection, self._sql["queue_state"], (now_ms, MAX_COUNTED_WAITING))
-            return StoreHealth(processes, *queue, *fetch_one(connection, self._sql["count_in_doubt"], (now_ms,)))
+            applied = [Applied(*row) for row in fetch_all(connection, self._sql["applied_migrations"], ())]
+            in_doubt, oldest_ms = fetch_one(connection, self._sql["count_in_doubt"], (now_ms,))
+            trouble = schema_trouble(applied, load_migrations(SQLITE))
+            return StoreHealth(processes, queue["waiting"], queue["oldest_due_ms"], in_doubt, oldest_ms, trouble)
 
         return await self._read(job)
 

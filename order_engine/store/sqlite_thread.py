@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from order_engine.domain.errors import StoreUnavailable
 from order_engine.store.schema import LEDGER, Applied, applied_by, pending_migrations, require_no_foreign_tables
-from order_engine.store.sql import SQLITE, Migration, load_migrations
+from order_engine.store.sql import SQLITE, Migration, load_migrations, load_queries
 
 _MOST_IN_A_BATCH: Final = 1_000
 _BUSY_TIMEOUT_S: Final = 10.0
@@ -165,7 +165,7 @@ def _pending(connection: sqlite3.Connection) -> Sequence[Migration]:
         connection.execute(_MAKE_LEDGER)
     elif columns != ["number", "name", "digest"]:
         require_no_foreign_tables([LEDGER])
-    rows = connection.execute(f"select number, name, digest from {LEDGER} order by number")  # noqa: S608 - a constant
+    rows = connection.execute(load_queries(SQLITE)["applied_migrations"])
     return pending_migrations([Applied(*row) for row in rows], known)
 
 

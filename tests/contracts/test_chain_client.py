@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import json
 from typing import Any
 
@@ -281,3 +282,19 @@ async def test_a_chain_that_is_not_there_is_unavailable() -> None:
         with pytest.raises(ChainUnavailable):
             await chain.latest_blockhash()
         await chain.close()
+
+
+async def test_a_node_that_limits_us_is_left_alone_for_as_long_as_it_says() -> None:
+    times: list[float] = []
+
+    async def reply(_request: Request) -> Response:
+        times.append(asyncio.get_running_loop().time())
+        return Response(b"", 429, {"Retry-After": "1"})
+
+    async with open_chain_world() as world, served(Starlette(routes=[Route("/", reply, methods=["POST"])])) as url:
+        chain = SolanaChain(HttpTransport(url), WALLET, world.clock, Genesis().keep)
+        for _ in range(3):
+            with pytest.raises(ChainUnavailable, match="429"):
+                await chain.finalized_point()
+        await chain.close()
+    assert all(later - earlier >= 0.99 for earlier, later in itertools.pairwise(times))

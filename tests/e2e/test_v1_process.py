@@ -105,7 +105,7 @@ def test_health_says_ok_and_ready_names_each_dependency(http: httpx2.Client) -> 
     assert ready.status_code == 200
     assert ready.json()["reasons"] == []
     parts = ready.json()["dependencies"]
-    assert {*parts} == {"store", "bus", "workers", "chain", "queue", "inDoubt"}
+    assert {*parts} == {"store", "bus", "workers", "chain", "queue", "inDoubt", "schema"}
     assert (parts["store"], parts["bus"], parts["workers"]) == ("ok", "ok", "1 alive")
 
 
