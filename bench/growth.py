@@ -37,9 +37,9 @@ from generate_series($1::bigint, $2::bigint) n, generate_series(1, $3) k
 """
 ATTEMPTS = f"""
 insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot,
-    signed_block_height, signed_at_ms, genesis_hash, outcome, evidence)
+    signed_block_height, blockhash_slot, signed_at_ms, genesis_hash, outcome, evidence)
 select {_ID}, 1, 'signature' || lpad(n::text, 79, '0'), decode(repeat('ab', 450), 'hex'), 1000, 1000,
-    950, 1700000000000 + n, repeat('g', 44), 'landed', repeat('e', 180)
+    950, 1030, 1700000000000 + n, repeat('g', 44), 'landed', repeat('e', 180)
 from generate_series($1::bigint, $2::bigint) n
 """
 WAITING = f"""

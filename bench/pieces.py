@@ -133,7 +133,9 @@ class _Tape:
 async def _attempt(world: ChainWorld, memo: str) -> Attempt:
     signed = await world.signed(memo)
     height, point = signed.last_valid_block_height, signed.signed_point
-    return Attempt(1, signed.signature, signed.raw, height, point, world.clock.ms, signed.genesis_hash)
+    return Attempt(
+        1, signed.signature, signed.raw, height, point, signed.blockhash_slot, world.clock.ms, signed.genesis_hash
+    )
 
 
 async def _prove_all(world: ChainWorld, tape: _Tape, attempts: Sequence[Attempt]) -> None:

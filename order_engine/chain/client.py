@@ -21,7 +21,7 @@ from solders.transaction import VersionedTransaction
 
 from order_engine.chain.history import WalletHistory
 from order_engine.chain.rpc import JsonRpc, Request, Transport, decode
-from order_engine.domain.chain_point import ChainPoint
+from order_engine.domain.chain_point import MAX_AGE_BLOCKS, ChainPoint
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable, ForeignFeePayer, VenueFailed
 from order_engine.domain.money import MAX_BASE_UNITS
 from order_engine.domain.tokens import Token
@@ -47,8 +47,6 @@ _FINALIZED: Final = {"commitment": Commitment.FINALIZED.value}
 # finalized one. A node that says anything far from that would have us call an attempt expired that
 # can still land, or wait for ever.
 _VALID_BLOCKS: Final = range(100, 400)
-# Agave's MAX_PROCESSING_AGE: the newest blockhash is good for so many blocks from its own.
-_MAX_AGE_BLOCKS: Final = 150
 _SIGNATURE_IN_BASE64: Final = 88  # Characters of 66 bytes: a count, and the first signature.
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -183,6 +181,7 @@ class SolanaChain:
             raw,
             blockhash.last_valid_block_height,
             blockhash.finalized,
+            blockhash.slot,
             blockhash.genesis_hash,
         )
 
@@ -260,10 +259,10 @@ class SolanaChain:
         point = _point(info)
         if value.last_valid_block_height - point.block_height not in _VALID_BLOCKS:
             raise ChainUnavailable("the chain's blockhash is good for too few blocks or too many")
-        if not point.agrees_with(ChainPoint(value.last_valid_block_height - _MAX_AGE_BLOCKS, answer.context.slot)):
+        if not point.agrees_with(ChainPoint(value.last_valid_block_height - MAX_AGE_BLOCKS, answer.context.slot)):
             raise ChainUnavailable("the chain's block height and its blockhash contradict each other")
         _hash_of(value.blockhash)
-        blockhash = Blockhash(value.blockhash, value.last_valid_block_height, point, genesis)
+        blockhash = Blockhash(value.blockhash, value.last_valid_block_height, point, answer.context.slot, genesis)
         self._blockhash = (now_ms, blockhash)
         return [blockhash] * len(waiting)
 

@@ -15,10 +15,12 @@ import msgspec
 
 # Twice as fast as today's clusters, so that a faster cluster is still believed.
 _FASTEST_SLOT_MS: Final = 200
-# Finality can stand still and then catch up at once, and a node can lag when we sign.
-_CATCH_UP_SLOTS: Final = 512
-# Out of some 180 slots in which a transaction can land, so many can be skipped before a false height
-# could make it look expired too early.
+# Clocks and answers are late by a little. If the node lagged when we signed, later points are believed later.
+_LATE_SLOTS: Final = 32
+# Agave's MAX_PROCESSING_AGE: the newest blockhash is good for so many blocks from its own.
+MAX_AGE_BLOCKS: Final = 150
+# Out of some 180 slots in which a transaction can land, so many can be skipped before a false height could
+# make it look expired too early.
 _SKIPPED_SLOTS: Final = 32
 
 
@@ -34,42 +36,31 @@ class ChainPoint(msgspec.Struct, frozen=True):
         return 0 <= later.block_height - earlier.block_height <= later.slot - earlier.slot
 
 
-def latest_possible_slot(earlier_slot: int, elapsed_ms: int) -> int:
-    """Return the slot that no cluster can have passed `elapsed_ms` after `earlier_slot` was finalized."""
-    return earlier_slot + _CATCH_UP_SLOTS + max(0, elapsed_ms) // _FASTEST_SLOT_MS
+def latest_possible_slot(blockhash_slot: int, elapsed_ms: int) -> int:
+    """Return the slot that no cluster can have passed `elapsed_ms` after a blockhash of a slot was the newest."""
+    return blockhash_slot + _LATE_SLOTS + max(0, elapsed_ms) // _FASTEST_SLOT_MS
 
 
-def is_past_expiry(signed: ChainPoint, last_valid_block_height: int, finalized: ChainPoint) -> bool:
-    """Return whether a transaction can no longer land, given a finalized point that agrees with `signed`.
+def is_past_expiry(blockhash_slot: int, last_valid_block_height: int, finalized: ChainPoint) -> bool:
+    """Return whether a transaction can no longer land, given a possible finalized point.
 
-    `signed` was finalized when the transaction was signed. The height alone decides on an honest node.
-    The slots guard against a height that is false by a little: blocks that were still to come when we
-    signed have taken at least as many slots.
+    `blockhash_slot`: the slot of the transaction's blockhash. The height alone decides on an honest node.
+    The slots guard against a height that is false: 150 blocks take at least as many slots.
     """
-    blocks_left = last_valid_block_height - signed.block_height
-    slots_gone = finalized.slot - signed.slot
-    return finalized.block_height > last_valid_block_height and slots_gone > blocks_left + _SKIPPED_SLOTS
+    slots_gone = finalized.slot - blockhash_slot
+    return finalized.block_height > last_valid_block_height and slots_gone > MAX_AGE_BLOCKS + _SKIPPED_SLOTS
 
 
-class PointMemory:
-    """Remembers what was believed since a transaction was signed, and refuses points that cannot follow from it."""
+def why_impossible(signed: ChainPoint, blockhash_slot: int, point: ChainPoint, elapsed_ms: int) -> str | None:
+    """Return in words why a point cannot be true, or None.
 
-    def __init__(self, signed: ChainPoint) -> None:
-        """`signed`: the finalized point that was kept with the transaction."""
-        self._signed = signed
-        self._latest = signed
-
-    def why_impossible(self, point: ChainPoint, elapsed_ms: int) -> str | None:
-        """Return in words why the point cannot be true, or None and remember it.
-
-        `elapsed_ms`: the time since the transaction was signed.
-        """
-        told = f"block height {point.block_height} at slot {point.slot}"
-        for known in (self._signed, self._latest):
-            if not point.agrees_with(known):
-                return f"{told} contradicts block height {known.block_height} at slot {known.slot}"
-        if point.slot > latest_possible_slot(self._signed.slot, elapsed_ms):
-            return f"{told} is further than a cluster gets in {elapsed_ms} ms from slot {self._signed.slot}"
-        if point.slot > self._latest.slot:
-            self._latest = point
-        return None
+    `signed` was finalized, and `blockhash_slot` was the slot of the newest blockhash, when a transaction was
+    signed `elapsed_ms` ago. Points that were believed since are not held against later ones: a height that
+    was told too low would make the truth impossible.
+    """
+    told = f"block height {point.block_height} at slot {point.slot}"
+    if not point.agrees_with(signed):
+        return f"{told} contradicts block height {signed.block_height} at slot {signed.slot}"
+    if point.slot > latest_possible_slot(blockhash_slot, elapsed_ms):
+        return f"{told} is further than a cluster gets in {elapsed_ms} ms from slot {blockhash_slot}"
+    return None

@@ -93,7 +93,8 @@ class Attempt(msgspec.Struct, frozen=True):
     """One signed transaction of an order. Without an outcome it is live: it may still execute.
 
     It can land up to `last_valid_block_height`, in no slot before that of `signed_point` (the finalized
-    point when it was signed), and only on the cluster with this genesis hash.
+    point when it was signed), and only on the cluster with this genesis hash. `blockhash_slot`: the slot
+    of the blockhash that it carries, from which 150 blocks are counted.
     """
 
     attempt: int
@@ -101,6 +102,7 @@ class Attempt(msgspec.Struct, frozen=True):
     raw: bytes
     last_valid_block_height: int
     signed_point: ChainPoint
+    blockhash_slot: int
     signed_at_ms: EpochMs
     genesis_hash: str
     outcome: AttemptOutcome | None = None

@@ -181,6 +181,7 @@ class Executor:
             signed.raw,
             signed.last_valid_block_height,
             signed.signed_point,
+            signed.blockhash_slot,
             self._clock.now_ms(),
             signed.genesis_hash,
         )

@@ -37,7 +37,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class ChainWatch:
-    """Looks at the chain's head now and then: a chain that answers and stands still ends no order either."""
+    """Looks at the chain now and then: one that stands still, or gives nothing to sign with, ends no order either."""
 
     def __init__(self, chain: Chain, now_s: Callable[[], float]) -> None:
         """`now_s`: a clock that nobody sets back."""
@@ -50,7 +50,7 @@ class ChainWatch:
         """Return how the chain is now."""
         try:
             async with asyncio.timeout(_CHAIN_TIMEOUT_S):
-                slot = (await self._chain.finalized_point()).slot
+                slot = (await self._chain.latest_blockhash()).finalized.slot
         except (ChainUnavailable, TimeoutError) as error:
             return ChainState(str(error) or "the chain does not answer", self._slot or None)
         now_s = self._now_s()

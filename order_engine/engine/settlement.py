@@ -24,7 +24,13 @@ from typing import Final
 import msgspec
 
 from order_engine import observe
-from order_engine.domain.chain_point import ChainPoint, PointMemory, is_past_expiry, latest_possible_slot
+from order_engine.domain.chain_point import (
+    MAX_AGE_BLOCKS,
+    ChainPoint,
+    is_past_expiry,
+    latest_possible_slot,
+    why_impossible,
+)
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable, ImpossibleAnswer
 from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.domain.tokens import Token
@@ -75,7 +81,9 @@ def decide(sighting: Sighting, attempt: Attempt) -> AttemptOutcome | None:
             return None
         return AttemptOutcome.LANDED if sighting.status.error is None else AttemptOutcome.REVERTED
     has_whole_history = sighting.history_from_slot is not None and sighting.history_from_slot <= signed.slot
-    if has_whole_history and is_past_expiry(signed, attempt.last_valid_block_height, sighting.finalized):
+    if has_whole_history and is_past_expiry(
+        attempt.blockhash_slot, attempt.last_valid_block_height, sighting.finalized
+    ):
         return AttemptOutcome.EXPIRED
     return None
 
@@ -88,7 +96,6 @@ class _Proving:
         self.attempt = attempt
         self.token_out = token_out
         self.min_amount_out = min_amount_out
-        self._memory = PointMemory(attempt.signed_point)
         self._began_s = began_s
         self._age_ms = age_ms
 
@@ -96,9 +103,10 @@ class _Proving:
         """Return in words why the numbers cannot follow from those that were known when the attempt was signed."""
         # A wall clock that was set back makes the attempt too young: the time that passed here counts in any case.
         elapsed_ms = max(0, self._age_ms) + int((now_s - self._began_s) * 1000)
-        if sighting.context_slot > latest_possible_slot(self.attempt.signed_point.slot, elapsed_ms):
+        attempt = self.attempt
+        if sighting.context_slot > latest_possible_slot(attempt.blockhash_slot, elapsed_ms):
             return f"slot {sighting.context_slot} is further than a cluster gets in {elapsed_ms} ms"
-        return self._memory.why_impossible(sighting.finalized, elapsed_ms)
+        return why_impossible(attempt.signed_point, attempt.blockhash_slot, sighting.finalized, elapsed_ms)
 
     def is_possible(self, result: SwapResult, outcome: AttemptOutcome) -> bool:
         """Return whether the transaction can have done this, given its status and its minimum out."""
@@ -216,6 +224,8 @@ class Settlement:
             raise ImpossibleAnswer(f"the chain's numbers cannot be true: {why_impossible}")
         if outcome is None:
             return None
+        if outcome is AttemptOutcome.EXPIRED:
+            await self._require_corroborated(attempt)
         result: SwapResult | None = None
         if sighting.status is not None:
             result = await self._chain.swap_result(attempt.signature, proving.token_out)
@@ -225,6 +235,15 @@ class Settlement:
         evidence = msgspec.Raw(msgspec.json.encode(_evidence(attempt.signed_point, sighting, result, refusal)))
         slot = sighting.status.slot if sighting.status is not None else None
         return Proof(ProvenOutcome(attempt.attempt, outcome, evidence), slot, result)
+
+    async def _require_corroborated(self, attempt: Attempt) -> None:
+        """Ask for the newest blockhash, as for signing again: it must be past the expiry too, by another method."""
+        newest = await self._chain.latest_blockhash()
+        is_past = is_past_expiry(attempt.blockhash_slot, attempt.last_valid_block_height, newest.finalized)
+        if not is_past or newest.last_valid_block_height - MAX_AGE_BLOCKS <= attempt.last_valid_block_height:
+            raise ImpossibleAnswer(
+                "the chain's newest blockhash contradicts the height that the transaction expired at"
+            )
 
     async def _look_together(self, signatures: Sequence[str]) -> Sequence[Sighting | Exception]:
         finalized = await self._finalized()

@@ -39,12 +39,13 @@ class Blockhash(msgspec.Struct, frozen=True):
     """A recent blockhash; a transaction that carries it can land up to `last_valid_block_height`.
 
     `finalized` was finalized when the blockhash was read: a transaction that is signed from now on
-    lands after it. `genesis_hash` names the cluster.
+    lands after it. `slot`: of the blockhash. `genesis_hash` names the cluster.
     """
 
     blockhash: str
     last_valid_block_height: int
     finalized: ChainPoint
+    slot: int
     genesis_hash: str
 
 
@@ -55,6 +56,7 @@ class SignedTransaction(msgspec.Struct, frozen=True):
     raw: bytes
     last_valid_block_height: int
     signed_point: ChainPoint
+    blockhash_slot: int
     genesis_hash: str
 
 

@@ -59,7 +59,7 @@ def event_from_row(row: Sequence[Any]) -> OrderEvent:
 
 def attempt_from_row(row: Sequence[Any]) -> Attempt:
     """Return the attempt of a row of `attempts.sql`, in its order of columns."""
-    attempt, signature, raw, last_valid_block_height, signed_slot, signed_block_height, *rest = row
+    attempt, signature, raw, last_valid_block_height, signed_slot, signed_block_height, blockhash_slot, *rest = row
     signed_at_ms, genesis_hash, outcome, evidence = rest
     return Attempt(
         attempt,
@@ -67,6 +67,7 @@ def attempt_from_row(row: Sequence[Any]) -> Attempt:
         bytes(raw),
         last_valid_block_height,
         ChainPoint(signed_block_height, signed_slot),
+        blockhash_slot,
         signed_at_ms,
         genesis_hash,
         None if outcome is None else AttemptOutcome(outcome),
@@ -146,6 +147,7 @@ def attempt_columns(order_id: OrderId, attempt: Attempt) -> tuple[Any, ...]:
         attempt.last_valid_block_height,
         attempt.signed_point.slot,
         attempt.signed_point.block_height,
+        attempt.blockhash_slot,
         attempt.signed_at_ms,
         attempt.genesis_hash,
     )

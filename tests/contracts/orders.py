@@ -80,7 +80,7 @@ def attempt_of(order: Order) -> Attempt:
     """The order's signed transaction in its current attempt."""
     name = f"{order.order_id}/{order.attempt}"
     raw = b"\x00raw\xff" + name.encode()
-    return Attempt(order.attempt, f"signature of {name}", raw, 1_150, ChainPoint(850, 900), CREATED_AT_MS, GENESIS)
+    return Attempt(order.attempt, f"signature of {name}", raw, 1_150, ChainPoint(850, 900), 930, CREATED_AT_MS, GENESIS)
 
 
 def signed(attempt: Attempt) -> TransactionSigned:

@@ -54,6 +54,7 @@ ATTEMPT: Final[Values] = {
     "last_valid_block_height": 150,
     "signed_slot": 90,
     "signed_block_height": 80,
+    "blockhash_slot": 95,
     "signed_at_ms": 1_000,
     "genesis_hash": GENESIS,
 }

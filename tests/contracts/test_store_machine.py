@@ -68,8 +68,8 @@ HOSTILE: Final = (
     "update attempts set last_valid_block_height = 1 where order_id = {0}",
     (
         "insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot,"
-        " signed_block_height, signed_at_ms, genesis_hash)"
-        " select order_id, attempt + 1, 'other', 'raw', 1, 1, 1, 1, genesis_hash"
+        " signed_block_height, blockhash_slot, signed_at_ms, genesis_hash)"
+        " select order_id, attempt + 1, 'other', 'raw', 1, 1, 1, 1, 1, genesis_hash"
         " from cluster cross join orders where order_id = {0}"
     ),
 )

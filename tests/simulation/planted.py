@@ -61,6 +61,7 @@ async def sign_and_send_unsaved(executor: Any, journal: Journal) -> Attempt:
         signed.raw,
         signed.last_valid_block_height,
         signed.signed_point,
+        signed.blockhash_slot,
         0,
         signed.genesis_hash,
     )

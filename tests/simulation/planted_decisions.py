@@ -11,7 +11,7 @@ import pytest
 from order_engine.chain import client, network
 from order_engine.chain.client import SolanaChain
 from order_engine.chain.rpc import JsonRpc, Request
-from order_engine.domain.chain_point import ChainPoint, PointMemory
+from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import ChainUnavailable, ReasonCode
 from order_engine.domain.events import OrderFailed, SwapConfirmed
 from order_engine.domain.money import BaseUnits
@@ -63,10 +63,15 @@ def the_height_alone_decides(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(settlement, "is_past_expiry", lambda _signed, last_valid, point: point.block_height > last_valid)
 
 
+async def believe(*_: Any) -> None:
+    """Ask no other method."""
+
+
 @planted
 def any_height_is_believed(patch: pytest.MonkeyPatch) -> None:
     """The slot where the height belongs, for one: each attempt looks expired, and is signed again."""
-    patch.setattr(PointMemory, "why_impossible", lambda *_: None)
+    patch.setattr(settlement, "why_impossible", lambda *_: None)
+    patch.setattr(Settlement, "_require_corroborated", believe)
     patch.setattr(ChainPoint, "agrees_with", lambda *_: True)
     the_height_alone_decides(patch)
 

@@ -68,6 +68,7 @@ def attempt_of(signed: SignedTransaction) -> Attempt:
         signed.raw,
         signed.last_valid_block_height,
         signed.signed_point,
+        signed.blockhash_slot,
         EpochMs(START_MS),
         signed.genesis_hash,
     )

@@ -245,7 +245,7 @@ def test_each_turn_writes_an_order_once_and_loses_no_event(batch: list[Write]) -
 
 def test_a_signed_transaction_survives_the_folding() -> None:
     building, submitted = order_in(S.BUILDING), order_in(S.SUBMITTED)
-    attempt = Attempt(1, "5igna7ure", b"raw", 1_150, ChainPoint(850, 900), EpochMs(START_MS), "genesis")
+    attempt = Attempt(1, "5igna7ure", b"raw", 1_150, ChainPoint(850, 900), 930, EpochMs(START_MS), "genesis")
     confirmed = order_in(S.CONFIRMED)
     [[(write, places)]] = fold_writes(
         [

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_engine.domain.chain_point import ChainPoint, PointMemory, is_past_expiry, latest_possible_slot
+from order_engine.domain.chain_point import ChainPoint, is_past_expiry, latest_possible_slot, why_impossible
 from tests.unit.samples import QUICK
 
 SIGNED = ChainPoint(800, 1_000)
 LAST_VALID = 980
+BLOCKHASH_SLOT = 1_030
 MINUTE_MS = 60_000
 
 
@@ -43,33 +44,30 @@ def test_any_two_points_of_a_true_chain_agree(has_block: list[bool], first: int,
 @given(st.integers(0, 32), st.integers(0, 10_000), st.data())
 def test_no_height_makes_a_live_transaction_look_dead(skipped: int, lie: int, data: st.DataObject) -> None:
     """As long as no more than 32 slots are skipped while it lives, whatever height a node tells."""
-    last_slot = SIGNED.slot + LAST_VALID - SIGNED.block_height + skipped
-    slot = data.draw(st.integers(SIGNED.slot, last_slot))
-    assert not is_past_expiry(SIGNED, LAST_VALID, ChainPoint(SIGNED.block_height + lie, slot))
+    slot = data.draw(st.integers(SIGNED.slot, BLOCKHASH_SLOT + 150 + skipped))
+    assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(SIGNED.block_height + lie, slot))
 
 
 def test_a_true_height_past_the_last_valid_one_is_expiry() -> None:
-    assert not is_past_expiry(SIGNED, LAST_VALID, ChainPoint(LAST_VALID, 5_000))
-    assert not is_past_expiry(SIGNED, LAST_VALID, ChainPoint(LAST_VALID + 1, 1_212))
-    assert is_past_expiry(SIGNED, LAST_VALID, ChainPoint(LAST_VALID + 1, 1_213))
+    assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(LAST_VALID, 5_000))
+    assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(LAST_VALID + 1, BLOCKHASH_SLOT + 182))
+    assert is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(LAST_VALID + 1, BLOCKHASH_SLOT + 183))
 
 
-def test_what_was_believed_is_remembered() -> None:
-    memory = PointMemory(SIGNED)
-    assert memory.why_impossible(ChainPoint(890, 1_100), MINUTE_MS) is None
-    # It agrees with the signing, and not with what came after: the height falls.
-    assert "contradicts block height 890 at slot 1100" in str(memory.why_impossible(ChainPoint(889, 1_110), MINUTE_MS))
-    assert memory.why_impossible(ChainPoint(850, 1_055), MINUTE_MS) is None  # a node that lags
-    assert memory.why_impossible(ChainPoint(891, 1_110), MINUTE_MS) is None
+def test_a_point_that_does_not_follow_from_the_signing_is_impossible() -> None:
+    told = why_impossible(SIGNED, BLOCKHASH_SLOT, ChainPoint(1_100, 1_100), MINUTE_MS)
+    assert told == "block height 1100 at slot 1100 contradicts block height 800 at slot 1000"
+    for possible in (ChainPoint(890, 1_100), ChainPoint(889, 1_110), ChainPoint(700, 900)):
+        assert why_impossible(SIGNED, BLOCKHASH_SLOT, possible, MINUTE_MS) is None
 
 
 def test_no_cluster_is_faster_than_time() -> None:
-    memory = PointMemory(SIGNED)
-    slot = latest_possible_slot(SIGNED.slot, MINUTE_MS) + 1
-    far = ChainPoint(900, slot)
-    assert "further than a cluster gets in 60000 ms" in str(memory.why_impossible(far, MINUTE_MS))
-    assert memory.why_impossible(far, 2 * MINUTE_MS) is None
+    far = ChainPoint(900, latest_possible_slot(BLOCKHASH_SLOT, MINUTE_MS) + 1)
+    told = str(why_impossible(SIGNED, BLOCKHASH_SLOT, far, MINUTE_MS))
+    assert "further than a cluster gets in 60000 ms" in told
+    assert why_impossible(SIGNED, BLOCKHASH_SLOT, far, 2 * MINUTE_MS) is None
 
 
 def test_a_clock_that_was_set_back_only_delays_belief() -> None:
-    assert latest_possible_slot(1_000, -MINUTE_MS) == latest_possible_slot(1_000, 0) > 1_000
+    at_once = latest_possible_slot(BLOCKHASH_SLOT, 0)
+    assert latest_possible_slot(BLOCKHASH_SLOT, -MINUTE_MS) == at_once > BLOCKHASH_SLOT

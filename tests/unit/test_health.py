@@ -91,7 +91,7 @@ class Hanging:
     def __init__(self, error: Exception | None) -> None:
         self._error = error
 
-    async def finalized_point(self) -> Any:
+    async def latest_blockhash(self) -> Any:
         if self._error is not None:
             raise self._error
         await asyncio.Event().wait()

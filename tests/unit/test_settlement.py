@@ -17,6 +17,7 @@ from order_engine.domain.tokens import Token
 from order_engine.engine.settlement import Proof, Settlement, Sighting, decide
 from order_engine.ports.chain import (
     MOST_SIGNATURES_IN_A_CALL,
+    Blockhash,
     Commitment,
     SignatureStatus,
     SignatureStatuses,
@@ -30,6 +31,8 @@ HEIGHT_BEHIND = 100  # Block heights are smaller than slots, so whoever mixes th
 LAST_VALID = 1_050
 SIGNED_SLOT = 900
 SIGNED = ChainPoint(SIGNED_SLOT - HEIGHT_BEHIND, SIGNED_SLOT)
+# The blockhash is good for 150 blocks, and no slot is skipped here.
+BLOCKHASH_SLOT = LAST_VALID - 150 + HEIGHT_BEHIND
 MIN_AMOUNT_OUT = 7
 RAW = b"the signed bytes"
 SIGNATURE = "5igna7ure"
@@ -40,7 +43,7 @@ TROUBLES = ("none", "send lost", "answer lost", "no height", "no status", "old h
 
 
 def attempt_of(signature: str = SIGNATURE, raw: bytes = RAW, last_valid: int = LAST_VALID) -> Attempt:
-    return Attempt(1, signature, raw, last_valid, SIGNED, EpochMs(START_MS), "genesis")
+    return Attempt(1, signature, raw, last_valid, SIGNED, BLOCKHASH_SLOT, EpochMs(START_MS), "genesis")
 
 
 class ScriptedChain:
@@ -98,6 +101,14 @@ class ScriptedChain:
             "constant height": ChainPoint(LAST_VALID + 1, slot),
         }
         return told.get(self._trouble, ChainPoint(height, slot))
+
+    async def latest_blockhash(self) -> Blockhash:
+        if self._trouble == "no height":
+            raise ChainUnavailable("502")
+        slot = self.slot - FINALIZED_BEHIND
+        return Blockhash(
+            "hash", self.slot - 2 - HEIGHT_BEHIND + 150, ChainPoint(slot - HEIGHT_BEHIND, slot), slot, "genesis"
+        )
 
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
         self.calls.append("statuses")

@@ -45,7 +45,7 @@ events as (
 ),
 signed as (
     insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot,
-        signed_block_height, signed_at_ms, genesis_hash)
+        signed_block_height, blockhash_slot, signed_at_ms, genesis_hash)
     select s.*
     from unnest($3::signed_attempt[]) as s
     where (s.order_id in (select order_id from moved)) is true

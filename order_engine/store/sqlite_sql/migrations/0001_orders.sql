@@ -102,6 +102,8 @@ create table attempts (
     -- The finalized point when it was signed: it can have landed in no slot before, and later heights follow from it.
     signed_slot integer not null check (signed_slot >= 0),
     signed_block_height integer not null check (signed_block_height >= 0),
+    -- The slot of its blockhash, from which the blocks in which it can land are counted.
+    blockhash_slot integer not null check (blockhash_slot >= 0),
     signed_at_ms integer not null,
     genesis_hash text not null,
     outcome text check (outcome in ('landed', 'reverted', 'expired')),
@@ -304,9 +306,9 @@ create trigger attempts_decided_once before update on attempts
 when old.outcome is not null
     or new.outcome is null
     or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_slot,
-            old.signed_block_height, old.signed_at_ms, old.genesis_hash)
+            old.signed_block_height, old.blockhash_slot, old.signed_at_ms, old.genesis_hash)
         is not (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_slot,
-            new.signed_block_height, new.signed_at_ms, new.genesis_hash)
+            new.signed_block_height, new.blockhash_slot, new.signed_at_ms, new.genesis_hash)
 begin
     select raise(abort, 'attempts_decided_once: an outcome is written once, and a signed transaction never changes');
 end;
