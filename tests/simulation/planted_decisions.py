@@ -58,20 +58,20 @@ def ask_for_the_height_at(patch: pytest.MonkeyPatch, commitment: Commitment) -> 
     the_height_alone_decides(patch)
 
 
-def the_height_alone_decides(patch: pytest.MonkeyPatch) -> None:
-    """Take the slots away that guard against a height which is a little too high: they hide these bugs."""
-    patch.setattr(settlement, "is_past_expiry", lambda _signed, last_valid, point: point.block_height > last_valid)
-
-
 async def believe(*_: Any) -> None:
     """Ask no other method."""
+
+
+def the_height_alone_decides(patch: pytest.MonkeyPatch) -> None:
+    """Take away the slots and the second method that guard against a false height: they hide these bugs."""
+    patch.setattr(Settlement, "_require_corroborated", believe)
+    patch.setattr(settlement, "is_past_expiry", lambda _signed, last_valid, point: point.block_height > last_valid)
 
 
 @planted
 def any_height_is_believed(patch: pytest.MonkeyPatch) -> None:
     """The slot where the height belongs, for one: each attempt looks expired, and is signed again."""
     patch.setattr(settlement, "why_impossible", lambda *_: None)
-    patch.setattr(Settlement, "_require_corroborated", believe)
     patch.setattr(ChainPoint, "agrees_with", lambda *_: True)
     the_height_alone_decides(patch)
 

@@ -17,7 +17,7 @@ MOST_SEEDS_TO_CATCH = 1_000
 SHOWED_LAST = {
     "the_blockhash_is_no_longer_valid": 58,
     "no_look_at_the_context_slot": 217,
-    "status_first_and_expiry_second": 397,
+    "status_first_and_expiry_second": 448,
 }
 
 
