@@ -46,6 +46,7 @@ from order_engine.api.schemas import (
 )
 from order_engine.domain.errors import ChainUnavailable, InvalidRequest, OrderNotFound
 from order_engine.domain.fingerprint import fingerprint
+from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.money import BaseUnits, format_amount, min_out
 from order_engine.domain.order import EpochMs, Order, OrderStatus, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
@@ -130,7 +131,8 @@ async def get_order(request: Request[Any]) -> Response:
     context = context_of(request)
     order = await find_order(context.reader, request.path_params["orderId"])
     attempts = await context.reader.attempts(order.order_id)
-    return json_response(view_order(order, attempts, waiting_for(order, await context.health.report())))
+    wait = None if order.status in TERMINAL else waiting_for(order, await context.health.report())
+    return json_response(view_order(order, attempts, wait))
 
 
 async def list_attempts(request: Request[Any]) -> Response:
