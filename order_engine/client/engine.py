@@ -208,7 +208,8 @@ def _unplaced(error: GaveUpError, fate: Fate, key: str) -> EngineClientError:
 
 
 def _path(order_id: str) -> str:
-    if not order_id or "/" in order_id or order_id in (".", ".."):
+    # No order can have these names: a path with one of them is the path of something else.
+    if order_id in ("", ".", ".."):
         raise EngineRefusedError({"detail": f"There is no order {order_id!r}."})
     try:
         return f"/v1/orders/{quote(order_id, safe='')}"

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosedError
 
+from order_engine.client import EngineClient
 from tests.e2e.conftest import EMBEDDED, Engine, Engines
 from tests.e2e.conversation import (
     HANG_S,
@@ -342,6 +343,9 @@ async def test_an_order_is_found_by_any_name_that_it_can_be_given(
     sockets = (f"/v1/orders/{path}/stream", f"/orders/{path}", f"/ws?jobId={path}", f"{EXECUTE}?orderId={path}")
     for socket in sockets:
         assert {frame["orderId"] for frame in await follow(engine.url, socket)} == {order_id}, socket
+    async with EngineClient(engine.url) as client:
+        assert (await client.get(name))["orderId"] == order_id
+        assert [event["seq"] async for event in client.watch(name)] == [1, 2, 3, 4, 5]
 
 
 async def test_a_path_is_the_same_however_its_letters_are_written(http: httpx2.Client) -> None:
