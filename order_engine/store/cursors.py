@@ -15,6 +15,8 @@ import msgspec
 from order_engine.domain.errors import UnknownCursor
 
 _MARK: Final = re.compile(r"([0-9]{1,20})\.([0-9]{1,15})\.([0-9a-f]{16})", re.ASCII)
+# SQLite numbers events, and PostgreSQL transactions, with 64 bits; SQLite's have a sign.
+_MAX_NUMBER: Final = 2**63 - 1
 
 
 class MarkedEvent(msgspec.Struct, frozen=True):
@@ -40,7 +42,7 @@ def join(place: str, mark: str | None) -> str:
 def split(cursor: str) -> tuple[str, str | None]:
     """Return a cursor's place and mark; raises UnknownCursor for a mark that is none."""
     place, at, mark = cursor.partition("@")
-    if at and not _MARK.fullmatch(mark):
+    if at and (not _MARK.fullmatch(mark) or number_of(mark) > _MAX_NUMBER):
         raise UnknownCursor("is not a cursor of this log")
     return place, mark or None
 

@@ -125,6 +125,16 @@ async def test_what_is_no_cursor_is_refused(world: StoreWorld, cursor: str) -> N
         await store.feed(ACCOUNT, cursor, None, 10)
 
 
+@pytest.mark.parametrize("number", [2**63, 2**64, 10**20 - 1])
+async def test_a_mark_whose_number_no_log_can_have_is_refused(world: StoreWorld, number: int) -> None:
+    store = await world.open()
+    await store.accept(new_order())
+    place = (await everything(store))[1].partition("@")[0]
+    for limit in (0, 10):
+        with pytest.raises(UnknownCursor):
+            await store.feed(ACCOUNT, f"{place}@{number}.1760000000000.0123456789abcdef", None, limit)
+
+
 async def test_a_cursor_from_the_future_is_refused(world: StoreWorld) -> None:
     store = await world.open()
     ahead = "1000000" if isinstance(world, SqliteWorld) else "1000000:1000000:"
