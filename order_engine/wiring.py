@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 import asyncpg
 import msgspec
@@ -349,18 +349,24 @@ async def _open_paper_chain(
 
 
 def _lock(stack: contextlib.AsyncExitStack, path: Path) -> None:
-    """Keep a second engine off the file: their buses would not know of each other."""
+    """Keep a second engine off the file: their buses would not know of each other. Only its owner may read it."""
     try:
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, mode=0o700)
-        file = stack.enter_context(path.with_name(f"{path.name}.lock").open("w"))
-        for it in path.parent.glob(f"{path.name}*"):
-            it.chmod(0o600)  # Also those of a version that left this to the umask.
-    except OSError as error:
-        message = f"The directory {path.parent} cannot be used ({error.strerror}); set DATA_DIR to another directory."
-        raise SettingsError(message) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for directory in (*reversed(path.parent.parents), path.parent):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        lock = stack.enter_context(_open_private(path.with_name(f"{path.name}.lock")))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Before SQLite opens it: to close a file drops the locks of its process. SQLite's other files get its mode.
+        _open_private(path).close()
     except BlockingIOError as error:
         message = f"Another order-engine is running on {path}; stop it, or set DATA_DIR to another directory."
         raise SettingsError(message) from error
+    except OSError as error:
+        message = f"The directory {path.parent} cannot be used ({error.strerror}); set DATA_DIR to another directory."
+        raise SettingsError(message) from error
+
+
+def _open_private(path: Path) -> BinaryIO:
+    """Open or create a file that only its owner may read, whatever the umask."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "r+b")
