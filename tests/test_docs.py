@@ -102,6 +102,17 @@ def test_the_compose_file_is_the_production_shape_and_publishes_nothing_but_loop
             assert "PASSWORD" not in name or value.startswith("${POSTGRES_PASSWORD:?"), name
 
 
+def test_the_compose_file_passes_every_setting_on_with_its_default() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    passed = services["worker"]["environment"] | {"CHAIN_FAULTS": services["chain"]["environment"]["CHAIN_FAULTS"]}
+    # Names that the file itself decides, that another one here replaces, or that are a path outside the containers.
+    decided = {"HOST", "PORT", "DATA_DIR", "DATABASE_URL", "CHAIN_URL", "ALLOWED_HOSTS", "LOG_FORMAT", "TOKENS_FILE"}
+    decided |= {name.upper() for name in Settings.model_fields if name.startswith(("redis_", "engine_", "postgres_"))}
+    for name, field in Settings.model_fields.items():
+        if name.upper() not in decided:
+            assert passed.get(name.upper()) == f"${{{name.upper()}:-{field.default}}}", name
+
+
 def test_no_file_names_a_package_index() -> None:
     for name in ("requirements.txt", "requirements-dev.txt", "pyproject.toml", "Makefile", "Dockerfile"):
         assert not re.search(r"index-url|find-links|https?://", (ROOT / name).read_text()), name
