@@ -271,8 +271,13 @@ async def _open_store(
             store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS, session)
         except WrongSchema as error:
             raise SettingsError(f"DATABASE_URL cannot be used: {error}.") from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise SettingsError(
+                f"The role in DATABASE_URL may do too little: PostgreSQL says {error}. As the owner of the database, "
+                "run `order-engine migrate`, and grant the role the rights that README.md lists."
+            ) from error
         except asyncpg.PostgresError as error:
-            # The server answered: it knows an option of the URL no better, or lets this user do too little.
+            # The server answered: it does not know an option of the URL, for example.
             raise SettingsError(f"DATABASE_URL cannot be used: PostgreSQL says {error}.") from error
     else:
         path = settings.sqlite_path

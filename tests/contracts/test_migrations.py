@@ -15,8 +15,10 @@ import asyncpg
 import pytest
 
 from order_engine.domain.errors import WrongSchema
+from order_engine.settings import SettingsError, load_settings
 from order_engine.store.postgres import PostgresStore
 from order_engine.store.sql import POSTGRES, SQLITE, Dialect, load_migrations
+from order_engine.wiring import migrate
 from tests.contracts.catalogs import postgres_catalog, sqlite_catalog
 from tests.contracts.orders import ACCOUNT, ROUTED, claim_new, kept, new_order
 from tests.contracts.raw import open_raw
@@ -218,3 +220,13 @@ async def test_a_role_that_may_not_make_a_schema_is_told_who_may(
 ) -> None:
     user = PostgresWorld(await postgres.create_user(postgres_world.url))
     assert "order-engine migrate" in await open_fails(user)
+
+
+@pytest.mark.asyncio
+async def test_a_role_without_rights_on_the_tables_is_told_who_gives_them(
+    postgres: PostgresServer, postgres_world: PostgresWorld
+) -> None:
+    user = await postgres.create_user(postgres_world.url)
+    await postgres_world.open()
+    with pytest.raises(SettingsError, match=r"permission denied for table .* As the owner of the database"):
+        await migrate(load_settings(database_url=user))
