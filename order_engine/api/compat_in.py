@@ -125,7 +125,7 @@ def _decode_payload(payload: msgspec.Raw) -> dict[str, msgspec.Raw]:
     try:
         return decode_loose(bytes(payload))
     except InvalidRequest as error:
-        raise InvalidRequest("", f"must be a JSON object: {error}", code=error.code) from error
+        raise InvalidRequest("", f"must be a JSON object: {str(error).removesuffix('.')}", code=error.code) from error
 
 
 def _renamed(error: InvalidRequest, renamed: Mapping[str, str]) -> InvalidRequest:
@@ -246,7 +246,8 @@ def _metadata(fields: Fields, bare_symbol: str | None) -> msgspec.Raw | None:
         try:
             members = decode_loose(bytes(metadata))
         except InvalidRequest as error:
-            raise InvalidRequest("metadata", f"must be a JSON object: {error}", code=error.code) from error
+            message = f"must be a JSON object: {str(error).removesuffix('.')}"
+            raise InvalidRequest("metadata", message, code=error.code) from error
     if "symbol" not in members:
         return msgspec.Raw(msgspec.json.encode({**members, "symbol": bare_symbol}))
     if decode_text(members["symbol"], "metadata") != bare_symbol:

@@ -75,7 +75,7 @@ def make_request(
     if token_in.mint == token_out.mint:
         raise InvalidRequest("tokenOut", "must differ from tokenIn", code="same_token")
     if client_order_id is not None and not _CLIENT_ORDER_ID.fullmatch(client_order_id):
-        raise InvalidRequest("clientOrderId", "must be 1-64 visible ASCII characters, and not . or ..")
+        raise InvalidRequest("clientOrderId", "must be 1-64 visible ASCII characters, and not `.` or `..`")
     return SwapRequest(
         token_in,
         token_out,

@@ -175,3 +175,16 @@ def test_two_keys_are_refused_rather_than_one_of_them_chosen(pairs: list[tuple[s
     with pytest.raises(InvalidRequest) as caught:
         parse_keys(headers)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({"orderId": "job", "payload": []}, "must be a JSON object: The body is wrong: expected `object`, got `array`"),
+        ({"orderId": "..", "payload": {}}, "must be 1-64 visible ASCII characters, and not `.` or `..`"),
+    ],
+)
+def test_a_refusal_is_a_sentence_that_one_full_stop_ends(body: Any, sentence: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_job(PAPER, json.dumps(body).encode())
+    assert str(caught.value) == sentence  # The problem document adds the full stop.
