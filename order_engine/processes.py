@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -245,7 +246,7 @@ def _say_where(settings: Settings, store_name: str, address: str) -> None:
 
 
 def _places(url: str) -> tuple[str, ...]:
-    command = shlex.quote(_command())
+    command = _command()
     at = "" if url == DEFAULT_ENGINE_URL else f"ENGINE_URL={url} "
     return (
         f"  API documentation   {url}/docs",
@@ -263,9 +264,11 @@ def _reachable(address: str) -> str:
 
 
 def _command() -> str:
-    """Return how to call this command from here."""
-    program = Path(sys.argv[0])
-    try:
-        return str(program.resolve().relative_to(Path.cwd()))
-    except ValueError:
+    """Return how to call this command from here, as a shell takes it: by name only where PATH leads to it."""
+    program = Path(sys.argv[0]).absolute()
+    if program.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m order_engine"
+    if shutil.which(program.name) == str(program):
         return program.name
+    here = Path.cwd()
+    return shlex.quote(str(program.relative_to(here) if program.is_relative_to(here) else program))

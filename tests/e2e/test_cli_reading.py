@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,9 +174,18 @@ def test_up_says_where_everything_is_and_port_moves_the_commands_too(bare: Comma
         assert httpx2.get(f"http://127.0.0.1:{port}/docs", trust_env=False).is_success
         assert f"http://127.0.0.1:{port}/docs" in told
         placing = next(line for line in told.splitlines() if "place an order" in line)
-        words = placing.split(" submit ")[1].split()
-        done = bare("submit", *words)
-        assert (done.returncode, done.stdout.splitlines()[-1].split()[2]) == (OK, "confirmed")
+        line = placing.split("place an order")[1]
+        done = subprocess.run(
+            ["sh", "-c", line],
+            cwd=bare.directory,
+            env=bare.environment,
+            capture_output=True,
+            text=True,
+            timeout=HANG_S,
+            check=False,
+        )
+        assert done.returncode == OK, done.stderr
+        assert done.stdout.splitlines()[-1].split()[2] == "confirmed"
         assert bare(*SUBMIT, "1", "--json").returncode == OK
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=HANG_S)
