@@ -114,7 +114,7 @@ class HealthMonitor:
             return assess(None, str(error), bus_trouble)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, this tells it
             return assess(None, f"the database cannot be read: {error}", bus_trouble)
-        return assess(health, self._write_trouble, bus_trouble)
+        return assess(health, self._write_trouble or self._store.write_trouble, bus_trouble)
 
 
 def assess(health: StoreHealth | None, store_trouble: str | None, bus_trouble: str | None) -> Report:

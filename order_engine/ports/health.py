@@ -56,3 +56,7 @@ class HealthStore(Protocol):
 
     async def health(self) -> StoreHealth:
         """Return what is known now."""
+
+    @property
+    def write_trouble(self) -> str | None:
+        """Why this process could not store orders a moment ago; None if the last write of orders did well."""

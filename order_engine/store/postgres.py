@@ -31,6 +31,7 @@ from order_engine.ports.store import (
 )
 from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of, split
 from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
+from order_engine.store.last_write import LastWrite
 from order_engine.store.postgres_errors import LOST, unavailable
 from order_engine.store.postgres_schema import bring_up_to_date
 from order_engine.store.rows import (
@@ -69,6 +70,7 @@ class PostgresStore:
         self._announce = announce
         self._grace_ms = grace_ms
         self._queries = load_queries(POSTGRES)
+        self._last_write = LastWrite()
         self._missing_since_s: dict[str, float] = {}
         self._looked_s = 0.0
         self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MOST_IN_A_BATCH)
@@ -235,6 +237,11 @@ class PostgresStore:
 
     # --- HealthStore ---
 
+    @property
+    def write_trouble(self) -> str | None:
+        """See HealthStore."""
+        return self._last_write.trouble
+
     async def beat(self, heartbeat: Heartbeat) -> None:
         """See HealthStore."""
         try:
@@ -257,7 +264,8 @@ class PostgresStore:
         # Keys in one order, so that two processes that accept the same ones cannot deadlock.
         news = [accept_columns(new) for new in sorted(batch, key=_account_and_key)]
         try:
-            rows = await self._fetch("accept", news, self._grace_ms, CLIENT_ORDER_ID_KEPT_MS)
+            with self._last_write.noted():
+                rows = await self._fetch("accept", news, self._grace_ms, CLIENT_ORDER_ID_KEPT_MS)
         except asyncpg.PostgresError as error:
             return await halve(self._accept_batch, batch, error)
         stored = {str(row[0]) for row in rows}
@@ -306,7 +314,8 @@ class PostgresStore:
             if it.proven
         ]
         try:
-            rows = await self._fetch("record", moves, events, signed, proven)
+            with self._last_write.noted():
+                rows = await self._fetch("record", moves, events, signed, proven)
         except asyncpg.PostgresError as error:
             is_foreign = getattr(error, "constraint_name", None) == ONE_CLUSTER
             return await halve(self._write_folded, writes, AnotherCluster(str(error)) if is_foreign else error)

@@ -35,6 +35,7 @@ from order_engine.ports.store import (
 )
 from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of, split
 from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
+from order_engine.store.last_write import LastWrite
 from order_engine.store.rows import (
     accept_columns,
     accepted_from_row,
@@ -75,6 +76,7 @@ class SqliteStore:
         self._announce = announce
         self._grace_ms = grace_ms
         self._sql = load_queries(SQLITE)
+        self._last_write = LastWrite()
         self._writer = writer
         self._reader = reader
         self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MOST_IN_A_BATCH)
@@ -263,6 +265,11 @@ class SqliteStore:
 
     # --- HealthStore ---
 
+    @property
+    def write_trouble(self) -> str | None:
+        """See HealthStore."""
+        return self._last_write.trouble
+
     async def beat(self, heartbeat: Heartbeat) -> None:
         """See HealthStore."""
         now_ms = self._clock.now_ms()
@@ -296,7 +303,8 @@ class SqliteStore:
             return [self._accept(connection, new, now_ms) for new in batch]
 
         try:
-            accepted = await self._writer.run(job)
+            with self._last_write.noted():
+                accepted = await self._writer.run(job)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
@@ -331,7 +339,8 @@ class SqliteStore:
             return results
 
         try:
-            results = await self._writer.run(job)
+            with self._last_write.noted():
+                results = await self._writer.run(job)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them

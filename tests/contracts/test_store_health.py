@@ -1,10 +1,12 @@
 """HealthStore: who lives, what waits, what is in doubt."""
 
+import asyncpg
 import pytest
 
+from order_engine.domain.errors import StoreUnavailable
 from order_engine.ports.health import MAX_COUNTED_WAITING, ChainState, Heartbeat
 from tests.contracts.orders import claim_new, new_order, sign_new
-from tests.contracts.worlds import StoreWorld
+from tests.contracts.worlds import PostgresWorld, StoreWorld
 
 pytestmark = pytest.mark.asyncio
 
@@ -38,3 +40,28 @@ async def test_what_waits_and_what_is_in_doubt_is_counted(world: StoreWorld) -> 
     assert found.oldest_due_ms >= 20
     assert found.oldest_in_doubt_ms > 0
     assert found.waiting < MAX_COUNTED_WAITING
+
+
+DISK_FULL = """
+create function fill() returns trigger language plpgsql as $$
+begin raise exception 'could not extend file' using errcode = 'disk_full'; end $$;
+create trigger fill before insert on orders for each row execute function fill()
+"""
+
+
+async def test_orders_that_cannot_be_stored_are_noticed_although_the_heartbeat_can(
+    postgres_world: PostgresWorld,
+) -> None:
+    store = await postgres_world.open()
+    await store.accept(new_order())
+    assert store.write_trouble is None
+    connection = await asyncpg.connect(postgres_world.url)
+    await connection.execute(DISK_FULL)
+    with pytest.raises(StoreUnavailable):
+        await store.accept(new_order())
+    await store.beat(Heartbeat("api 1", "api"))
+    assert "out of disk" in str(store.write_trouble)
+    await connection.execute("drop trigger fill on orders")
+    await connection.close()
+    await store.accept(new_order())
+    assert store.write_trouble is None
