@@ -10,12 +10,19 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from order_engine.api.compat_in import LooseOrder, parse_exec_frame, parse_job, parse_keys, parse_loose_order
+from order_engine.api.compat_in import (
+    LooseOrder,
+    RefusedOrder,
+    parse_exec_frame,
+    parse_job,
+    parse_keys,
+    parse_loose_order,
+)
 from order_engine.api.compat_out import answer_of, compat_event, compat_frame, job_frame, job_of, upper_frame
 from order_engine.api.context import (
     ACCOUNT,
@@ -34,11 +41,13 @@ from order_engine.api.schemas import MAX_BODY_BYTES, view_order
 from order_engine.api.streams import Frame, send_life, send_until_gone, serve_order
 from order_engine.domain.errors import ClientOrderIdTaken, IdempotencyConflict, InvalidRequest, OrderEngineError
 from order_engine.domain.events import OrderEvent
+from order_engine.domain.fingerprint import fingerprint
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId
 from order_engine.engine.intake import Submission
 from order_engine.engine.stream import POLL_CONNECTED_S, POLL_LOST_S, next_in_line
 from order_engine.ports.bus import Subscription
+from order_engine.ports.store import IdempotencyKey
 
 _FIRST_FRAME_TIMEOUT_S: Final = 30.0
 _POLICY_VIOLATION: Final = 1008
@@ -48,32 +57,66 @@ _MOST_FOLLOWED_JOBS: Final = 1_000
 
 async def execute_order(request: Request[Any]) -> Response:
     """Serve rows A, B, C and D: `POST /api/orders/execute`."""
-    order = parse_loose_order(context_of(request), await _json_body(request))
-    submission = await submit_order(request, order.swap, order.with_key(parse_keys(request.headers)))
-    return json_response(answer_of(request, submission, order.note), 200, rate_headers(submission))
+    submission, note = await _submit(request, parse_loose_order, await _json_body(request))
+    return json_response(answer_of(request, submission, note), 200, rate_headers(submission))
+
+
+async def _submit(
+    connection: HTTPConnection[Any], parse: Callable[[ApiContext, bytes], LooseOrder], body: bytes
+) -> tuple[Submission, str | None]:
+    """Accept the order of a body or frame; returns it, and a sentence that names the defaults in it, if any."""
+    context = context_of(connection)
+    key = parse_keys(connection.headers)
+    try:
+        order = parse(context, body)
+    except RefusedOrder as error:
+        # A token that is gone, or has other decimals now, makes no other request of the same bytes.
+        again = None if key is None else IdempotencyKey(key, fingerprint(error.parts))
+        known = None if again is None else await context.intake.find_answer(ACCOUNT, again)
+        if known is None:
+            raise
+        return known, None
+    return await submit_order(connection, order.swap, order.with_key(key)), order.note
 
 
 async def enqueue(request: Request[Any]) -> Response:
     """Serve row D: `POST /enqueue`, a market order with the client's id and payload; one id is one job."""
-    order = parse_job(context_of(request), await _json_body(request))
-    name = order.swap.client_order_id or ""
-    key = parse_keys(request.headers)
-    if key is not None and key != name:
-        raise InvalidRequest("idempotency-key", "differs from orderId, which is the key of a job; leave it out")
+    context = context_of(request)
+    key, note = parse_keys(request.headers), None
     try:
+        order = parse_job(context, await _json_body(request))
+        name = order.swap.client_order_id or ""
+        _require_key_of_job(key, name)
         submission = await _submit_job(request, order, name)
+        note = None if submission.is_replay else order.note
+    except RefusedOrder as error:
+        name = error.parts["clientOrderId"] or ""
+        _require_key_of_job(key, name)
+        # The id alone makes the job: the first one is the answer, whatever its token is now.
+        known = await context.reader.find_by_key(ACCOUNT, _job_key(name))
+        if known is None:
+            raise
+        submission = Submission(known.order, is_replay=True, rate=None)
     except InvalidRequest as error:
         field = "orderId" if error.field == "clientOrderId" else error.field
         raise InvalidRequest(field, str(error), code=error.code) from error
-    note = None if submission.is_replay else order.note
     answer = {**answer_of(request, submission, note), "orderId": name}
     return json_response(answer, 200, rate_headers(submission))
 
 
+def _require_key_of_job(key: str | None, name: str) -> None:
+    if key is not None and key != name:
+        raise InvalidRequest("idempotency-key", "differs from orderId, which is the key of a job; leave it out")
+
+
+def _job_key(name: str) -> str:
+    """Return the idempotency key of a job: a space keeps it apart from all keys of clients, which are visible ASCII."""
+    return f"job {name}"
+
+
 async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Submission:
     """Accept the job, or return the order that has this id already, whatever its payload was, as those systems do."""
-    # A space keeps the key apart from all keys of clients, which are visible ASCII.
-    key = f"job {name}"
+    key = _job_key(name)
     try:
         return await submit_order(request, order.swap, order.with_key(key))
     except IdempotencyConflict:
@@ -165,12 +208,11 @@ async def _take_first_frame(
         try:
             async with asyncio.timeout(_FIRST_FRAME_TIMEOUT_S):
                 body = await _first_frame(websocket)
-            order = parse(context_of(websocket), body)
-            submission = await submit_order(websocket, order.swap, order.with_key(parse_keys(websocket.headers)))
+            submission, note = await _submit(websocket, parse, body)
         except (OrderEngineError, EdgeRefusal, TimeoutError, UnicodeEncodeError) as error:
             await _refuse_frame(websocket, error)
             return
-        await websocket.send_text(msgspec.json.encode(answer_of(websocket, submission, order.note)).decode())
+        await websocket.send_text(msgspec.json.encode(answer_of(websocket, submission, note)).decode())
         await send_life(websocket, submission.order, 0, frame)
 
 

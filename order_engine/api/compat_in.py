@@ -66,6 +66,15 @@ class LooseOrder(msgspec.Struct, frozen=True):
         return None if key is None else IdempotencyKey(key, fingerprint(self.parts))
 
 
+class RefusedOrder(InvalidRequest):
+    """A token or an amount is refused now. The first answer to the same request may be known: `parts` finds it."""
+
+    def __init__(self, error: InvalidRequest, field: str, parts: Mapping[str, str | None]) -> None:
+        """`field` is the field at fault as this client wrote it."""
+        super().__init__(field, str(error), code=error.code)
+        self.parts = parts
+
+
 def parse_loose_order(context: ApiContext, body: bytes) -> LooseOrder:
     """Return the order in a body or frame of rows A to D; raises InvalidRequest naming the field at fault."""
     fields = _decode(body)
@@ -130,8 +139,10 @@ def _decode_payload(payload: msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 def _renamed(error: InvalidRequest, renamed: Mapping[str, str]) -> InvalidRequest:
     """Return the error with its field as the client wrote it: within `payload`, unless `renamed` says otherwise."""
-    inner = f"payload.{error.field}" if error.field else "payload"
-    return InvalidRequest(renamed.get(error.field, inner), str(error), code=error.code)
+    field = renamed.get(error.field, f"payload.{error.field}" if error.field else "payload")
+    if isinstance(error, RefusedOrder):
+        return RefusedOrder(error, field, error.parts)
+    return InvalidRequest(field, str(error), code=error.code)
 
 
 def _require_known(fields: Fields, known: frozenset[str]) -> None:
@@ -186,7 +197,12 @@ def _read_order(context: ApiContext, fields: Fields) -> LooseOrder:
         # Name the field as this client wrote it: a pair is one field, whichever half is wrong.
         token_field = "symbol" if "symbol" in fields and "tokenIn" not in fields else error.field
         named = {"amountIn": amount_field, "tokenIn": token_field, "tokenOut": token_field}
-        raise InvalidRequest(named.get(error.field, error.field), str(error), code=error.code) from error
+        field = named.get(error.field, error.field)
+        try:
+            parts = order_parts(wire, client_order_id, metadata)
+        except (InvalidRequest, msgspec.MsgspecError, RecursionError):
+            raise InvalidRequest(field, str(error), code=error.code) from error
+        raise RefusedOrder(error, field, parts) from error
     _refuse_contradictions(context, fields, swap)
     return LooseOrder(swap, note, order_parts(wire, client_order_id, metadata))
 

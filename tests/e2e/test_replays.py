@@ -41,3 +41,27 @@ def test_a_replay_is_one_after_a_change_of_defaults_and_of_tokens(tmp_path: Path
                 (422, "unknown_token"),
             )
             up.terminate()
+
+
+def test_a_replay_is_one_on_the_compatible_routes_too(tmp_path: Path) -> None:
+    mine = {"symbol": "MINE", "mint": "9n4nbM75f5Ui33ZbPYXn59EwSgE8CGsHtAeTH5YFeJ9E", "decimals": 6}
+    order = {"tokenIn": "MINE", "tokenOut": "USDC", "amount": "1.123456"}
+    asked = {"/api/orders/execute": order, "/enqueue": {"orderId": "job-1", "payload": order}}
+    file = tokens_file(tmp_path, mine | {"referencePriceUsd": "2"})
+
+    def place(url: str, path: str) -> httpx2.Response:
+        headers = {"Idempotency-Key": "job-1"}
+        return httpx2.post(f"{url}{path}", json=asked[path], headers=headers, trust_env=False)
+
+    with embedded_stack(tmp_path, MOCK_DELAY_SCALE="0", TOKENS_FILE=file) as stack:
+        up = stack.spawn("up")
+        first = {path: place(up.url, path).json()["jobId"] for path in asked}
+        up.terminate()
+        for entries in ((mine | {"decimals": 2},), ()):
+            tokens_file(tmp_path, *entries)
+            up.start()
+            for path, job_id in first.items():
+                again = place(up.url, path)
+                assert (again.status_code, again.json().get("jobId")) == (200, job_id), again.text
+                assert again.json()["idempotent"] is True
+            up.terminate()
