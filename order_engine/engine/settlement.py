@@ -71,8 +71,8 @@ class Proof(msgspec.Struct, frozen=True):
     result: SwapResult | None
 
 
-def decide(sighting: Sighting, attempt: Attempt) -> AttemptOutcome | None:
-    """Return what a sighting with possible numbers proves of the attempt; None means unknown."""
+def decide(sighting: Sighting, attempt: Attempt, elapsed_ms: int) -> AttemptOutcome | None:
+    """Return what a sighting with possible numbers proves of the attempt, `elapsed_ms` old; None means unknown."""
     if sighting.context_slot < sighting.finalized.slot:
         return None
     signed = attempt.signed_point
@@ -82,7 +82,7 @@ def decide(sighting: Sighting, attempt: Attempt) -> AttemptOutcome | None:
         return AttemptOutcome.LANDED if sighting.status.error is None else AttemptOutcome.REVERTED
     has_whole_history = sighting.history_from_slot is not None and sighting.history_from_slot <= signed.slot
     if has_whole_history and is_past_expiry(
-        attempt.blockhash_slot, attempt.last_valid_block_height, sighting.finalized
+        attempt.blockhash_slot, attempt.last_valid_block_height, sighting.finalized, elapsed_ms
     ):
         return AttemptOutcome.EXPIRED
     return None
@@ -99,10 +99,13 @@ class _Proving:
         self._began_s = began_s
         self._age_ms = age_ms
 
-    def why_impossible(self, sighting: Sighting, now_s: float) -> str | None:
-        """Return in words why the numbers cannot follow from those that were known when the attempt was signed."""
+    def elapsed_ms(self, now_s: float) -> int:
+        """Return the time since the attempt was signed."""
         # A wall clock that was set back makes the attempt too young: the time that passed here counts in any case.
-        elapsed_ms = max(0, self._age_ms) + int((now_s - self._began_s) * 1000)
+        return max(0, self._age_ms) + int((now_s - self._began_s) * 1000)
+
+    def why_impossible(self, sighting: Sighting, elapsed_ms: int) -> str | None:
+        """Return in words why the numbers cannot follow from those that were known when the attempt was signed."""
         attempt = self.attempt
         if sighting.context_slot > latest_possible_slot(attempt.blockhash_slot, elapsed_ms):
             return f"slot {sighting.context_slot} is further than a cluster gets in {elapsed_ms} ms"
@@ -217,15 +220,16 @@ class Settlement:
     async def _look(self, proving: _Proving, refusal: str | None) -> Proof | None:
         attempt = proving.attempt
         sighting = await self._looks.submit(attempt.signature)
-        outcome = decide(sighting, attempt)
-        why_impossible = proving.why_impossible(sighting, self._now_s())
+        elapsed_ms = proving.elapsed_ms(self._now_s())
+        outcome = decide(sighting, attempt, elapsed_ms)
+        why_impossible = proving.why_impossible(sighting, elapsed_ms)
         if why_impossible is not None and outcome in (None, AttemptOutcome.EXPIRED):
             # A transaction that was found needs no height to prove what became of it.
             raise ImpossibleAnswer(f"the chain's numbers cannot be true: {why_impossible}")
         if outcome is None:
             return None
         if outcome is AttemptOutcome.EXPIRED:
-            await self._require_corroborated(attempt)
+            await self._require_corroborated(attempt, elapsed_ms)
         result: SwapResult | None = None
         if sighting.status is not None:
             result = await self._chain.swap_result(attempt.signature, proving.token_out)
@@ -236,10 +240,10 @@ class Settlement:
         slot = sighting.status.slot if sighting.status is not None else None
         return Proof(ProvenOutcome(attempt.attempt, outcome, evidence), slot, result)
 
-    async def _require_corroborated(self, attempt: Attempt) -> None:
+    async def _require_corroborated(self, attempt: Attempt, elapsed_ms: int) -> None:
         """Ask for the newest blockhash, as for signing again: it must be past the expiry too, by another method."""
         newest = await self._chain.latest_blockhash()
-        is_past = is_past_expiry(attempt.blockhash_slot, attempt.last_valid_block_height, newest.finalized)
+        is_past = is_past_expiry(attempt.blockhash_slot, attempt.last_valid_block_height, newest.finalized, elapsed_ms)
         if not is_past or newest.last_valid_block_height - MAX_AGE_BLOCKS <= attempt.last_valid_block_height:
             raise ImpossibleAnswer(
                 "the chain's newest blockhash contradicts the height that the transaction expired at"

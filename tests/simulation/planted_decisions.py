@@ -63,9 +63,13 @@ async def believe(*_: Any) -> None:
 
 
 def the_height_alone_decides(patch: pytest.MonkeyPatch) -> None:
-    """Take away the slots and the second method that guard against a false height: they hide these bugs."""
+    """Take away the slots, the time and the second method that guard against a false height: they hide these bugs."""
+
+    def is_past(_blockhash_slot: int, last_valid: int, point: ChainPoint, _elapsed_ms: int) -> bool:
+        return point.block_height > last_valid
+
     patch.setattr(Settlement, "_require_corroborated", believe)
-    patch.setattr(settlement, "is_past_expiry", lambda _signed, last_valid, point: point.block_height > last_valid)
+    patch.setattr(settlement, "is_past_expiry", is_past)
 
 
 @planted
@@ -92,10 +96,10 @@ def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
     """isBlockhashValid goes by the newest block, so it says no before the last valid ones are final."""
     real = settlement.decide
 
-    def decide(sighting: Sighting, attempt: Attempt) -> AttemptOutcome | None:
+    def decide(sighting: Sighting, attempt: Attempt, elapsed_ms: int) -> AttemptOutcome | None:
         newest = network.block_height(sighting.finalized.slot + network._FINALIZED_AFTER_SLOTS)
         point = msgspec.structs.replace(sighting.finalized, block_height=newest)
-        return real(msgspec.structs.replace(sighting, finalized=point), attempt)
+        return real(msgspec.structs.replace(sighting, finalized=point), attempt, elapsed_ms)
 
     patch.setattr(settlement, "decide", decide)
     the_height_alone_decides(patch)
@@ -105,8 +109,8 @@ def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
 def no_look_at_the_context_slot(patch: pytest.MonkeyPatch) -> None:
     real = settlement.decide
 
-    def decide(sighting: Sighting, attempt: Attempt) -> AttemptOutcome | None:
-        return real(msgspec.structs.replace(sighting, context_slot=10**9), attempt)
+    def decide(sighting: Sighting, attempt: Attempt, elapsed_ms: int) -> AttemptOutcome | None:
+        return real(msgspec.structs.replace(sighting, context_slot=10**9), attempt, elapsed_ms)
 
     patch.setattr(settlement, "decide", decide)
 
@@ -133,11 +137,11 @@ def a_processed_block_is_believed(patch: pytest.MonkeyPatch) -> None:
     """Its fork may lose, and then the swap never happened."""
     real_decide, real_result = settlement.decide, SolanaChain.swap_result
 
-    def decide(sighting: Sighting, attempt: Attempt) -> AttemptOutcome | None:
+    def decide(sighting: Sighting, attempt: Attempt, elapsed_ms: int) -> AttemptOutcome | None:
         if sighting.status is not None:
             sure = msgspec.structs.replace(sighting.status, commitment=Commitment.CONFIRMED)
             sighting = msgspec.structs.replace(sighting, status=sure)
-        return real_decide(sighting, attempt)
+        return real_decide(sighting, attempt, elapsed_ms)
 
     async def swap_result(self: Any, signature: str, token_out: Any) -> Any:
         return await real_result(self, signature, token_out) or SwapResult(10**18, None)

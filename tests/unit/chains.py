@@ -106,7 +106,7 @@ class ChainWorld:
         answer = await self.chain.signature_statuses([signed.signature])
         status = answer.statuses.get(signed.signature)
         sighting = Sighting(finalized, answer.context_slot, status, answer.history_from_slot)
-        return decide(sighting, attempt_of(signed))
+        return decide(sighting, attempt_of(signed), LONG_AFTER_MS)
 
     def slot_now(self) -> int:
         return self.network.slot_at(self.network.now_ms(), Commitment.PROCESSED)

@@ -45,13 +45,15 @@ def test_any_two_points_of_a_true_chain_agree(has_block: list[bool], first: int,
 def test_no_height_makes_a_live_transaction_look_dead(skipped: int, lie: int, data: st.DataObject) -> None:
     """As long as no more than 32 slots are skipped while it lives, whatever height a node tells."""
     slot = data.draw(st.integers(SIGNED.slot, BLOCKHASH_SLOT + 150 + skipped))
-    assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(SIGNED.block_height + lie, slot))
+    assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(SIGNED.block_height + lie, slot), 2 * MINUTE_MS)
 
 
 def test_a_true_height_past_the_last_valid_one_is_expiry() -> None:
-    assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(LAST_VALID, 5_000))
-    assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(LAST_VALID + 1, BLOCKHASH_SLOT + 182))
-    assert is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(LAST_VALID + 1, BLOCKHASH_SLOT + 183))
+    assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(LAST_VALID, 5_000), 2 * MINUTE_MS)
+    assert not is_past_expiry(
+        BLOCKHASH_SLOT, LAST_VALID, ChainPoint(LAST_VALID + 1, BLOCKHASH_SLOT + 182), 2 * MINUTE_MS
+    )
+    assert is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(LAST_VALID + 1, BLOCKHASH_SLOT + 183), 2 * MINUTE_MS)
 
 
 def test_a_point_that_does_not_follow_from_the_signing_is_impossible() -> None:
@@ -71,3 +73,10 @@ def test_no_cluster_is_faster_than_time() -> None:
 def test_a_clock_that_was_set_back_only_delays_belief() -> None:
     at_once = latest_possible_slot(BLOCKHASH_SLOT, 0)
     assert latest_possible_slot(BLOCKHASH_SLOT, -MINUTE_MS) == at_once > BLOCKHASH_SLOT
+
+
+def test_no_transaction_is_dead_before_its_blocks_can_have_passed() -> None:
+    """A node whose every answer is 150 blocks ahead contradicts nothing that is known."""
+    ahead = ChainPoint(LAST_VALID + 1, BLOCKHASH_SLOT + 183)
+    assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ahead, 72_799)
+    assert is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ahead, 72_800)

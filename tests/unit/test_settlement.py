@@ -34,6 +34,7 @@ SIGNED = ChainPoint(SIGNED_SLOT - HEIGHT_BEHIND, SIGNED_SLOT)
 # The blockhash is good for 150 blocks, and no slot is skipped here.
 BLOCKHASH_SLOT = LAST_VALID - 150 + HEIGHT_BEHIND
 MIN_AMOUNT_OUT = 7
+LONG_MS = 100_000
 RAW = b"the signed bytes"
 SIGNATURE = "5igna7ure"
 LANDED, REVERTED, EXPIRED = AttemptOutcome.LANDED, AttemptOutcome.REVERTED, AttemptOutcome.EXPIRED
@@ -167,17 +168,17 @@ PROVES = {
 def test_a_sighting_proves_what_the_table_says(context: int, found: Any, height: int) -> None:
     sighting = Sighting(ChainPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found], SIGNED_SLOT)
     expected = PROVES.get((found, height)) if context >= 0 else None
-    assert decide(sighting, attempt_of()) is expected
+    assert decide(sighting, attempt_of(), LONG_MS) is expected
 
 
 def test_a_transaction_did_not_land_before_it_was_signed() -> None:
     status = SignatureStatus(SIGNED_SLOT - 1, Commitment.FINALIZED, None)
-    assert decide(Sighting(ChainPoint(1_000, 1_100), 1_100, status, 0), attempt_of()) is None
+    assert decide(Sighting(ChainPoint(1_000, 1_100), 1_100, status, 0), attempt_of(), LONG_MS) is None
 
 
 def test_slots_past_the_last_valid_height_prove_no_expiry() -> None:
     sighting = Sighting(ChainPoint(LAST_VALID, LAST_VALID + 999), LAST_VALID + 999, None, 0)
-    assert decide(sighting, attempt_of()) is None
+    assert decide(sighting, attempt_of(), LONG_MS) is None
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_a_node_whose_history_begins_after_the_signing_proves_no_expiry(
     history_from: int | None, expected: AttemptOutcome | None
 ) -> None:
     sighting = Sighting(ChainPoint(LAST_VALID + 1, 2_000), 2_000, None, history_from)
-    assert decide(sighting, attempt_of()) is expected
+    assert decide(sighting, attempt_of(), LONG_MS) is expected
 
 
 # --- the loop ------------------------------------------------------------------------------------
