@@ -54,7 +54,7 @@ class ChainWatch:
         except (ChainUnavailable, TimeoutError) as error:
             return ChainState(str(error) or "the chain does not answer", self._slot or None)
         now_s = self._now_s()
-        if slot > self._slot:
+        if slot != self._slot:  # Also a lower one: a node that lags moves all the same.
             self._slot, self._moved_s = slot, now_s
         still_s = now_s - self._moved_s
         if still_s > _HEAD_STANDS_STILL_S:
