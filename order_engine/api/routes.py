@@ -141,7 +141,12 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         description="The same path speaks WebSocket: one event a text frame, closed with 1000 after the terminal one.",
         parameters=(
             _AFTER,
-            Parameter("Last-Event-ID", "header", "Wins over after.", _SEQ),
+            Parameter(
+                "Last-Event-ID",
+                "header",
+                "Wins over after; an empty one is none.",
+                {"type": "string", "pattern": "^(0|[1-9][0-9]{0,9})?$"},
+            ),
         ),
         answer_kind="text/event-stream",
         stream=_message("An EventView as JSON.", event={"type": "string", "enum": [*OrderStatus]}),
@@ -165,7 +170,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         ),
         parameters=(
             _text("after", "The cursor of the last message seen, or 0."),
-            Parameter("Last-Event-ID", "header", "Wins over after.", {"type": "string"}),
+            Parameter("Last-Event-ID", "header", "Wins over after; an empty one is none.", {"type": "string"}),
         ),
         answer_kind="text/event-stream",
         stream=_message("A cursor and EventViews as JSON."),
