@@ -1,4 +1,4 @@
-"""What our wallet's transactions on the chain were signed for: their memos, newest first."""
+"""The memos of our wallet's transactions on the chain, newest first: the orders that they were signed for."""
 
 import re
 from collections.abc import AsyncIterator

@@ -88,7 +88,8 @@ class HealthMonitor:
         while True:
             try:
                 chain = None if self._chain_watch is None else await self._chain_watch.look()
-                await self._store.beat(msgspec.structs.replace(self._heartbeat, chain=chain))
+                trouble = self._store.write_trouble
+                await self._store.beat(msgspec.structs.replace(self._heartbeat, chain=chain, write_trouble=trouble))
                 self._write_trouble = None
             except StoreUnavailable as error:
                 self._write_trouble = str(error)
@@ -149,6 +150,9 @@ def _alive_workers(health: StoreHealth) -> list[Heartbeat]:
 
 def _workers(health: StoreHealth) -> tuple[str, bool]:
     if alive := _alive_workers(health):
+        troubles = [it.write_trouble for it in alive if it.write_trouble is not None]
+        if troubles:
+            return f"{len(troubles)} of {len(alive)} cannot store their work: {troubles[0]}", False
         return f"{len(alive)} alive", True
     return "no worker is running: orders are accepted and wait; start one with `order-engine worker`", False
 

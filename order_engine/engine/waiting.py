@@ -1,4 +1,4 @@
-"""What an order waits for, in words: the question that its owner has while nothing happens."""
+"""Says in words what an order waits for: its owner asks that while nothing happens."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ _WAITS: Final = {
     OrderStatus.SUBMITTED: "the chain to prove that its transaction landed, reverted or expired",
     OrderStatus.RETRYING: "its next attempt, after a pause",
 }
-# What cannot go on without the chain.
+# Orders in these statuses cannot go on without the chain.
 _NEEDS_CHAIN: Final = frozenset({OrderStatus.BUILDING, OrderStatus.SUBMITTED})
 
 

@@ -1,4 +1,4 @@
-"""What the processes of an engine tell each other about how they are, and what is waiting."""
+"""Heartbeats: the processes of an engine tell each other how they are, and the database how much waits."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,11 +14,15 @@ class ChainState(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """What a process writes every few seconds. `chain` is None for a process that does no work."""
+    """A process writes this every few seconds. `chain` is None for a process that does no work.
+
+    `write_trouble`: why the last orders could not be stored, or None.
+    """
 
     process_name: str
     role: str
     chain: ChainState | None = None
+    write_trouble: str | None = None
 
 
 class ProcessSeen(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, AttemptOutcome, Order, OrderId, OrderStatus, SwapRequest
 from order_engine.domain.tokens import Token
-from order_engine.ports.health import ChainState, Heartbeat, ProcessSeen
+from order_engine.ports.health import Heartbeat, ProcessSeen
 from order_engine.ports.store import Accepted, NewOrder, Write
 
 
@@ -153,16 +153,14 @@ def attempt_columns(order_id: OrderId, attempt: Attempt) -> tuple[Any, ...]:
     )
 
 
-def heartbeat_columns(heartbeat: Heartbeat) -> tuple[str, str, str | None]:
+def heartbeat_columns(heartbeat: Heartbeat) -> tuple[str, str]:
     """Return the values of a heartbeat, in the order in which `beat.sql` takes them."""
-    chain = None if heartbeat.chain is None else msgspec.json.encode(heartbeat.chain).decode()
-    return heartbeat.process_name, heartbeat.role, chain
+    return heartbeat.process_name, msgspec.json.encode(heartbeat).decode()
 
 
 def process_from_row(row: Row) -> ProcessSeen:
     """Return the process of a row of `processes.sql`."""
-    chain = None if row["chain"] is None else msgspec.json.decode(row["chain"], type=ChainState)
-    return ProcessSeen(Heartbeat(row["process_name"], row["role"], chain), row["seen_ago_ms"])
+    return ProcessSeen(msgspec.json.decode(row["heartbeat"], type=Heartbeat), row["seen_ago_ms"])
 
 
 def text(raw: msgspec.Raw) -> str:

@@ -20,6 +20,7 @@ def seen(role: str, chain: ChainState | None, ago_ms: int = 500) -> ProcessSeen:
 
 API = seen("api", None)
 WORKER = seen("worker", ChainState(None, 1_000))
+TROUBLED = ProcessSeen(Heartbeat("worker 2", "worker", ChainState(None, 1_000), "PostgreSQL takes no writes"), 500)
 SILENT = seen("worker", ChainState("the chain does not answer", None))
 
 
@@ -37,6 +38,13 @@ def health(*processes: ProcessSeen, **changes: Any) -> StoreHealth:
         (health(API, seen("worker", ChainState(), 60_000)), None, None, "degraded", "no worker is running"),
         (health(API, SILENT), None, None, "degraded", "the chain does not answer"),
         (health(WORKER), None, "Redis is lost", "degraded", "Redis is lost"),
+        (
+            health(WORKER, TROUBLED),
+            None,
+            None,
+            "degraded",
+            "1 of 2 cannot store their work: PostgreSQL takes no writes",
+        ),
         (health(WORKER, waiting=7, oldest_due_ms=45_000), None, None, "degraded", "7 orders wait for a worker"),
         (health(WORKER, waiting=900, oldest_due_ms=5_000), None, None, "ready", None),
         (health(WORKER, in_doubt=2, oldest_in_doubt_ms=300_000), None, None, "degraded", "oldest for 300 s"),

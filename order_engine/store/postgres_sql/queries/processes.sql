@@ -1,1 +1,1 @@
-select process_name, role, chain, greatest(0, now_ms() - seen_at_ms) as seen_ago_ms from processes
+select heartbeat, greatest(0, now_ms() - seen_at_ms) as seen_ago_ms from processes

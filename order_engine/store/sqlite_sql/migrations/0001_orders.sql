@@ -118,9 +118,8 @@ create unique index attempts_one_landed on attempts (order_id) where outcome = '
 -- Heartbeats of the engine's processes: nothing depends on them but what is told of the engine's health.
 create table processes (
     process_name text not null primary key,
-    role text not null,
-    -- How a worker sees the chain, as JSON; null for a process that does no work.
-    chain text,
+    -- JSON; see ports/health.py.
+    heartbeat text not null,
     seen_at_ms integer not null
 );
 
