@@ -83,6 +83,7 @@ async def enqueue(request: Request[Any]) -> Response:
     """Serve row D: `POST /enqueue`, a market order with the client's id and payload; one id is one job."""
     context = context_of(request)
     key, note = parse_keys(request.headers), None
+    submission: Submission | None = None
     try:
         order = parse_job(context, await _json_body(request))
         name = order.swap.client_order_id or ""
@@ -92,11 +93,12 @@ async def enqueue(request: Request[Any]) -> Response:
     except RefusedOrder as error:
         name = error.parts["clientOrderId"] or ""
         _require_key_of_job(key, name)
-        # The id alone makes the job: the first one is the answer, whatever its token is now.
-        known = await context.reader.find_by_key(ACCOUNT, _job_key(name))
-        if known is None:
+        # The same request as the job's is answered with it, whatever its token is now; any other is refused.
+        again = IdempotencyKey(_job_key(name), fingerprint(error.parts))
+        with contextlib.suppress(IdempotencyConflict):
+            submission = await context.intake.find_answer(ACCOUNT, again)
+        if submission is None:
             raise
-        submission = Submission(known.order, is_replay=True, rate=None)
     except InvalidRequest as error:
         field = "orderId" if error.field == "clientOrderId" else error.field
         raise InvalidRequest(field, str(error), code=error.code) from error
