@@ -16,6 +16,7 @@ from order_engine.api.context import ApiContext
 from order_engine.api.json_body import decode_loose
 from order_engine.api.parsing import (
     decode_text,
+    is_client_order_id,
     make_request,
     order_parts,
     parse_amount_field,
@@ -198,6 +199,8 @@ def _read_order(context: ApiContext, fields: Fields) -> LooseOrder:
         token_field = "symbol" if "symbol" in fields and "tokenIn" not in fields else error.field
         named = {"amountIn": amount_field, "tokenIn": token_field, "tokenOut": token_field}
         field = named.get(error.field, error.field)
+        if client_order_id is not None and not is_client_order_id(client_order_id):
+            raise InvalidRequest(field, str(error), code=error.code) from error  # No order has such a name.
         try:
             parts = order_parts(wire, client_order_id, metadata)
         except (InvalidRequest, msgspec.MsgspecError, RecursionError):

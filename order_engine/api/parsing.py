@@ -74,7 +74,7 @@ def make_request(
     token_out = tokens.resolve(wire.token_out, "tokenOut")
     if token_in.mint == token_out.mint:
         raise InvalidRequest("tokenOut", "must differ from tokenIn", code="same_token")
-    if client_order_id is not None and not _CLIENT_ORDER_ID.fullmatch(client_order_id):
+    if client_order_id is not None and not is_client_order_id(client_order_id):
         raise InvalidRequest("clientOrderId", "must be 1-64 visible ASCII characters, and not `.` or `..`")
     return SwapRequest(
         token_in,
@@ -84,6 +84,11 @@ def make_request(
         client_order_id,
         parse_metadata(metadata, "metadata"),
     )
+
+
+def is_client_order_id(text: str) -> bool:
+    """Return whether an order can have this name."""
+    return _CLIENT_ORDER_ID.fullmatch(text) is not None
 
 
 def parse_amount_field(raw: msgspec.Raw, token: Token, field: str) -> BaseUnits:

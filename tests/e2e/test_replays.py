@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 
+from tests.e2e.conftest import Engine
 from tests.stack import embedded_stack
 
 
@@ -65,3 +66,9 @@ def test_a_replay_is_one_on_the_compatible_routes_too(tmp_path: Path) -> None:
                 assert (again.status_code, again.json().get("jobId")) == (200, job_id), again.text
                 assert again.json()["idempotent"] is True
             up.terminate()
+
+
+def test_a_name_that_no_order_can_have_is_refused_whatever_else_is_wrong(engine: Engine) -> None:
+    body = {"orderId": "a\0b", "payload": {"tokenIn": "GONE", "tokenOut": "USDC", "amount": 1}}
+    refused = httpx2.post(f"{engine.url}/enqueue", json=body, trust_env=False)
+    assert refused.status_code == 400, refused.text
