@@ -1,4 +1,4 @@
-"""What every handler needs, and how a request's body is taken."""
+"""The parts that every handler uses, and how a request's body is taken."""
 
 import re
 from collections.abc import Mapping

@@ -153,7 +153,7 @@ class RedisListener:
             self._ask_for(self._listened)
         self.is_connected = True
         self._listening.set()
-        # What was published while nobody listened is in the log.
+        # Events that were published while nobody listened are in the log.
         self._fanout.wake_all()
         self._trouble.clear("listen")
 

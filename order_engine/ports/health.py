@@ -33,7 +33,7 @@ class ProcessSeen(msgspec.Struct, frozen=True):
 
 
 class StoreHealth(msgspec.Struct, frozen=True):
-    """What the database knows of how the engine is.
+    """The engine's health, as far as the database knows it.
 
     `processes`: those that were seen in the last hour. `waiting`: orders that are due and that no worker
     has taken, up to MAX_COUNTED_WAITING of them; `oldest_due_ms`: for how long the oldest has been due.

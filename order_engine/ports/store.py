@@ -86,7 +86,7 @@ CLIENT_ORDER_ID_KEPT_MS: Final = 24 * 60 * 60 * 1000
 
 
 class EngineIdentity(msgspec.Struct, frozen=True):
-    """What a database says of itself to all of its processes, made once with its first migration.
+    """A database's own identity for all of its processes, made once with its first migration.
 
     `engine_id` names the engine where several share a server; `bus_secret` proves to one process that
     a message comes from another one.

@@ -20,7 +20,7 @@ _MAX_NUMBER: Final = 2**63 - 1
 
 
 class MarkedEvent(msgspec.Struct, frozen=True):
-    """What a mark is made of: an event, the number that the log gave to it or to its transaction, and its time."""
+    """The parts of a mark: an event, the number that the log gave to it or to its transaction, and its time."""
 
     number: int
     order_id: str

@@ -1,4 +1,4 @@
-"""What last became of the orders that were to be stored: the heartbeat's small row fits where they do not."""
+"""The result of the last attempt to store orders: the heartbeat's small row fits where they do not."""
 
 import asyncio
 import contextlib

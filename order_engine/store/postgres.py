@@ -281,7 +281,7 @@ class PostgresStore:
         unknown = [new for new in others if _key(new) not in by_key]
         found = await self._find("find_namesakes", unknown, _name, CLIENT_ORDER_ID_KEPT_MS) if unknown else []
         by_name = {(row["account"], row["client_order_id"]): str(row["order_id"]) for row in found}
-        # What was in the way and is gone: its order was deleted in between.
+        # The row that was in the way is gone: its order was deleted in between.
         gone = [new for new in unknown if _name(new) not in by_name]
         again = await self._accept_batch(gone) if gone else []
         answers: dict[OrderId, Accepted | Exception] = {

@@ -151,6 +151,7 @@ async def test_a_place_in_the_log_is_never_given_twice(world: StoreWorld) -> Non
     assert await store.delete_ended(ALL_MS, 10) == 1
     new = new_order()
     await store.accept(new)
+    assert (await store.feed(ACCOUNT, cursor, None, 0)).events == []
     assert (await everything(store, cursor))[0] == [new.event]
 
 
@@ -317,18 +318,6 @@ async def test_a_reader_of_what_a_restored_log_does_not_have_is_refused(world: S
         await store.feed(ACCOUNT, other, None, 0)
     for cursor in (known, lost, BEGINNING):
         assert (await store.feed(ACCOUNT, cursor, None, 0)).events == []
-
-
-async def test_a_reader_whose_last_event_was_deleted_goes_on(world: StoreWorld) -> None:
-    store = await world.open()
-    gone = await claim_new(store)
-    await store.record(gone.write(FAILED))
-    _, cursor = await everything(store)
-    assert await store.delete_ended(ALL_MS, 10) == 1
-    new = new_order()
-    await store.accept(new)
-    assert (await store.feed(ACCOUNT, cursor, None, 0)).events == []
-    assert (await everything(store, cursor))[0] == [new.event]
 
 
 async def test_a_file_that_is_restored_from_a_backup_refuses_the_readers_of_what_it_lost(
