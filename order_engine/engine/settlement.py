@@ -55,8 +55,12 @@ _TELL_DOUBT_EVERY_S: Final = 120.0
 
 
 class Sighting(msgspec.Struct, frozen=True):
-    """One look at the chain: the finalized point read first, and the status answer after it."""
+    """One look at the chain: the finalized point read first, and the status answer after it.
 
+    `asked_at_s`: when the finalized point was asked for, by the clock that nobody sets back.
+    """
+
+    asked_at_s: float
     finalized: ChainPoint
     context_slot: int
     status: SignatureStatus | None
@@ -72,12 +76,20 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 def decide(sighting: Sighting, attempt: Attempt, elapsed_ms: int) -> AttemptOutcome | None:
-    """Return what a sighting with possible numbers proves of the attempt, `elapsed_ms` old; None means unknown."""
+    """Return what a sighting with possible numbers proves of the attempt; None means unknown.
+
+    `elapsed_ms`: the time from the signing to the asking. Answers can take long, and what they tell
+    was true no later than it was asked for.
+    """
     if sighting.context_slot < sighting.finalized.slot:
         return None
     signed = attempt.signed_point
     if sighting.status is not None:
-        if sighting.status.commitment is Commitment.PROCESSED or sighting.status.slot < signed.slot:
+        # Nothing lands before it is signed: one of the two slots is false. The transaction is there all the
+        # same, so believe it as soon as no fork can take it away.
+        is_slot_false = sighting.status.slot < signed.slot
+        sure = (Commitment.FINALIZED,) if is_slot_false else (Commitment.CONFIRMED, Commitment.FINALIZED)
+        if sighting.status.commitment not in sure:
             return None
         return AttemptOutcome.LANDED if sighting.status.error is None else AttemptOutcome.REVERTED
     has_whole_history = sighting.history_from_slot is not None and sighting.history_from_slot <= signed.slot
@@ -100,7 +112,7 @@ class _Proving:
         self._age_ms = age_ms
 
     def elapsed_ms(self, now_s: float) -> int:
-        """Return the time since the attempt was signed."""
+        """Return the time from the signing to `now_s`."""
         # A wall clock that was set back makes the attempt too young: the time that passed here counts in any case.
         return max(0, self._age_ms) + int((now_s - self._began_s) * 1000)
 
@@ -220,16 +232,16 @@ class Settlement:
     async def _look(self, proving: _Proving, refusal: str | None) -> Proof | None:
         attempt = proving.attempt
         sighting = await self._looks.submit(attempt.signature)
-        elapsed_ms = proving.elapsed_ms(self._now_s())
-        outcome = decide(sighting, attempt, elapsed_ms)
-        why_impossible = proving.why_impossible(sighting, elapsed_ms)
+        asked_after_ms = proving.elapsed_ms(sighting.asked_at_s)
+        outcome = decide(sighting, attempt, asked_after_ms)
+        why_impossible = proving.why_impossible(sighting, proving.elapsed_ms(self._now_s()))
         if why_impossible is not None and outcome in (None, AttemptOutcome.EXPIRED):
             # A transaction that was found needs no height to prove what became of it.
             raise ImpossibleAnswer(f"the chain's numbers cannot be true: {why_impossible}")
         if outcome is None:
             return None
         if outcome is AttemptOutcome.EXPIRED:
-            await self._require_corroborated(attempt, elapsed_ms)
+            await self._require_corroborated(attempt, asked_after_ms)
         result: SwapResult | None = None
         if sighting.status is not None:
             result = await self._chain.swap_result(attempt.signature, proving.token_out)
@@ -250,15 +262,17 @@ class Settlement:
             )
 
     async def _look_together(self, signatures: Sequence[str]) -> Sequence[Sighting | Exception]:
-        finalized = await self._finalized()
+        asked_at_s, finalized = await self._finalized()
         parts = [
             signatures[at : at + MOST_SIGNATURES_IN_A_CALL]
             for at in range(0, len(signatures), MOST_SIGNATURES_IN_A_CALL)
         ]
-        looked = await asyncio.gather(*(self._look_at(finalized, part) for part in parts))
+        looked = await asyncio.gather(*(self._look_at(asked_at_s, finalized, part) for part in parts))
         return [it for part in looked for it in part]
 
-    async def _look_at(self, finalized: ChainPoint, signatures: Sequence[str]) -> Sequence[Sighting | Exception]:
+    async def _look_at(
+        self, asked_at_s: float, finalized: ChainPoint, signatures: Sequence[str]
+    ) -> Sequence[Sighting | Exception]:
         try:
             answer = await self._chain.signature_statuses(signatures)
         except ChainUnavailable as error:
@@ -266,15 +280,17 @@ class Settlement:
         return [
             ChainUnavailable("the chain's status cannot be read")
             if signature in answer.unclear
-            else Sighting(finalized, answer.context_slot, answer.statuses.get(signature), answer.history_from_slot)
+            else Sighting(
+                asked_at_s, finalized, answer.context_slot, answer.statuses.get(signature), answer.history_from_slot
+            )
             for signature in signatures
         ]
 
-    async def _finalized(self) -> ChainPoint:
+    async def _finalized(self) -> tuple[float, ChainPoint]:
         now_s = self._now_s()
         if self._height is None or now_s - self._height[0] >= _HEIGHT_KEPT_S:
             self._height = (now_s, await self._chain.finalized_point())
-        return self._height[1]
+        return self._height
 
 
 def _evidence(

@@ -31,9 +31,10 @@ def an_rpc_error_means_not_on_chain(patch: pytest.MonkeyPatch) -> None:
     """The OpenZeppelin relayer: an error while asking counts as an answer that there is nothing."""
     real = Settlement._look_at
 
-    async def look_at(self: Any, finalized: ChainPoint, signatures: Sequence[str]) -> Any:
-        looked = await real(self, finalized, signatures)
-        return [Sighting(finalized, finalized.slot, None, 0) if isinstance(it, Exception) else it for it in looked]
+    async def look_at(self: Any, asked_at_s: float, finalized: ChainPoint, signatures: Sequence[str]) -> Any:
+        nothing = Sighting(asked_at_s, finalized, finalized.slot, None, 0)
+        looked = await real(self, asked_at_s, finalized, signatures)
+        return [nothing if isinstance(it, Exception) else it for it in looked]
 
     patch.setattr(Settlement, "_look_at", look_at)
 
@@ -46,7 +47,7 @@ def status_first_and_expiry_second(patch: pytest.MonkeyPatch) -> None:
         answer = await self._chain.signature_statuses(signatures)
         finalized = await self._chain.finalized_point()
         # That rule has no context slot to compare: the two answers stand side by side.
-        return [Sighting(finalized, finalized.slot, answer.statuses.get(it), 0) for it in signatures]
+        return [Sighting(self._now_s(), finalized, finalized.slot, answer.statuses.get(it), 0) for it in signatures]
 
     patch.setattr(Settlement, "_look_together", look)
 

@@ -105,7 +105,7 @@ class ChainWorld:
         finalized = await self.chain.finalized_point()
         answer = await self.chain.signature_statuses([signed.signature])
         status = answer.statuses.get(signed.signature)
-        sighting = Sighting(finalized, answer.context_slot, status, answer.history_from_slot)
+        sighting = Sighting(0, finalized, answer.context_slot, status, answer.history_from_slot)
         return decide(sighting, attempt_of(signed), LONG_AFTER_MS)
 
     def slot_now(self) -> int:

@@ -166,18 +166,25 @@ PROVES = {
     ("context", "found", "height"), [*itertools.product((-1_000, -1, 0, 1, 1_000), STATUSES, (-1, 0, 1))]
 )
 def test_a_sighting_proves_what_the_table_says(context: int, found: Any, height: int) -> None:
-    sighting = Sighting(ChainPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found], SIGNED_SLOT)
+    sighting = Sighting(0, ChainPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found], SIGNED_SLOT)
     expected = PROVES.get((found, height)) if context >= 0 else None
     assert decide(sighting, attempt_of(), LONG_MS) is expected
 
 
-def test_a_transaction_did_not_land_before_it_was_signed() -> None:
-    status = SignatureStatus(SIGNED_SLOT - 1, Commitment.FINALIZED, None)
-    assert decide(Sighting(ChainPoint(1_000, 1_100), 1_100, status, 0), attempt_of(), LONG_MS) is None
+@pytest.mark.parametrize(
+    ("commitment", "expected"),
+    [(Commitment.PROCESSED, None), (Commitment.CONFIRMED, None), (Commitment.FINALIZED, LANDED)],
+)
+def test_a_slot_before_the_signing_is_believed_when_it_is_final(
+    commitment: Commitment, expected: AttemptOutcome | None
+) -> None:
+    """One of the two slots was a lie; when it was the one at the signing, the order must still come to its end."""
+    status = SignatureStatus(SIGNED_SLOT - 1, commitment, None)
+    assert decide(Sighting(0, ChainPoint(1_000, 1_100), 1_100, status, 0), attempt_of(), LONG_MS) is expected
 
 
 def test_slots_past_the_last_valid_height_prove_no_expiry() -> None:
-    sighting = Sighting(ChainPoint(LAST_VALID, LAST_VALID + 999), LAST_VALID + 999, None, 0)
+    sighting = Sighting(0, ChainPoint(LAST_VALID, LAST_VALID + 999), LAST_VALID + 999, None, 0)
     assert decide(sighting, attempt_of(), LONG_MS) is None
 
 
@@ -187,7 +194,7 @@ def test_slots_past_the_last_valid_height_prove_no_expiry() -> None:
 def test_a_node_whose_history_begins_after_the_signing_proves_no_expiry(
     history_from: int | None, expected: AttemptOutcome | None
 ) -> None:
-    sighting = Sighting(ChainPoint(LAST_VALID + 1, 2_000), 2_000, None, history_from)
+    sighting = Sighting(0, ChainPoint(LAST_VALID + 1, 2_000), 2_000, None, history_from)
     assert decide(sighting, attempt_of(), LONG_MS) is expected
 
 
@@ -250,6 +257,35 @@ async def test_a_false_height_proves_nothing_as_long_as_it_lasts(lie: str) -> No
     chain.heal()
     async with asyncio.timeout(5):
         assert (await proving).outcome.outcome is EXPIRED
+
+
+class SlowChainAhead(ScriptedChain):
+    """Every number is ahead by 250 slots, and each status is told 80 s after the node looked it up."""
+
+    AHEAD = 250
+
+    async def finalized_point(self) -> ChainPoint:
+        told = await super().finalized_point()
+        return ChainPoint(told.block_height + self.AHEAD, told.slot + self.AHEAD)
+
+    async def latest_blockhash(self) -> Blockhash:
+        told = await super().latest_blockhash()
+        finalized = ChainPoint(told.finalized.block_height + self.AHEAD, told.finalized.slot + self.AHEAD)
+        return msgspec.structs.replace(
+            told, last_valid_block_height=told.last_valid_block_height + self.AHEAD, finalized=finalized
+        )
+
+    async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
+        told = await super().signature_statuses(signatures)
+        self._clock.ms += 80_000
+        return msgspec.structs.replace(told, context_slot=told.context_slot + self.AHEAD)
+
+
+@pytest.mark.asyncio
+async def test_the_time_that_an_answer_took_proves_no_expiry() -> None:
+    clock = ManualClock()
+    chain = SlowChainAhead(clock, (), 60, None)
+    assert (await prove(chain, clock)).outcome.outcome is LANDED
 
 
 @pytest.mark.asyncio
