@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -28,6 +29,8 @@ _FILES: Final = 65_536
 _OTHER_FILES: Final = 512
 _MOST_STOPPING_S: Final = 9.3
 _LAST_WORDS_S: Final = 0.2
+# Python's own are (700, 10, 10). Less garbage is in cycles here than it expects.
+_COLLECTOR_THRESHOLDS: Final = (10_000, 20, 20)
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
@@ -133,6 +136,7 @@ def _beating(health: HealthMonitor) -> contextlib.AbstractAsyncContextManager[No
 async def _working(engine: Engine, role: str) -> AsyncIterator[None]:
     """Work, count what is in doubt and delete what ended long ago, for as long as the context lasts."""
     worker = build_worker(engine)
+    _spare_the_collector()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(lasting("in-doubt counter", watch_in_doubt(engine.store, engine.clock, role)))
         if engine.settings.retention_days:
@@ -140,6 +144,18 @@ async def _working(engine: Engine, role: str) -> AsyncIterator[None]:
             await stack.enter_async_context(lasting("retention", delete_ended_forever(engine.store, keep_ms)))
         await stack.enter_async_context(lasting("worker", worker.run(), worker.stop))
         yield
+
+
+def _spare_the_collector() -> None:
+    """Make the garbage collector's passes rare and short.
+
+    The objects of the start live as long as the process, so they are left out. With Python's own
+    thresholds a burst of orders spent a fifth of the worker's time on passes that found nothing, and
+    each full pass stopped the process for 40 to 100 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -161,6 +177,7 @@ def _limits(settings: Settings) -> Limits:
 async def serving(app: ASGIApp, listener: socket.socket, limits: Limits | None = None) -> AsyncIterator[None]:
     """Serve the app on the socket; open streams get a moment to end when the context does."""
     server = build_server(app, listener, limits)
+    _spare_the_collector()
 
     def end() -> None:
         server.should_exit = True
