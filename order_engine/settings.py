@@ -243,7 +243,7 @@ class Settings(ClientSettings):
         description="Days after its end for which an order is kept, with its history and its key; 0 is for ever.",
     )
     max_claims: int = Field(5, ge=4, le=100, description="Claims without an event after which an order is parked.")
-    chain_poll_ms: int = Field(200, ge=10, le=60_000, description="Pause between two looks at a signature, in ms.")
+    chain_poll_ms: int = Field(200, ge=10, le=60_000, description="Longest pause between looks at a signature, in ms.")
     chain_resend_ms: int = Field(
         2_000, ge=100, le=60_000, description="Pause between two sends of the same bytes, in ms."
     )
