@@ -15,9 +15,9 @@ PARTS = 20
 MOST_SEEDS_TO_CATCH = 1_000
 # Where the rarest of them showed last: looked at first, it spares the search. Elsewhere, all are searched.
 SHOWED_LAST = {
-    "the_blockhash_is_no_longer_valid": 58,
-    "no_look_at_the_context_slot": 217,
-    "status_first_and_expiry_second": 448,
+    "the_blockhash_is_no_longer_valid": 5,
+    "no_look_at_the_context_slot": 906,
+    "status_first_and_expiry_second": 569,
 }
 
 
