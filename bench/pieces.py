@@ -14,15 +14,16 @@ import asyncpg
 
 from bench.measure import Stand, cpu_seconds
 from order_engine.chain.client import SolanaChain
-from order_engine.chain.local import LocalTransport
 from order_engine.clock import SystemClock
 from order_engine.domain.lifecycle import apply
 from order_engine.domain.order import Attempt, AttemptOutcome, Order
 from order_engine.domain.routing import choose_quote
 from order_engine.engine.quoting import ask_venues
 from order_engine.engine.settlement import Settlement
+from order_engine.paper.local import LocalTransport
+from order_engine.paper.market import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperMarket
+from order_engine.paper.venue import PaperFaults, PaperVenue
 from order_engine.store.postgres import PostgresStore
-from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperFaults, PaperMarket, PaperVenue
 from tests.contracts.orders import BUILT, CONFIRMED, GENESIS, LONG_MS, ROUTED, USDC, Life, new_order
 from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world
 

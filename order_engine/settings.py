@@ -15,7 +15,6 @@ from order_engine.api.limits import (
     MAX_FRAMES_PER_WINDOW,
     MAX_KIB_PER_WINDOW,
 )
-from order_engine.chain.faults import parse_faults
 from order_engine.engine_address import AddressError, check_api_key, parse_engine_address
 from order_engine.server_urls import (
     PLATFORM_PORT,
@@ -47,11 +46,6 @@ _Loaded = TypeVar("_Loaded", bound="ClientSettings")
 
 class SettingsError(Exception):
     """A setting is wrong; the message is one sentence for each, ready to be shown."""
-
-
-def _known_faults(text: str) -> str:
-    parse_faults(text)
-    return text
 
 
 def _known_engine(url: str) -> str:
@@ -164,7 +158,7 @@ class Settings(ClientSettings):
         1, ge=0, le=100, description="Factor on the paper delays. 1: quotes about 0.2 s, swaps 2-3 s. 0: none."
     )
     mock_seed: int = Field(1, ge=0, description="Seed of the paper prices, delays and failures.")
-    chain_faults: Annotated[str, AfterValidator(_known_faults)] = Field(
+    chain_faults: str = Field(
         "",
         description="Rates from 0 to 1 at which the paper chain misbehaves, such as drop=0.1,lag=0.3: drop, late, "
         "duplicate, fork, lag, false_height, lost_reply, timeout, error, rate_limit, or all.",

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -27,17 +27,11 @@ from order_engine.bus.redis import RedisBus
 from order_engine.bus.redis_limits import RedisRateLimiter
 from order_engine.bus.redis_link import RedisNames
 from order_engine.chain.client import PaperWallet, SolanaChain
-from order_engine.chain.faults import parse_faults
 from order_engine.chain.history import WalletHistory
-from order_engine.chain.ledger import SqliteLedger
-from order_engine.chain.local import LocalTransport
-from order_engine.chain.network import Execution, PaperNetwork
-from order_engine.chain.node import PaperNode
 from order_engine.chain.rpc import HttpTransport, Transport
-from order_engine.chain.server import build_chain_app
 from order_engine.clock import SteadyClock, SystemClock
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable, WrongSchema
-from order_engine.domain.order import EpochMs, OrderId
+from order_engine.domain.order import OrderId
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.executor import ExecutionPolicy, Executor
@@ -47,6 +41,14 @@ from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.limits import CallerLimit
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.worker import Worker, WorkerPolicy
+from order_engine.paper.faults import ChainFaults, parse_faults
+from order_engine.paper.ledger import SqliteLedger
+from order_engine.paper.local import LocalTransport
+from order_engine.paper.market import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperMarket
+from order_engine.paper.network import PaperNetwork
+from order_engine.paper.node import PaperNode
+from order_engine.paper.server import build_chain_app
+from order_engine.paper.venue import PaperFaults, PaperVenue
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
 from order_engine.ports.clock import Clock
 from order_engine.ports.health import HealthStore, Heartbeat
@@ -56,7 +58,6 @@ from order_engine.settings import LEDGER_FILE, Settings, SettingsError
 from order_engine.store.postgres import SESSION, PostgresStore
 from order_engine.store.sqlite import SqliteStore
 from order_engine.token_file import load_tokens
-from order_engine.venues.paper import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperFaults, PaperMarket, PaperVenue
 
 # How long a fresh order is left to the ready queue before a sweep takes it.
 ANNOUNCE_GRACE_MS: Final = 1_000
@@ -94,6 +95,7 @@ class Engine(msgspec.Struct, frozen=True):
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Connect everything, migrate the database if needed, and close it all at the end."""
     settings.require_services()
+    chain_faults(settings)
     clock, paper_clock = SystemClock(), SteadyClock()
     tokens, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     market = PaperMarket(settings.mock_seed, prices)
@@ -174,6 +176,15 @@ async def open_reconciliation(settings: Settings) -> AsyncIterator[tuple[Store, 
     """Open the database and the chain, and neither a worker nor an API: nothing is signed meanwhile."""
     async with open_engine(settings) as engine:
         yield engine.store, _build_intake(engine), engine.chain.wallet_history()
+
+
+def chain_faults(settings: Settings) -> ChainFaults:
+    """Return the faults of the paper chain; raises SettingsError."""
+    try:
+        return parse_faults(settings.chain_faults)
+    except ValueError as error:
+        message = f"CHAIN_FAULTS={settings.chain_faults!r} cannot be used: {error}; .env.example lists them all."
+        raise SettingsError(message) from error
 
 
 def _build_intake(engine: Engine) -> Intake:
@@ -318,37 +329,19 @@ def new_order_id() -> OrderId:
     return OrderId(str(uuid_utils.uuid7()))
 
 
-def _program(market: PaperMarket) -> Callable[[bytes, EpochMs], Execution]:
-    """Return the paper pools' programs, as the paper chain runs them."""
-
-    def run(instruction: bytes, at_ms: EpochMs) -> Execution:
-        done = market.execute(instruction, at_ms)
-        swap = done.swap
-        return Execution(
-            memo=swap.memo,
-            attempt=swap.attempt,
-            venue=swap.venue,
-            token_in=swap.token_in.symbol,
-            token_out=swap.token_out.symbol,
-            token_out_mint=swap.token_out.mint,
-            token_out_decimals=swap.token_out.decimals,
-            amount_in=swap.amount_in,
-            min_amount_out=swap.min_amount_out,
-            amount_out=done.amount_out,
-            error=done.error,
-        )
-
-    return run
-
-
 async def _open_paper_chain(
     stack: contextlib.AsyncExitStack, settings: Settings, path: Path, market: PaperMarket, clock: Clock
 ) -> tuple[PaperNetwork, PaperNode]:
     """Open the ledger, of which this process is the only owner, and the chain on it."""
     _lock(stack, path)
-    faults = parse_faults(settings.chain_faults)
+    faults = chain_faults(settings)
     seed, scale = settings.mock_seed, settings.mock_delay_scale
-    network = PaperNetwork(SqliteLedger(path), _program(market), clock, scale, seed, faults)
+    try:
+        ledger = SqliteLedger(path)
+    except WrongSchema as error:
+        message = f"{path} cannot be used: {error}. Move it away, together with the database whose orders it executed."
+        raise SettingsError(message) from error
+    network = PaperNetwork(ledger, market.execute, clock, scale, seed, faults)
     await network.start()
     return network, PaperNode(network, faults, seed)
 

@@ -1,1 +1,1 @@
-"""The places where a swap can be executed."""
+"""The places where a swap can be executed, one module each. The simulated ones are in paper/venue.py."""

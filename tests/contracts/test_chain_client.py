@@ -13,9 +13,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from order_engine.chain.client import SolanaChain
-from order_engine.chain.local import LocalTransport
 from order_engine.chain.rpc import HttpTransport
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable
+from order_engine.paper.local import LocalTransport
 from tests.contracts.test_chains import served
 from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world
 from tests.unit.samples import USDC

@@ -14,11 +14,11 @@ from solders.keypair import Keypair
 from solders.signature import Signature
 
 from order_engine.chain.client import SolanaChain
-from order_engine.chain.faults import ChainFaults
-from order_engine.chain.network import SLOT_MS
 from order_engine.chain.rpc import HttpTransport
-from order_engine.chain.server import build_chain_app
 from order_engine.domain.errors import ChainUnavailable, ForeignFeePayer, VenueFailed
+from order_engine.paper.faults import ChainFaults
+from order_engine.paper.network import SLOT_MS
+from order_engine.paper.server import build_chain_app
 from order_engine.ports.chain import (
     MOST_SIGNATURES_IN_A_CALL,
     SLIPPAGE_ERROR,

@@ -16,17 +16,16 @@ from order_engine.domain.money import BPS_ONE, BaseUnits, min_out
 from order_engine.domain.order import EpochMs, Order, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import Token
-from order_engine.ports.chain import UnsignedTransaction
-from order_engine.ports.clock import Clock
-from order_engine.ports.venues import Venue
-from order_engine.venues.paper import (
+from order_engine.paper.market import (
     METEORA,
     RAYDIUM,
     REFERENCE_PRICES_USD,
-    PaperFaults,
     PaperMarket,
-    PaperVenue,
 )
+from order_engine.paper.venue import PaperFaults, PaperVenue
+from order_engine.ports.chain import UnsignedTransaction
+from order_engine.ports.clock import Clock
+from order_engine.ports.venues import Venue
 from order_engine.wiring import new_order_id
 from tests.contracts.orders import ACCOUNT, BONK, CREATED_AT_MS, SOL, USDC, asked
 from tests.contracts.worlds import SteppedClock

@@ -50,9 +50,9 @@ WORKER: Final[Mapping[str, Point]] = {
     "leases of the gone are ended": _query("end_leases"),
     "the genesis hash is kept": _query("keep_genesis"),
     "the order is run": Point("order_engine.engine.executor:Executor.run"),
-    "a venue is asked": Point("order_engine.venues.paper:PaperVenue.quote"),
+    "a venue is asked": Point("order_engine.paper.market:PaperVenue.quote"),
     "the route is recorded": _writes("other"),
-    "the swap is built": Point("order_engine.venues.paper:PaperVenue.build"),
+    "the swap is built": Point("order_engine.paper.market:PaperVenue.build"),
     "the blockhash is read": Point(f"{_CHAIN}.latest_blockhash"),
     "the transaction is signed": Point(f"{_CHAIN}.sign"),
     "the signature is recorded": _writes("signed"),
@@ -77,9 +77,9 @@ API: Final[Mapping[str, Point]] = {
     "histories are read": _query("history"),
 }
 CHAIN: Final[Mapping[str, Point]] = {
-    "the transaction is received": Point("order_engine.chain.network:PaperNetwork.receive"),
-    "swaps are appended to the ledger": Point("order_engine.chain.ledger:SqliteLedger.append"),
-    "swaps are looked up": Point("order_engine.chain.ledger:SqliteLedger.find"),
+    "the transaction is received": Point("order_engine.paper.network:PaperNetwork.receive"),
+    "swaps are appended to the ledger": Point("order_engine.paper.ledger:SqliteLedger.append"),
+    "swaps are looked up": Point("order_engine.paper.ledger:SqliteLedger.find"),
 }
 BY_ROLE: Final = {"worker": WORKER, "api": API, "chain": CHAIN}
 
@@ -153,7 +153,7 @@ def _wrapped(call: Any, point: Point, reached: Callable[[], None], *, is_before:
 
 def poison(amount_in: str) -> None:
     """Kill this process when a venue is asked for a quote over that many base units."""
-    from order_engine.venues.paper import PaperVenue  # noqa: PLC0415 - only a process that is to be killed needs it
+    from order_engine.paper.venue import PaperVenue  # noqa: PLC0415 - only a process that is to be killed needs it
 
     quote = PaperVenue.quote
 

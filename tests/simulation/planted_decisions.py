@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from order_engine.chain import client, network
+from order_engine.chain import client
 from order_engine.chain.client import SolanaChain
 from order_engine.chain.rpc import JsonRpc, Request
 from order_engine.domain.chain_point import ChainPoint
@@ -19,6 +19,7 @@ from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.engine import settlement
 from order_engine.engine.executor import Executor, Journal
 from order_engine.engine.settlement import Proof, Settlement, Sighting
+from order_engine.paper import network
 from order_engine.ports.chain import Commitment, SwapResult
 from order_engine.ports.store import Claim, ProvenOutcome
 from tests.simulation.planted import EVIDENCE, PLANTED, planted

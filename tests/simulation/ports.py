@@ -18,9 +18,6 @@ from solders.transaction import VersionedTransaction
 
 from order_engine.bus.fanout import Fanout
 from order_engine.chain.client import PaperWallet
-from order_engine.chain.faults import ChainFaults
-from order_engine.chain.network import Execution, LedgerEntry, PaperNetwork
-from order_engine.chain.node import Balanced, NoReply, PaperNode, TooManyRequests
 from order_engine.domain.errors import (
     ChainUnavailable,
     NoRoute,
@@ -33,6 +30,10 @@ from order_engine.domain.money import BaseUnits, Bps
 from order_engine.domain.order import EpochMs, Order, OrderId, SwapRequest
 from order_engine.domain.routing import Quote
 from order_engine.domain.tokens import TokenRegistry
+from order_engine.paper.faults import ChainFaults
+from order_engine.paper.network import LedgerEntry, PaperNetwork
+from order_engine.paper.node import Balanced, NoReply, PaperNode, TooManyRequests
+from order_engine.paper.swap import PaperSwap
 from order_engine.ports.bus import Subscription
 from order_engine.ports.chain import SLIPPAGE_ERROR, UnsignedTransaction
 from order_engine.store.sql import SQLITE, load_migrations
@@ -336,15 +337,16 @@ class SimCluster:
                 if not self._committed(signature):
                     self.unsaved.append(signature)
 
-    def _execute(self, instruction: bytes, _at_ms: EpochMs) -> Execution:
+    def _execute(self, instruction: bytes, _at_ms: EpochMs) -> PaperSwap:
         order_id, attempt, minimum, _ = instruction.decode().split()
         reverts = self._random.random() < self._faults.venue / 4
         error = (SLIPPAGE_ERROR if self._random.random() < 0.7 else "PoolIsEmpty") if reverts else None
-        return Execution(
+        return PaperSwap(
             memo=order_id,
             attempt=int(attempt),
             venue="simulated",
             token_in="SOL",
+            token_in_decimals=9,
             token_out="USDC",
             token_out_mint=USDC.mint,
             token_out_decimals=USDC.decimals,

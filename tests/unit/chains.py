@@ -11,13 +11,14 @@ from solders.message import Message, MessageV0, from_bytes_versioned, to_bytes_v
 from solders.pubkey import Pubkey
 
 from order_engine.chain.client import PaperWallet, SolanaChain
-from order_engine.chain.faults import ChainFaults
-from order_engine.chain.ledger import SqliteLedger
-from order_engine.chain.local import LocalTransport
-from order_engine.chain.network import SLOT_MS, Execution, Ledger, PaperNetwork, block_height
-from order_engine.chain.node import PaperNode
 from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs
 from order_engine.engine.settlement import Sighting, decide
+from order_engine.paper.faults import ChainFaults
+from order_engine.paper.ledger import SqliteLedger
+from order_engine.paper.local import LocalTransport
+from order_engine.paper.network import SLOT_MS, Ledger, PaperNetwork, block_height
+from order_engine.paper.node import PaperNode
+from order_engine.paper.swap import PaperSwap
 from order_engine.ports.chain import SLIPPAGE_ERROR, Commitment, SignatureStatus, SignedTransaction, UnsignedTransaction
 from tests.unit.samples import SOL, START_MS, USDC, ManualClock
 
@@ -26,16 +27,17 @@ LONG_AFTER_MS = 400 * SLOT_MS
 WALLET = PaperWallet(1)
 
 
-def run_swap(instruction: bytes, at_ms: EpochMs) -> Execution:
+def run_swap(instruction: bytes, at_ms: EpochMs) -> PaperSwap:
     """A program that gives an amount which shows when it ran; a memo that says so is refused."""
     memo = instruction.decode()
     token = SOL if "native" in memo else USDC
     is_refused = "refused" in memo
-    return Execution(
+    return PaperSwap(
         memo=memo,
         attempt=1,
         venue="raydium",
         token_in="USDC" if token is SOL else "SOL",
+        token_in_decimals=9,
         token_out=token.symbol,
         token_out_mint=token.mint,
         token_out_decimals=token.decimals,

@@ -1,16 +1,18 @@
 """The paper chain's ledger: nothing in it happens twice, and nothing in it is lost."""
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from order_engine.chain.ledger import SqliteLedger
-from order_engine.chain.network import SLOT_MS, LedgerEntry, block_height
-from order_engine.domain.errors import ChainUnavailable
+from order_engine.domain.errors import ChainUnavailable, WrongSchema
 from order_engine.domain.order import AttemptOutcome
+from order_engine.paper.ledger import SqliteLedger
+from order_engine.paper.network import SLOT_MS, LedgerEntry, block_height
 from order_engine.ports.chain import SLIPPAGE_ERROR, Commitment
 from tests.unit.chains import LONG_AFTER_MS, MEMORY, open_chain_world
 
@@ -121,3 +123,11 @@ async def test_the_chain_goes_on_where_it_was_after_a_restart(tmp_path: Path) ->
         assert status is not None
         assert again == msgspec.structs.replace(status, commitment=Commitment.FINALIZED)
         assert world.slot_now() == 1_000 + LONG_AFTER_MS // SLOT_MS
+
+
+def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "paper-chain.sqlite3"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table paper_chain_swaps (signature text primary key)")
+    with pytest.raises(WrongSchema, match="another version"):
+        SqliteLedger(path)

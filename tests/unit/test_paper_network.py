@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_engine.chain.faults import ChainFaults, parse_faults
-from order_engine.chain.network import SLOT_MS, block_height, slot_of
 from order_engine.domain.order import AttemptOutcome
+from order_engine.paper.faults import ChainFaults, parse_faults
+from order_engine.paper.network import SLOT_MS, block_height, slot_of
 from order_engine.ports.chain import Commitment
 from tests.unit.chains import LONG_AFTER_MS, open_chain_world
 from tests.unit.samples import QUICK, START_MS, USDC

@@ -14,16 +14,15 @@ from order_engine.domain.money import BPS_ONE, BaseUnits
 from order_engine.domain.order import EpochMs, Order, SwapRequest
 from order_engine.domain.routing import Quote
 from order_engine.domain.tokens import KNOWN_TOKENS, Token
-from order_engine.ports.chain import SLIPPAGE_ERROR
-from order_engine.venues.paper import (
+from order_engine.paper.market import (
     METEORA,
     RAYDIUM,
     REFERENCE_PRICES_USD,
-    PaperFaults,
     PaperMarket,
-    PaperVenue,
     PoolTerms,
 )
+from order_engine.paper.venue import PaperFaults, PaperVenue
+from order_engine.ports.chain import SLIPPAGE_ERROR
 from tests.unit.chains import WALLET, instruction_in
 from tests.unit.samples import BONK, QUICK, SOL, START_MS, USDC, WSOL, ManualClock, S, order_in
 
@@ -211,8 +210,8 @@ async def test_what_was_built_swaps_what_was_quoted() -> None:
     transaction = await venue_on(clock).build(order)
     done = MARKET.execute(instruction_in(transaction.message), clock.now_ms())
     assert (done.amount_out, done.error) == (quote.amount_out, None)
-    assert (done.swap.memo, done.swap.attempt, done.swap.venue) == (order.order_id, order.attempt, "raydium")
-    assert (done.swap.amount_in, done.swap.min_amount_out) == (10**9, quote.amount_out)
+    assert (done.memo, done.attempt, done.venue) == (order.order_id, order.attempt, "raydium")
+    assert (done.amount_in, done.min_amount_out) == (10**9, quote.amount_out)
 
 
 @pytest.mark.asyncio

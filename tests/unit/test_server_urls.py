@@ -251,11 +251,6 @@ def test_postgres_needs_a_chain_of_its_own(load, refusal) -> None:
     assert load(DATABASE_URL=url, **REDIS, **CHAIN).chain_url == "http://chain:8899"
 
 
-@pytest.mark.parametrize("faults", ["drop=2", "flood=0.1", "drop"])
-def test_faults_that_the_chain_does_not_have_are_refused(refusal, faults: str) -> None:
-    assert f"CHAIN_FAULTS='{faults}' cannot be used: " in refusal(CHAIN_FAULTS=faults)
-
-
 # --- redis ---------------------------------------------------------------------------------------
 
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from order_engine.paper import venue
 from order_engine.settings import (
     SLOWEST_PAPER_QUOTE_MS,
     Settings,
     SettingsError,
     load_client_settings,
 )
-from order_engine.venues import paper
+from order_engine.wiring import chain_faults
 from tests.unit.test_server_urls import REDIS
 
 
@@ -137,7 +138,7 @@ def test_a_port_in_a_url_is_a_number(refusal, name: str, value: str) -> None:
 
 
 def test_paper_quotes_that_come_too_late_are_refused(load, refusal) -> None:
-    assert paper._QUOTE_DELAY_S[1] * 1000 == SLOWEST_PAPER_QUOTE_MS
+    assert venue._QUOTE_DELAY_S[1] * 1000 == SLOWEST_PAPER_QUOTE_MS
     most = 2_000 // SLOWEST_PAPER_QUOTE_MS
     assert load(MOCK_DELAY_SCALE=str(most - 1)).mock_delay_scale == most - 1
     sentence = refusal(MOCK_DELAY_SCALE=str(most + 1))
@@ -269,3 +270,9 @@ def test_a_file_that_cannot_be_read_is_refused(refusal, tmp_path: Path) -> None:
         (tmp_path / ".env").read_text()
     except PermissionError:
         assert refusal() == ".env cannot be used: Permission denied."
+
+
+@pytest.mark.parametrize("faults", ["drop=2", "flood=0.1", "drop"])
+def test_faults_that_the_paper_chain_does_not_have_are_refused(load, faults: str) -> None:
+    with pytest.raises(SettingsError, match=f"CHAIN_FAULTS='{faults}' cannot be used: "):
+        chain_faults(load(CHAIN_FAULTS=faults))

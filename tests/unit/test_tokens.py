@@ -10,7 +10,7 @@ from solders.pubkey import Pubkey
 
 from order_engine.domain.errors import InvalidRequest
 from order_engine.domain.tokens import KNOWN_TOKENS, MAX_DECIMALS, WRAPPED_SOL_MINT, Token, TokenConflict, TokenRegistry
-from order_engine.venues.paper import REFERENCE_PRICES_USD
+from order_engine.paper.market import REFERENCE_PRICES_USD
 from tests.unit.samples import QUICK, SOL, TOKENS, USDC, WSOL
 
 OWN = Token("OWN", "2VhjJ9WxaGC3EZFwJG9BDUs9KxKCAjQY4vgd1qxgYWVg", 6)

@@ -15,9 +15,10 @@ import msgspec
 from solders.hash import Hash
 from solders.transaction import VersionedTransaction
 
-from order_engine.chain.faults import ChainFaults
 from order_engine.domain.order import EpochMs
 from order_engine.engine.batch import Batcher
+from order_engine.paper.faults import ChainFaults
+from order_engine.paper.swap import PaperSwap
 from order_engine.ports.chain import Commitment
 from order_engine.ports.clock import Clock
 
@@ -38,26 +39,7 @@ _MOST_IN_A_BATCH: Final = 512
 _MOST_IN_A_COLUMN: Final = 2**63 - 1
 
 
-class Execution(msgspec.Struct, frozen=True, kw_only=True):
-    """What the program did with a swap: `amount_out` base units, or the error of its refusal.
-
-    `memo` is the id of the order that the swap was signed for.
-    """
-
-    memo: str
-    attempt: int
-    venue: str
-    token_in: str
-    token_out: str
-    token_out_mint: str
-    token_out_decimals: int
-    amount_in: int
-    min_amount_out: int
-    amount_out: int | None
-    error: str | None
-
-
-class LedgerEntry(Execution, frozen=True, kw_only=True):
+class LedgerEntry(PaperSwap, frozen=True, kw_only=True):
     """One transaction that landed or will: the chain's own record, which the engine never touches."""
 
     signature: str
@@ -117,7 +99,7 @@ class PaperNetwork:
     def __init__(
         self,
         ledger: Ledger,
-        program: Callable[[bytes, EpochMs], Execution],
+        program: Callable[[bytes, EpochMs], PaperSwap],
         clock: Clock,
         delay_scale: float,
         seed: int,
@@ -202,7 +184,7 @@ class PaperNetwork:
                 await self._keep(entry)
         return signature
 
-    def execute(self, transaction: VersionedTransaction, at_ms: int) -> Execution | None:
+    def execute(self, transaction: VersionedTransaction, at_ms: int) -> PaperSwap | None:
         """Return what a transaction would do at a time; None if no program here can read it.
 
         Such a transaction never lands: there is nothing that the ledger of swaps could say of it.

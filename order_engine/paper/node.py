@@ -16,12 +16,12 @@ import msgspec
 from solders.hash import Hash
 from solders.transaction import VersionedTransaction
 
-from order_engine.chain import node_rpc
-from order_engine.chain.faults import ChainFaults
-from order_engine.chain.lies import HeightLie, draw_lie, is_told_by_all
-from order_engine.chain.network import SLOT_MS, VALID_BLOCKS, LedgerEntry, PaperNetwork, Sight, block_height
-from order_engine.chain.node_rpc import RpcError
 from order_engine.domain.errors import ChainUnavailable
+from order_engine.paper import node_rpc
+from order_engine.paper.faults import ChainFaults
+from order_engine.paper.lies import HeightLie, draw_lie, is_told_by_all
+from order_engine.paper.network import SLOT_MS, VALID_BLOCKS, LedgerEntry, PaperNetwork, Sight, block_height
+from order_engine.paper.node_rpc import RpcError
 from order_engine.ports.chain import MOST_SIGNATURES_IN_A_CALL, SLIPPAGE_ERROR, Commitment
 
 _MOST_LAG_SLOTS: Final = 250

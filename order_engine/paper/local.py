@@ -3,9 +3,9 @@
 import asyncio
 from typing import Final
 
-from order_engine.chain.network import PaperNetwork
-from order_engine.chain.node import NoReply, PaperNode, TooManyRequests
 from order_engine.domain.errors import ChainUnavailable
+from order_engine.paper.network import PaperNetwork
+from order_engine.paper.node import NoReply, PaperNode, TooManyRequests
 
 _TIMEOUT_S: Final = 5.0
 

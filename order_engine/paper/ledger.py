@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from order_engine.chain.network import LedgerEntry
-from order_engine.domain.errors import ChainUnavailable
+from order_engine.domain.errors import ChainUnavailable, WrongSchema
+from order_engine.paper.network import LedgerEntry
 
 Result = TypeVar("Result")
 
@@ -23,6 +23,7 @@ create table if not exists paper_chain_swaps (
     attempt integer not null,
     venue text not null,
     token_in text not null,
+    token_in_decimals integer not null,
     token_out text not null,
     token_out_mint text not null,
     token_out_decimals integer not null,
@@ -55,12 +56,15 @@ class SqliteLedger:
     """A Ledger in one file; every append is on the disk before it returns."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file."""
+        """Open or create the file; raises WrongSchema for a ledger of another version."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="paper-chain")
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("pragma journal_mode = wal")
         self._connection.execute("pragma synchronous = full")
         self._connection.executescript(_SCHEMA)
+        columns = [it[1] for it in self._connection.execute("pragma table_info(paper_chain_swaps)")]
+        if columns != [*_COLUMNS]:
+            raise WrongSchema("it is the paper chain of another version of order-engine")
 
     async def genesis_ms(self, now_ms: int) -> int:
         """See Ledger."""

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from order_engine.chain.node import NoReply, PaperNode, TooManyRequests
+from order_engine.paper.node import NoReply, PaperNode, TooManyRequests
 
 _MOST_BODY_BYTES: Final = 50 * (1 << 10)  # As in Agave (rpc/src/rpc_service.rs, MAX_REQUEST_BODY_SIZE).
 _HANGS_FOR_S: Final = 60.0
