@@ -11,7 +11,7 @@ import asyncpg
 from bench.burst import burst_round
 from bench.measure import Stand, checked_figures, cpu_seconds_of, summary
 from bench.subjects import ENGINE, EngineSubject
-from order_engine.store.postgres import PostgresStore
+from order_engine.store.postgres.store import PostgresStore
 
 SESSION_IS_OLD = "select 1 from orders limit 1"
 LONG_QUEUE = 100_000

@@ -23,7 +23,7 @@ from order_engine.engine.settlement import Settlement
 from order_engine.paper.local import LocalTransport
 from order_engine.paper.market import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperMarket
 from order_engine.paper.venue import PaperFaults, PaperVenue
-from order_engine.store.postgres import PostgresStore
+from order_engine.store.postgres.store import PostgresStore
 from tests.contracts.orders import BUILT, CONFIRMED, GENESIS, LONG_MS, ROUTED, USDC, Life, new_order
 from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world
 

@@ -55,8 +55,8 @@ from order_engine.ports.health import HealthStore, Heartbeat
 from order_engine.ports.store import Announce, OrderReader, OrderStore
 from order_engine.ports.venues import Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
-from order_engine.store.postgres import SESSION, PostgresStore
-from order_engine.store.sqlite import SqliteStore
+from order_engine.store.postgres.store import SESSION, PostgresStore
+from order_engine.store.sqlite.store import SqliteStore
 from order_engine.token_file import load_tokens
 
 # How long a fresh order is left to the ready queue before a sweep takes it.

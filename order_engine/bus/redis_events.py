@@ -10,11 +10,11 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from order_engine import observe
+from order_engine.batching import Batcher
 from order_engine.bus.fanout import Fanout, FanoutSubscription
 from order_engine.bus.redis_link import LOST, RECONNECT_S, SHARDS, TIMEOUT_S, RedisNames, Trouble
 from order_engine.bus.redis_seal import Seal
 from order_engine.domain.order import OrderId
-from order_engine.engine.batch import Batcher
 from order_engine.ports.bus import Subscription
 
 _LISTEN_S: Final = 0.5

@@ -19,13 +19,13 @@ from solders.message import Message, MessageV0, from_bytes_versioned, to_bytes_v
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
+from order_engine.batching import Batcher
 from order_engine.chain.history import WalletHistory
 from order_engine.chain.rpc import JsonRpc, Request, Transport, decode
 from order_engine.domain.chain_point import MAX_AGE_BLOCKS, ChainPoint
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable, ForeignFeePayer, VenueFailed
 from order_engine.domain.money import MAX_BASE_UNITS
 from order_engine.domain.tokens import Token
-from order_engine.engine.batch import Batcher
 from order_engine.ports.chain import (
     Blockhash,
     Commitment,

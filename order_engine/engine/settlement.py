@@ -24,6 +24,7 @@ from typing import Final
 import msgspec
 
 from order_engine import observe
+from order_engine.batching import Batcher
 from order_engine.domain.chain_point import (
     MAX_AGE_BLOCKS,
     ChainPoint,
@@ -34,7 +35,6 @@ from order_engine.domain.chain_point import (
 from order_engine.domain.errors import AnotherCluster, ChainUnavailable, ImpossibleAnswer
 from order_engine.domain.order import Attempt, AttemptOutcome
 from order_engine.domain.tokens import Token
-from order_engine.engine.batch import Batcher
 from order_engine.ports.chain import (
     MOST_SIGNATURES_IN_A_CALL,
     Chain,

@@ -15,8 +15,8 @@ import msgspec
 from solders.hash import Hash
 from solders.transaction import VersionedTransaction
 
+from order_engine.batching import Batcher
 from order_engine.domain.order import EpochMs
-from order_engine.engine.batch import Batcher
 from order_engine.paper.faults import ChainFaults
 from order_engine.paper.swap import PaperSwap
 from order_engine.ports.chain import Commitment

@@ -24,7 +24,7 @@ class Migration(msgspec.Struct, frozen=True):
 @functools.cache
 def load_queries(dialect: Dialect) -> Mapping[str, str]:
     """Return every query of the dialect by its file's name without the suffix."""
-    folder = resources.files("order_engine.store") / f"{dialect}_sql" / "queries"
+    folder = resources.files("order_engine.store") / dialect / "queries"
     return {
         entry.name.removesuffix(".sql"): entry.read_text("utf-8")
         for entry in folder.iterdir()
@@ -35,7 +35,7 @@ def load_queries(dialect: Dialect) -> Mapping[str, str]:
 @functools.cache
 def load_migrations(dialect: Dialect) -> list[Migration]:
     """Return the dialect's migrations in order; their numbers are 1..n without a gap."""
-    folder = resources.files("order_engine.store") / f"{dialect}_sql" / "migrations"
+    folder = resources.files("order_engine.store") / dialect / "migrations"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     migrations = [
         Migration(int(name[:4]), name.removesuffix(".sql"), (folder / name).read_text("utf-8")) for name in names

@@ -189,8 +189,8 @@ async def test_a_node_that_fails_tells_nothing(world: ChainWorld, faults: ChainF
 async def test_a_lost_reply_says_nothing_about_what_was_done(
     world: ChainWorld, faults: ChainFaults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("rpc", "local"):
-        monkeypatch.setattr(f"order_engine.chain.{module}._TIMEOUT_S", 0.2)
+    for module in ("chain.rpc", "paper.local"):
+        monkeypatch.setattr(f"order_engine.{module}._TIMEOUT_S", 0.2)
     signed, other = await world.signed(), await world.signed("order 2")
     faults.lost_reply = 1.0
     with pytest.raises(ChainUnavailable):

@@ -16,7 +16,7 @@ import pytest
 
 from order_engine.domain.errors import WrongSchema
 from order_engine.settings import SettingsError, load_settings
-from order_engine.store.postgres import PostgresStore
+from order_engine.store.postgres.store import PostgresStore
 from order_engine.store.sql import POSTGRES, SQLITE, Dialect, load_migrations
 from order_engine.wiring import migrate
 from tests.contracts.catalogs import postgres_catalog, sqlite_catalog

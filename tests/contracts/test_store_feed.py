@@ -14,7 +14,7 @@ from order_engine.domain.errors import StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import AttemptOutcome, OrderId
 from order_engine.ports.store import BEGINNING, NewOrder
-from order_engine.store.postgres import PostgresStore
+from order_engine.store.postgres.store import PostgresStore
 from tests.contracts.orders import ACCOUNT, BUILT, CONFIRMED, FAILED, LONG_MS, ROUTED, Life, Store, claim_new, new_order
 from tests.contracts.worlds import MortalPostgres, PostgresWorld, SqliteWorld, StoreWorld
 from tests.servers import PostgresServer

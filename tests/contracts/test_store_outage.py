@@ -9,8 +9,8 @@ import pytest
 
 from order_engine.domain.errors import Fenced, StoreUnavailable
 from order_engine.ports.store import Accepted, OrderFilter
-from order_engine.store.postgres import PostgresStore
-from order_engine.store.sqlite import SqliteStore
+from order_engine.store.postgres.store import PostgresStore
+from order_engine.store.sqlite.store import SqliteStore
 from tests.contracts.orders import (
     ACCOUNT,
     BUILT,

@@ -12,7 +12,7 @@ import pytest
 
 from bench.growth import fill, make_schema
 from order_engine.domain.order import AttemptOutcome
-from order_engine.store.postgres import PostgresStore
+from order_engine.store.postgres.store import PostgresStore
 from tests.contracts.orders import BUILT, CONFIRMED, GENESIS, LONG_MS, ROUTED, Life, new_order, pause
 from tests.servers import PostgresServer
 

@@ -9,7 +9,7 @@ import pytest
 from order_engine.domain.errors import AnotherCluster
 from order_engine.domain.order import OrderId
 from order_engine.ports.store import SUSPECT_CLAIMS, Claim
-from order_engine.store.postgres import SESSION, PostgresStore
+from order_engine.store.postgres.store import SESSION, PostgresStore
 from tests.contracts.orders import BUILT, GENESIS, LONG_MS, ROUTED, Life, Store, claim_new, sign_new
 from tests.contracts.test_store_queue import accepted
 from tests.contracts.worlds import PostgresWorld, StoreWorld

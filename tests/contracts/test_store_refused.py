@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 from order_engine.domain.errors import StoreUnavailable
-from order_engine.store.postgres import PostgresStore
-from order_engine.store.postgres_errors import unavailable
+from order_engine.store.postgres.errors import unavailable
+from order_engine.store.postgres.store import PostgresStore
 from tests.contracts.waiting import until
 from tests.contracts.worlds import MortalPostgres
 

@@ -12,7 +12,7 @@ import pytest
 from order_engine.domain.errors import StoreUnavailable
 from order_engine.domain.order import OrderId
 from order_engine.ports.store import Accepted
-from order_engine.store.postgres import PostgresStore
+from order_engine.store.postgres.store import PostgresStore
 from tests.contracts.orders import ACCOUNT, LONG_MS, Life, claim_new, new_order, outcome_of
 from tests.contracts.waiting import PATIENCE_S, until
 from tests.contracts.worlds import MortalPostgres, PostgresWorld

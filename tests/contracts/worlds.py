@@ -16,8 +16,8 @@ import psutil
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import EpochMs, OrderId
 from order_engine.ports.store import Announce
-from order_engine.store.postgres import PostgresStore
-from order_engine.store.sqlite import SqliteStore
+from order_engine.store.postgres.store import PostgresStore
+from order_engine.store.sqlite.store import SqliteStore
 from tests.contracts.orders import GENESIS, LONG_MS, Store
 from tests.contracts.waiting import until
 from tests.servers import PostgresServer

@@ -24,7 +24,7 @@ class Point(NamedTuple):
     needs: str = "work"
 
 
-_STORE: Final = "order_engine.store.postgres:PostgresStore"
+_STORE: Final = "order_engine.store.postgres.store:PostgresStore"
 _CHAIN: Final = "order_engine.chain.client:SolanaChain"
 _BUS: Final = "order_engine.bus.redis:RedisBus"
 

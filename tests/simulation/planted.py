@@ -23,9 +23,9 @@ from order_engine.engine import stream
 from order_engine.engine.executor import Executor, Journal
 from order_engine.engine.intake import Intake, Submission
 from order_engine.ports.store import Accepted, Claim, IdempotencyKey, NewOrder
-from order_engine.store import sqlite
 from order_engine.store.sql import SQLITE, load_queries
-from order_engine.store.sqlite import SqliteStore
+from order_engine.store.sqlite import store as sqlite_store
+from order_engine.store.sqlite.store import SqliteStore
 from tests.simulation import ports
 from tests.simulation.loop import host_of
 
@@ -42,8 +42,8 @@ def planted(plant: Plant) -> Plant:
 
 def change_query(patch: pytest.MonkeyPatch, name: str, statement: str) -> None:
     """Replace one statement of the SQLite store."""
-    real = sqlite.load_queries
-    patch.setattr(sqlite, "load_queries", lambda dialect: {**real(dialect), name: statement})
+    real = sqlite_store.load_queries
+    patch.setattr(sqlite_store, "load_queries", lambda dialect: {**real(dialect), name: statement})
 
 
 async def sign_and_send_unsaved(executor: Any, journal: Journal) -> Attempt:

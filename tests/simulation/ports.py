@@ -37,7 +37,7 @@ from order_engine.paper.swap import PaperSwap
 from order_engine.ports.bus import Subscription
 from order_engine.ports.chain import SLIPPAGE_ERROR, UnsignedTransaction
 from order_engine.store.sql import SQLITE, load_migrations
-from order_engine.store.sqlite_thread import run_job
+from order_engine.store.sqlite.connections import run_job
 from tests.simulation.loop import VirtualLoop, host_of
 
 WALLET = PaperWallet(0)

@@ -25,7 +25,7 @@ from order_engine.engine.stream import order_stream
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import RateVerdict
 from order_engine.ports.store import IdempotencyKey
-from order_engine.store.sqlite import SqliteStore
+from order_engine.store.sqlite.store import SqliteStore
 from tests.simulation.checks import violations_of
 from tests.simulation.loop import Stuck, VirtualLoop, host_of
 from tests.simulation.ports import WALLET, Faults, SimBus, SimClock, SimCluster, SimDatabase, SimVenue

@@ -18,7 +18,7 @@ from order_engine.domain.events import OrderEvent
 from order_engine.engine import feed
 from order_engine.engine.feed import Feed
 from order_engine.ports.store import BEGINNING, FeedPage
-from order_engine.store.sqlite import SqliteStore
+from order_engine.store.sqlite.store import SqliteStore
 from tests.contracts.orders import ACCOUNT, CANCELLED, Life, new_order
 
 pytestmark = pytest.mark.asyncio

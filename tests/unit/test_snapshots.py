@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_engine.store.snapshots import moved_on
+from order_engine.store.postgres.snapshots import moved_on
 
 MOST = 12
 numbers = st.integers(1, MOST)

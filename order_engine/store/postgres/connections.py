@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from order_engine.store.postgres_errors import (
+from order_engine.store.postgres.errors import (
     LOST,
     MOVED_ON,
     ends_all_sessions,

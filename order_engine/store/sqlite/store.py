@@ -10,10 +10,10 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from order_engine.batching import Batcher
 from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
-from order_engine.engine.batch import Batcher
 from order_engine.ports.clock import Clock
 from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
@@ -51,9 +51,7 @@ from order_engine.store.rows import (
 )
 from order_engine.store.schema import Applied, schema_trouble
 from order_engine.store.sql import SQLITE, load_migrations, load_queries
-from order_engine.store.sqlite_retention import delete_ended
-from order_engine.store.sqlite_statements import fetch_all, fetch_one, json_text
-from order_engine.store.sqlite_thread import (
+from order_engine.store.sqlite.connections import (
     JobRunner,
     Result,
     SqliteThread,
@@ -61,6 +59,8 @@ from order_engine.store.sqlite_thread import (
     migrate,
     unavailable,
 )
+from order_engine.store.sqlite.retention import delete_ended
+from order_engine.store.sqlite.statements import fetch_all, fetch_one, json_text
 
 _MOST_IN_A_BATCH: Final = 512
 _FORGOTTEN_AFTER_MS: Final = 3_600_000

@@ -7,10 +7,10 @@ from typing import Any, Final, Self
 import asyncpg
 import msgspec
 
+from order_engine.batching import Batcher
 from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Attempt, Order, OrderId
-from order_engine.engine.batch import Batcher
 from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
     BEGINNING,
@@ -32,8 +32,10 @@ from order_engine.ports.store import (
 from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of, split
 from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
 from order_engine.store.last_write import LastWrite
-from order_engine.store.postgres_errors import LOST, unavailable
-from order_engine.store.postgres_schema import bring_up_to_date
+from order_engine.store.postgres.connections import Sessions, connect
+from order_engine.store.postgres.errors import LOST, unavailable
+from order_engine.store.postgres.schema import bring_up_to_date
+from order_engine.store.postgres.snapshots import NOTHING_SEEN, is_snapshot, moved_on
 from order_engine.store.rows import (
     accept_columns,
     accepted_from_row,
@@ -48,8 +50,6 @@ from order_engine.store.rows import (
     text,
 )
 from order_engine.store.schema import Applied, schema_trouble
-from order_engine.store.sessions import Sessions, connect
-from order_engine.store.snapshots import NOTHING_SEEN, is_snapshot, moved_on
 from order_engine.store.sql import POSTGRES, load_migrations, load_queries
 
 _MOST_IN_A_BATCH: Final = 512

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 
-from order_engine.store.sqlite_statements import fetch_all, json_text
+from order_engine.store.sqlite.statements import fetch_all, json_text
 
 
 def delete_ended(connection: sqlite3.Connection, sql: Mapping[str, str], before_ms: int, limit: int) -> int:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from order_engine.batching import Batcher
 from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply
 from order_engine.domain.order import Attempt, EpochMs, Order
-from order_engine.engine.batch import Batcher
 from order_engine.ports.store import Write
 from order_engine.store.folding import fold_writes
 from tests.unit.samples import FACTS, QUICK, START_MS, S, histories, new_order, order_id_of, order_in

@@ -1,0 +1,1 @@
+"""The store on SQLite, for one process on one machine."""
