@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
 
-MOST_SECONDS = 600
+MAX_SECONDS = 600
 POLL_S = 0.05
 # The bench asks as a user of its own, so that its statements are not taken for the engine's.
 OBSERVER = "bench"
@@ -177,7 +177,7 @@ async def stand() -> AsyncIterator[Stand]:
 async def generate(arguments: list[str]) -> dict[str, Any]:
     """Run the load generator in a process of its own and return what it found."""
     command = [sys.executable, "-m", "bench.load", *arguments]
-    done = await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.PIPE, timeout=MOST_SECONDS)
+    done = await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.PIPE, timeout=MAX_SECONDS)
     loaded: dict[str, Any] = json.loads(done.stdout)
     return loaded
 
@@ -191,7 +191,7 @@ async def wait_until_all_ended(
     connection: asyncpg.Connection, count: int, *, open_orders: str = NOBODY_WAITS, poll_s: float = POLL_S
 ) -> None:
     """Return when `count` orders exist and `open_orders`, a statement, finds that none is open."""
-    deadline = time.monotonic() + MOST_SECONDS
+    deadline = time.monotonic() + MAX_SECONDS
     while time.monotonic() < deadline:
         # The cheap question first: the count of all orders is asked only when none is open.
         if (
@@ -200,7 +200,7 @@ async def wait_until_all_ended(
         ):
             return
         await asyncio.sleep(poll_s)
-    raise TimeoutError(f"not all of {count} orders ended within {MOST_SECONDS} s")
+    raise TimeoutError(f"not all of {count} orders ended within {MAX_SECONDS} s")
 
 
 def summary(

@@ -16,7 +16,7 @@ from bench.measure import Stand, cpu_seconds
 from order_engine.chain.client import SolanaChain
 from order_engine.clock import SystemClock
 from order_engine.domain.lifecycle import apply
-from order_engine.domain.order import Attempt, AttemptOutcome, Order
+from order_engine.domain.order import AttemptOutcome, Order, SignedAttempt
 from order_engine.domain.routing import choose_quote
 from order_engine.engine.quoting import ask_venues
 from order_engine.engine.settlement import Settlement
@@ -86,7 +86,7 @@ async def store_piece(stand: Stand, *, has_triggers: bool = True) -> dict[str, A
     """Accept orders, claim them and write what became of them: the worker's part, and all that PostgreSQL does."""
     url = await stand.postgres.create_database()
     store = await PostgresStore.open(url, None, lambda _events: None, 0)
-    await store.keep_genesis(GENESIS)
+    await store.pin_cluster(GENESIS)
     if not has_triggers:
         connection = await asyncpg.connect(url)
         for row in await connection.fetch(_TRIGGERS):
@@ -131,15 +131,15 @@ class _Tape:
         """Nothing is open."""
 
 
-async def _attempt(world: ChainWorld, memo: str) -> Attempt:
+async def _attempt(world: ChainWorld, memo: str) -> SignedAttempt:
     signed = await world.signed(memo)
     height, point = signed.last_valid_block_height, signed.signed_point
-    return Attempt(
+    return SignedAttempt(
         1, signed.signature, signed.raw, height, point, signed.blockhash_slot, world.clock.ms, signed.genesis_hash
     )
 
 
-async def _prove_all(world: ChainWorld, tape: _Tape, attempts: Sequence[Attempt]) -> None:
+async def _prove_all(world: ChainWorld, tape: _Tape, attempts: Sequence[SignedAttempt]) -> None:
     chain = SolanaChain(tape, WALLET, world.clock, Genesis().keep)
     settlement = Settlement(chain, lambda: 0.0, _SLOW_S, _SLOW_S)
     for begin in range(0, len(attempts), AT_ONCE):

@@ -30,7 +30,7 @@ class Batcher(Generic[Item, Result]):
         self._flush = flush
         self._most = most
         self._patience_s = patience_s
-        self._overtaken: set[asyncio.Task[None]] = set()
+        self._in_flight: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._flushing: asyncio.Task[None] | None = None
 
@@ -44,7 +44,7 @@ class Batcher(Generic[Item, Result]):
 
     async def drain(self) -> None:
         """Return when everything submitted so far is done."""
-        flushing = {*self._overtaken, *([self._flushing] if self._flushing is not None else [])}
+        flushing = {*self._in_flight, *([self._flushing] if self._flushing is not None else [])}
         if flushing:
             await asyncio.wait(flushing)
 
@@ -57,8 +57,8 @@ class Batcher(Generic[Item, Result]):
                     await self._flush_one(batch)
                 else:
                     flush = asyncio.create_task(self._flush_one(batch))
-                    self._overtaken.add(flush)
-                    flush.add_done_callback(self._overtaken.discard)
+                    self._in_flight.add(flush)
+                    flush.add_done_callback(self._in_flight.discard)
                     await asyncio.wait([flush], timeout=self._patience_s)
         finally:
             self._flushing = None

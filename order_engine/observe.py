@@ -12,7 +12,7 @@ _log = structlog.stdlib.get_logger("order_engine")
 _LONG_IN_DOUBT_MS = 120_000
 
 
-class Numbers(msgspec.Struct):
+class Counters(msgspec.Struct):
     """What is worth an alarm in this process: gauges as last counted, and counts since it started."""
 
     in_doubt: int = 0
@@ -39,7 +39,7 @@ class Numbers(msgspec.Struct):
     """Sends that the chain refused or did not answer; each transaction is sent again until its outcome is proven."""
 
 
-numbers = Numbers()
+numbers = Counters()
 
 _FAULTS_EVERY_S: Final = 60.0
 
@@ -85,7 +85,7 @@ def tell_faults(now_s: float) -> None:
         _log.info("clients at fault", counts=counts, addresses=addresses)
 
 
-def tell_numbers(role: str) -> None:
+def log_counters(role: str) -> None:
     """Write all numbers as one line, for whoever raises alarms from logs."""
     _log.info("numbers", role=role, **msgspec.structs.asdict(numbers))
 

@@ -18,16 +18,16 @@ from order_engine import observe
 from order_engine.api.connections import build_server, tell_faults_forever
 from order_engine.api.guard import end_what_lingers
 from order_engine.api.limits import Limits
+from order_engine.engine.doubt_monitor import monitor_doubt
 from order_engine.engine.health import HealthMonitor
 from order_engine.engine.retention import delete_ended_forever
-from order_engine.engine.watch import watch_in_doubt
 from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
 from order_engine.wiring import Engine, build_api, build_health, build_worker, edge_policy, open_chain_app, open_engine
 
 _BACKLOG: Final = 2048
 _FILES: Final = 65_536
 _OTHER_FILES: Final = 512
-_MOST_STOPPING_S: Final = 9.3
+_MAX_STOPPING_S: Final = 9.3
 _LAST_WORDS_S: Final = 0.2
 # Python's own are (700, 10, 10). Less garbage is in cycles here than it expects.
 _COLLECTOR_THRESHOLDS: Final = (10_000, 20, 20)
@@ -138,7 +138,7 @@ async def _working(engine: Engine, role: str) -> AsyncIterator[None]:
     worker = build_worker(engine)
     _spare_the_collector()
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(lasting("in-doubt counter", watch_in_doubt(engine.store, engine.clock, role)))
+        await stack.enter_async_context(lasting("in-doubt counter", monitor_doubt(engine.store, engine.clock, role)))
         if engine.settings.retention_days:
             keep_ms = engine.settings.retention_days * _DAY_MS
             await stack.enter_async_context(lasting("retention", delete_ended_forever(engine.store, keep_ms)))
@@ -238,7 +238,7 @@ def _stop_on_signal(role: str) -> asyncio.Event:
         # It acts first: whatever goes wrong with a log line, the process ends.
         stopped.set()
         # Nothing is lost by an end without goodbyes; a server that hangs must not hold up the end.
-        loop.call_later(_MOST_STOPPING_S, give_up)
+        loop.call_later(_MAX_STOPPING_S, give_up)
         observe.process_stopping(role)
 
     def give_up() -> None:

@@ -20,7 +20,7 @@ from order_engine import observe
 from order_engine.api.app import build_app
 from order_engine.api.context import ACCOUNT, ApiContext
 from order_engine.api.edge import EdgePolicy
-from order_engine.api.frames import FeedFrame
+from order_engine.api.frames import PageFrame
 from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus
@@ -30,12 +30,12 @@ from order_engine.chain.client import PaperWallet, SolanaChain
 from order_engine.chain.history import WalletHistory
 from order_engine.chain.rpc import HttpTransport, Transport
 from order_engine.clock import SteadyClock, SystemClock
-from order_engine.domain.errors import AnotherCluster, ChainUnavailable, WrongSchema
+from order_engine.domain.errors import ChainUnavailable, WrongCluster, WrongSchema
 from order_engine.domain.order import OrderId
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import TokenRegistry
+from order_engine.engine.account_stream import AccountStream
 from order_engine.engine.executor import ExecutionPolicy, Executor
-from order_engine.engine.feed import Feed
 from order_engine.engine.health import ChainWatch, HealthMonitor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.limits import CallerLimit
@@ -128,7 +128,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             names = RedisNames(settings.redis_key_prefix, identity)
             limiter = redis_limiter = RedisRateLimiter(settings.redis, names, clock, redis_bus.troubles)
             stack.push_async_callback(redis_limiter.close)
-        chain = SolanaChain(transport, wallet, clock, store.keep_genesis)
+        chain = SolanaChain(transport, wallet, clock, store.pin_cluster)
         stack.push_async_callback(chain.close)
         await _try_chain(chain, settings)
         yield Engine(
@@ -216,7 +216,7 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             _build_intake(engine),
             engine.store,
             engine.bus,
-            Feed(engine.store, engine.bus, ACCOUNT, FeedFrame),
+            AccountStream(engine.store, engine.bus, ACCOUNT, PageFrame),
             engine.tokens,
             engine.venues,
             engine.clock,
@@ -308,7 +308,7 @@ async def _try_chain(chain: SolanaChain, settings: Settings) -> None:
     try:
         async with asyncio.timeout(_TRY_CHAIN_S):
             await chain.finalized_point()
-    except AnotherCluster as error:
+    except WrongCluster as error:
         database = "DATABASE_URL" if settings.postgres else str(settings.sqlite_path)
         if settings.chain_url:
             message = f"CHAIN_URL cannot be used: {error}. Name their chain, or another database than {database}."

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for folder in ("order_engine", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
 PACKAGE = [path for path in SOURCES if "order_engine" in path.relative_to(ROOT).parts[:1]]
 
-MOST_LINES_IN_A_FILE = 400
-MOST_LINES_IN_A_FUNCTION = 60
+MAX_LINES_IN_A_FILE = 400
+MAX_LINES_IN_A_FUNCTION = 60
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc", "base"}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -21,7 +21,7 @@ def _name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
 def test_a_file_is_short_and_its_name_says_something(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= MOST_LINES_IN_A_FILE
+    assert len(path.read_text().splitlines()) <= MAX_LINES_IN_A_FILE
     assert path.stem not in EMPTY_NAMES
 
 
@@ -30,7 +30,7 @@ def test_a_function_fits_on_a_screen(path: Path) -> None:
     long = [
         f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, FUNCTION) and (node.end_lineno or 0) - node.lineno + 1 > MOST_LINES_IN_A_FUNCTION
+        if isinstance(node, FUNCTION) and (node.end_lineno or 0) - node.lineno + 1 > MAX_LINES_IN_A_FUNCTION
     ]
     assert not long
 

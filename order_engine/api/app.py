@@ -20,7 +20,7 @@ from order_engine.api.edge import EdgeMiddleware, EdgePolicy, error_response
 from order_engine.api.headers import PAGE_POLICY
 from order_engine.api.names import NamedRoute, NamedWebSocketRoute
 from order_engine.api.openapi import build_document
-from order_engine.api.problems import EdgeRefusal, problem_response
+from order_engine.api.problems import RequestRejected, problem_response
 from order_engine.api.routes import COMPAT_OPERATIONS, COMPAT_WEBSOCKETS, V1_OPERATIONS
 from order_engine.domain.errors import OrderEngineError
 
@@ -51,7 +51,7 @@ def build_app(context: ApiContext, policy: EdgePolicy) -> ASGIApp:
         routes=routes,
         exception_handlers={
             OrderEngineError: _on_error,
-            EdgeRefusal: _on_error,
+            RequestRejected: _on_error,
             HTTPException: _on_http_error,
             Exception: _on_error,
         },
@@ -79,8 +79,8 @@ async def _no_such_websocket(websocket: WebSocket[Any]) -> None:
     await websocket.send_denial_response(problem_response(refusal, websocket.scope.get("request_id", "")))
 
 
-def _no_such_path(path: str) -> EdgeRefusal:
-    return EdgeRefusal(_NOT_FOUND, "no_such_path", f"There is nothing at {path[:200]!r}; see /docs.")
+def _no_such_path(path: str) -> RequestRejected:
+    return RequestRejected(_NOT_FOUND, "no_such_path", f"There is nothing at {path[:200]!r}; see /docs.")
 
 
 async def _on_error(request: Request[Any], error: Exception) -> Response:
@@ -91,12 +91,12 @@ async def _on_http_error(request: Request[Any], error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - what it was registered for
     path = request.url.path[:200]
     if error.status_code == _NOT_FOUND and path in ("/ws", "/ws-exec"):
-        refusal = EdgeRefusal(426, "websocket_only", "This path speaks WebSocket.", {"Upgrade": "websocket"})
+        refusal = RequestRejected(426, "websocket_only", "This path speaks WebSocket.", {"Upgrade": "websocket"})
     elif error.status_code == _NOT_FOUND:
         refusal = _no_such_path(path)
     else:
         message = f"{request.method} {path!r}: {error.detail}."
-        refusal = EdgeRefusal(error.status_code, "http_error", message, error.headers)
+        refusal = RequestRejected(error.status_code, "http_error", message, error.headers)
     return problem_response(refusal, request.scope.get("request_id", ""))
 
 

@@ -36,7 +36,7 @@ from order_engine.api.context import (
 from order_engine.api.frames import text_message
 from order_engine.api.orders import find_order, submit_order
 from order_engine.api.parsing import single_value
-from order_engine.api.problems import EdgeRefusal, compatible, problem_response, to_problem
+from order_engine.api.problems import RequestRejected, compatible, problem_response, to_problem
 from order_engine.api.schemas import MAX_BODY_BYTES, view_order
 from order_engine.api.streams import Frame, send_life, send_until_gone, serve_order
 from order_engine.domain.errors import ClientOrderIdTaken, IdempotencyConflict, InvalidRequest, OrderEngineError
@@ -45,14 +45,14 @@ from order_engine.domain.fingerprint import fingerprint
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId
 from order_engine.engine.intake import Submission
-from order_engine.engine.stream import POLL_CONNECTED_S, POLL_LOST_S, next_in_line
+from order_engine.engine.order_stream import POLL_CONNECTED_S, POLL_LOST_S, next_in_line
 from order_engine.ports.bus import Subscription
 from order_engine.ports.store import IdempotencyKey
 
 _FIRST_FRAME_TIMEOUT_S: Final = 30.0
 _POLICY_VIOLATION: Final = 1008
 # A connection may hold no more than this in memory, about 150 KiB.
-_MOST_FOLLOWED_JOBS: Final = 1_000
+_MAX_FOLLOWED_JOBS: Final = 1_000
 
 
 async def execute_order(request: Request[Any]) -> Response:
@@ -211,7 +211,7 @@ async def _take_first_frame(
             async with asyncio.timeout(_FIRST_FRAME_TIMEOUT_S):
                 body = await _first_frame(websocket)
             submission, note = await _submit(websocket, parse, body)
-        except (OrderEngineError, EdgeRefusal, TimeoutError, UnicodeEncodeError) as error:
+        except (OrderEngineError, RequestRejected, TimeoutError, UnicodeEncodeError) as error:
             await _refuse_frame(websocket, error)
             return
         await websocket.send_text(msgspec.json.encode(answer_of(websocket, submission, note)).decode())
@@ -233,7 +233,7 @@ async def _first_frame(websocket: WebSocket[Any]) -> bytes:
     text = message.get("text")
     body = text.encode() if text is not None else message.get("bytes") or b""
     if len(body) > MAX_BODY_BYTES:
-        raise EdgeRefusal(413, "body_too_large", f"A frame must be at most {MAX_BODY_BYTES} bytes.")
+        raise RequestRejected(413, "body_too_large", f"A frame must be at most {MAX_BODY_BYTES} bytes.")
     return body
 
 
@@ -255,7 +255,7 @@ async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[
             if not following:
                 continue
             seen.pop(order_id, None)
-            if following[-1].status not in TERMINAL and len(seen) < _MOST_FOLLOWED_JOBS:
+            if following[-1].status not in TERMINAL and len(seen) < _MAX_FOLLOWED_JOBS:
                 seen[order_id] = following[-1].seq
             yield [text_message(job_frame(event)) for event in following]
 
@@ -274,7 +274,7 @@ async def _deny(websocket: WebSocket[Any], error: Exception) -> None:
 
 async def _refuse_frame(websocket: WebSocket[Any], error: Exception) -> None:
     if isinstance(error, TimeoutError):
-        error = EdgeRefusal(400, "no_order", f"No order came within {_FIRST_FRAME_TIMEOUT_S:g} s.")
+        error = RequestRejected(400, "no_order", f"No order came within {_FIRST_FRAME_TIMEOUT_S:g} s.")
     elif isinstance(error, UnicodeEncodeError):
         error = InvalidRequest("", "The frame is not valid Unicode.", code="malformed_json")
     problem, _ = to_problem(error, websocket.scope.get("request_id", ""), may_be_stored=True)

@@ -63,8 +63,8 @@ def job_of(order: Order, events: Sequence[OrderEvent]) -> dict[str, Any]:
         "state": state,
         "progress": progress,
         "delay": 0,
-        "attemptsStarted": order.attempt,
-        "attemptsMade": order.attempt,
+        "attemptsStarted": order.attempt_number,
+        "attemptsMade": order.attempt_number,
         "timestamp": order.created_at_ms,
         "processedOn": started,
         "finishedOn": order.updated_at_ms if is_ended else None,
@@ -99,7 +99,7 @@ def job_frame(event: OrderEvent) -> str:
         "seq": event.seq,
         "status": event.status,
         "timestamp": time_text(event.at_ms),
-        "attempt": event.attempt,
+        "attempt": event.attempt_number,
         "data": event.data,
     }
     if event.status is OrderStatus.PENDING:
@@ -127,7 +127,7 @@ def _named_event(event: OrderEvent, status: str) -> dict[str, Any]:
         "seq": event.seq,
         "status": status,
         "timestamp": time_text(event.at_ms),
-        "attempt": event.attempt,
+        "attempt": event.attempt_number,
         "data": event.data,
     }
     names = {"venue": "dex", "txSignature": "txHash", "price": "executedPrice", "amountOut": "amountOut"}

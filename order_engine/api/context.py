@@ -9,12 +9,12 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from order_engine.api.frames import FeedFrame
+from order_engine.api.frames import PageFrame
 from order_engine.api.hosts import limit_key
-from order_engine.api.problems import EdgeRefusal
+from order_engine.api.problems import RequestRejected
 from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.domain.tokens import TokenRegistry
-from order_engine.engine.feed import Feed
+from order_engine.engine.account_stream import AccountStream
 from order_engine.engine.health import HealthMonitor
 from order_engine.engine.intake import Intake, Submission
 from order_engine.engine.limits import CallerLimit
@@ -38,7 +38,7 @@ class ApiContext(msgspec.Struct, frozen=True):
     intake: Intake
     reader: OrderReader
     bus: EventBus
-    feed: Feed[FeedFrame]
+    account_stream: AccountStream[PageFrame]
     tokens: TokenRegistry
     venues: Mapping[str, Venue]
     clock: Clock
@@ -67,7 +67,7 @@ async def read_body(request: Request[Any]) -> bytes:
     codings = ",".join(request.headers.getlist("content-encoding")).split(",")
     if any(coding.strip().lower() not in ("", "identity") for coding in codings):
         message = "Send the body as it is, without the header `Content-Encoding`."
-        raise EdgeRefusal(415, "encoded_body", message, {"Accept-Encoding": "identity"})
+        raise RequestRejected(415, "encoded_body", message, {"Accept-Encoding": "identity"})
     declared = request.headers.get("content-length", "0")
     chunks: list[bytes] = []
     size = int(declared) if declared.isdecimal() and len(declared) < len(str(2**63)) else 0
@@ -80,7 +80,7 @@ async def read_body(request: Request[Any]) -> bytes:
                 break
     if size > MAX_BODY_BYTES:
         message = f"The body must be at most {MAX_BODY_BYTES} bytes."
-        raise EdgeRefusal(413, "body_too_large", message, {"Connection": "close"})
+        raise RequestRejected(413, "body_too_large", message, {"Connection": "close"})
     return b"".join(chunks)
 
 
@@ -88,7 +88,9 @@ def require_json(headers: Headers) -> None:
     """Refuse a body that does not say that it is JSON, once, in UTF-8."""
     kinds = headers.getlist("content-type")
     if kinds != ["application/json"] and (len(kinds) != 1 or not _JSON_TYPE.fullmatch(kinds[0])):
-        raise EdgeRefusal(415, "not_json", "Send the body, in UTF-8, with the header `Content-Type: application/json`.")
+        raise RequestRejected(
+            415, "not_json", "Send the body, in UTF-8, with the header `Content-Type: application/json`."
+        )
 
 
 def json_response(view: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

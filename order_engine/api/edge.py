@@ -26,7 +26,7 @@ from order_engine.api.hosts import (
     parse_host,
     parse_origin,
 )
-from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal, problem_response
+from order_engine.api.problems import MAX_HEAD_BYTES, RequestRejected, problem_response
 from order_engine.api.proxies import Passed, read_forwarding
 from order_engine.domain.errors import OrderEngineError
 
@@ -49,7 +49,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         """Check the request's host and origin; returns the CORS headers of its answer.
 
         Afterwards the scope's client, scheme and `Host` are those that the client itself used, or
-        those of PUBLIC_URL. Raises EdgeRefusal.
+        those of PUBLIC_URL. Raises RequestRejected.
         """
         raw_headers = scope["headers"]
         host = _host_of([value for name, value in raw_headers if name == b"host"], scope)
@@ -88,7 +88,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         if self.public_url is not None and host.name == self.public_url.name:
             return
         message = f"This engine does not answer for the host {host.name[:100]!r}; ALLOWED_HOSTS lists its names."
-        raise EdgeRefusal(421, "host_not_allowed", message)
+        raise RequestRejected(421, "host_not_allowed", message)
 
     def _look_behind_proxy(self, scope: Scope) -> Host | None:
         """Put the client that a trusted proxy names into the scope; returns the host that this client asked."""
@@ -99,7 +99,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         if passed.host is not None:
             host = parse_host(passed.host)
             if host is None:
-                raise EdgeRefusal(400, "bad_host", "The proxy names a host that is not `name` or `name:port`.")
+                raise RequestRejected(400, "bad_host", "The proxy names a host that is not `name` or `name:port`.")
             self._require_known(host)
         _apply(passed, scope)
         return host
@@ -115,7 +115,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         ):
             return
         message = f"Pages of {text[:100]} may not call this engine; ALLOWED_ORIGINS lists those that may."
-        raise EdgeRefusal(403, "origin_not_allowed", message)
+        raise RequestRejected(403, "origin_not_allowed", message)
 
 
 class EdgeMiddleware:
@@ -149,7 +149,7 @@ class EdgeMiddleware:
             _require_short_head(scope)
             serve = _preflight if _is_preflight(scope) else self._route
             await serve(scope, receive, send_with_headers)
-        except EdgeRefusal as error:
+        except RequestRejected as error:
             await problem_response(error, request_id)(scope, receive, send_with_headers)
         except (Exception, asyncio.CancelledError) as error:
             if scope["type"] == "websocket":
@@ -168,7 +168,7 @@ class EdgeMiddleware:
         request = Request(scope, receive)
         try:
             response = await handler(request)
-        except (OrderEngineError, EdgeRefusal) as error:
+        except (OrderEngineError, RequestRejected) as error:
             response = error_response(request, error)
         await response(scope, receive, send)
 
@@ -179,7 +179,7 @@ def _last_words(error: BaseException, scope: Scope, *, has_begun: bool) -> ASGIA
         return None  # The client is gone.
     if isinstance(error, asyncio.CancelledError):
         # The server cancels what is still open some time after a signal: a stream ends like any other.
-        stopping = EdgeRefusal(503, "stopping", "This process is stopping")
+        stopping = RequestRejected(503, "stopping", "This process is stopping")
         return _end_of_stream if has_begun else problem_response(stopping, scope["request_id"])
     assert isinstance(error, Exception)  # noqa: S101 - the caller catches no other
     observe.request_crashed(scope["request_id"], scope["path"], error)
@@ -199,7 +199,7 @@ def _host_of(values: Sequence[bytes], scope: Scope) -> Host | None:
     host = parse_host(values[0].decode("latin-1")) if len(values) == 1 else None
     if host is None:
         message = "Send the header `Host` once, as `name` or `name:port`."
-        raise EdgeRefusal(400, "bad_host", message, {"Connection": "close"})
+        raise RequestRejected(400, "bad_host", message, {"Connection": "close"})
     return host
 
 
@@ -222,9 +222,9 @@ def _require_short_head(scope: Scope) -> None:
     """Refuse a path, a query and headers that are too long together."""
     head_bytes = len(scope["raw_path"]) + len(scope["query_string"])
     head_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
-    if head_bytes > MOST_HEAD_BYTES:
-        message = f"Path, query and headers must be at most {MOST_HEAD_BYTES} bytes together."
-        raise EdgeRefusal(431, "head_too_large", message, {"Connection": "close"})
+    if head_bytes > MAX_HEAD_BYTES:
+        message = f"Path, query and headers must be at most {MAX_HEAD_BYTES} bytes together."
+        raise RequestRejected(431, "head_too_large", message, {"Connection": "close"})
 
 
 def _is_preflight(scope: Scope) -> bool:

@@ -9,7 +9,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
 from order_engine.api.schemas import view_feed
-from order_engine.ports.store import FeedPage
+from order_engine.ports.store import LogPage
 
 # In a message to a WebSocket of our own server: the whole frame, or the page whose frame is to be sent.
 READY: Final = "order_engine.frame"
@@ -29,14 +29,14 @@ _deflate: Final = PerMessageDeflate(
 )
 
 
-class FeedFrame:
+class PageFrame:
     """A page of the feed in the shapes in which it goes out.
 
     Each shape is made when it is first asked for, and is one object for all watchers. A server
     masks no frames, so they are the same for every client.
     """
 
-    def __init__(self, page: FeedPage) -> None:
+    def __init__(self, page: LogPage) -> None:
         """Encode the page; its events are not kept."""
         self.cursor = page.cursor
         self._json = msgspec.json.encode(view_feed(page))

@@ -8,7 +8,7 @@ from typing import Any, Final
 import uuid_utils
 
 from order_engine.api.headers import completed
-from order_engine.api.problems import EdgeRefusal, problem_response
+from order_engine.api.problems import RequestRejected, problem_response
 
 SILENCE_S: Final = 30.0
 # A client that reads less than this in SILENCE_S is given up.
@@ -177,7 +177,7 @@ def peer_of(client: tuple[str, int] | None) -> str:
     return client[0] if client else "unknown"
 
 
-def last_answer(error: EdgeRefusal, request_id: str | None = None) -> bytes:
+def last_answer(error: RequestRejected, request_id: str | None = None) -> bytes:
     """Return a whole HTTP response with the problem, after which the connection closes."""
     request_id = request_id or str(uuid_utils.uuid4())
     response = problem_response(error, request_id)

@@ -9,7 +9,7 @@ import httptools
 
 from order_engine.api.guard import PIPELINE, last_answer, peer_of
 from order_engine.api.limits import Seat, Seats, Visit
-from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal
+from order_engine.api.problems import MAX_HEAD_BYTES, RequestRejected
 from order_engine.api.request_head import (
     MAX_HEADERS,
     Target,
@@ -121,7 +121,7 @@ class HttpProtocol(TakesTurns):
             piece, self._unread = self._unread[:_PIECE_BYTES], self._unread[_PIECE_BYTES:]
             try:
                 self._parse(piece)
-            except EdgeRefusal as refusal:
+            except RequestRejected as refusal:
                 self._refuse(refusal)
         if self.transport.is_closing() or (self._is_last and not self._is_in_message):
             self._has_surplus = self._has_surplus or bool(self._unread)
@@ -139,7 +139,7 @@ class HttpProtocol(TakesTurns):
         return self._is_in_message or (self._is_idle() and not self._is_last)
 
     def _parse(self, piece: bytes) -> None:
-        """Give a piece to the parser; raises EdgeRefusal."""
+        """Give a piece to the parser; raises RequestRejected."""
         self._message_bytes += len(piece)
         try:
             self.parser.feed_data(piece)
@@ -150,15 +150,15 @@ class HttpProtocol(TakesTurns):
             else:
                 self._read_without_offer()
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, EdgeRefusal):
+            if isinstance(error.__context__, RequestRejected):
                 raise error.__context__ from None
             raise malformed(str(error) or "The request cannot be read") from None
         self._head_size = self._head_size + len(piece) if self._is_in_head else 0
-        if self._head_size > MOST_HEAD_BYTES:
-            raise too_large(f"Path, query and headers must be at most {MOST_HEAD_BYTES} bytes together.")
+        if self._head_size > MAX_HEAD_BYTES:
+            raise too_large(f"Path, query and headers must be at most {MAX_HEAD_BYTES} bytes together.")
         if self._is_in_message and self._message_bytes > _MAX_MESSAGE_BYTES:
             message = f"A request must be at most {_MAX_MESSAGE_BYTES} bytes in all."
-            raise EdgeRefusal(413, "body_too_large", message, {"Connection": "close"})
+            raise RequestRejected(413, "body_too_large", message, {"Connection": "close"})
 
     def _read_without_offer(self) -> None:
         """Read a request again as if it had not offered another protocol; the parser would drop its body."""
@@ -241,7 +241,7 @@ class HttpProtocol(TakesTurns):
             if forwarded is not None:
                 refusal = self._seats.begin_request(forwarded)
         if refusal is not None:
-            raise EdgeRefusal(_UNAVAILABLE, refusal.code, refusal.detail, {"Connection": "close"})
+            raise RequestRejected(_UNAVAILABLE, refusal.code, refusal.detail, {"Connection": "close"})
         return forwarded
 
     def _fill_scope(self, method: str, version: str, target: Target) -> None:
@@ -286,7 +286,7 @@ class HttpProtocol(TakesTurns):
 
     # --- refusing ---
 
-    def _refuse(self, refusal: EdgeRefusal) -> None:
+    def _refuse(self, refusal: RequestRejected) -> None:
         """Answer a request that cannot be read, after the answers to the requests before it, and close."""
         self._blame("bad request" if refusal.status != _UNAVAILABLE else "too many connections")
         self._stop_waiting()

@@ -59,9 +59,9 @@ from order_engine.ports.store import IdempotencyKey, OrderFilter, OrderReader
 from order_engine.ports.venues import Venue
 
 _DEFAULT_PAGE: Final = 50
-_MOST_ON_A_PAGE: Final = 100
-_MOST_ATTEMPTS: Final = 1_000
-_MOST_SEQ: Final = 2**31 - 1
+_MAX_ON_A_PAGE: Final = 100
+_MAX_ATTEMPTS: Final = 1_000
+_MAX_SEQ: Final = 2**31 - 1
 _TIME_FILTERS: Final = ("createdAfter", "createdBefore", "endedAfter", "endedBefore")
 _VERSION_AT, _VERSION = 14, "7"
 _ATTEMPT_PARAMETERS: Final = frozenset({"inDoubt", "limit"})
@@ -141,7 +141,7 @@ async def list_attempts(request: Request[Any]) -> Response:
     asked = _read_query(request, _ATTEMPT_PARAMETERS)
     if asked.get("inDoubt", "true") != "true":
         raise InvalidRequest("inDoubt", "must be true: an order's own attempts are part of the order")
-    limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ATTEMPTS)
+    limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MAX_ATTEMPTS)
     found = await context.reader.in_doubt(ACCOUNT, limit)
     try:
         height: int | None = (await context.chain.finalized_point()).block_height
@@ -232,7 +232,7 @@ async def find_order(reader: OrderReader, name: str) -> Order:
 
 def parse_after(text: str | None, field: str = "after") -> int:
     """Return the seq after which to read; none means from the start."""
-    return 0 if text is None else parse_integer(text, field, 0, _MOST_SEQ)
+    return 0 if text is None else parse_integer(text, field, 0, _MAX_SEQ)
 
 
 def _read_query(request: Request[Any], known: frozenset[str]) -> dict[str, str]:
@@ -260,7 +260,7 @@ def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFi
     client_order_id = asked.get("clientOrderId")
     if client_order_id is not None and "\0" in client_order_id:
         raise InvalidRequest("clientOrderId", "must not contain NUL characters")
-    limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MOST_ON_A_PAGE)
+    limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MAX_ON_A_PAGE)
     created_after, created_before, ended_after, ended_before = (
         EpochMs(parse_time(asked[it], it)) if it in asked else None for it in _TIME_FILTERS
     )

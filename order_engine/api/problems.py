@@ -21,7 +21,7 @@ from order_engine.domain.errors import (
 )
 
 # Of a request before its body: its path, its query and its headers.
-MOST_HEAD_BYTES: Final = 32 * 1024
+MAX_HEAD_BYTES: Final = 32 * 1024
 UNAVAILABLE: Final = 503
 _RETRY_AFTER_S: Final = 1
 # The routes of the compatible systems.
@@ -45,7 +45,7 @@ class Problem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     type: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class EdgeRefusal(Exception):  # noqa: N818 - a refusal, not an error of ours
+class RequestRejected(Exception):  # noqa: N818 - a refusal, not an error of ours
     """A request that HTTP itself refuses before the engine is asked."""
 
     def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -94,7 +94,7 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
     """
     headers: dict[str, str] = {}
     field: str | None = None
-    if isinstance(error, EdgeRefusal):
+    if isinstance(error, RequestRejected):
         status, code, detail, headers = error.status, error.code, str(error), error.headers
     elif (known := _status_of(type(error))) is not None:
         status = known
@@ -117,12 +117,12 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
         if may_be_stored:
             detail += " Whether the request was stored is not known; repeat it with an Idempotency-Key."
     if field is not None:
-        field = _sayable(field)
+        field = _escape_surrogates(field)
     problem = Problem(
         _TITLES.get(status, "Error"),
         status,
         code,
-        _sayable(detail),
+        _escape_surrogates(detail),
         request_id,
         retryable=status in (429, 503),
         field=field,
@@ -136,7 +136,7 @@ def _status_of(kind: type[Exception]) -> int | None:
     return next((_STATUSES[it] for it in kind.__mro__ if it in _STATUSES), None)
 
 
-def _sayable(text: str) -> str:
+def _escape_surrogates(text: str) -> str:
     """Return the text with what UTF-8 cannot hold written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 

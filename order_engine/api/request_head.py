@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import httptools
 
-from order_engine.api.problems import EdgeRefusal
+from order_engine.api.problems import RequestRejected
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -24,7 +24,7 @@ class Target:
     __slots__ = ("authority", "path", "query")
 
     def __init__(self, url: bytes) -> None:
-        """Raises EdgeRefusal (400)."""
+        """Raises RequestRejected (400)."""
         try:
             parsed: Any = httptools.parse_url(url)  # Its stubs know of no target without a path.
             path = parsed.path or b"/"
@@ -46,19 +46,19 @@ class Target:
         return b"%b?%b" % (self.path, self.query) if self.query else self.path
 
 
-def malformed(detail: str) -> EdgeRefusal:
+def malformed(detail: str) -> RequestRejected:
     """Return the refusal of bytes that are no HTTP/1.1 request; the connection closes after it."""
     message = f"{detail.rstrip('.')[:200]}. Send requests as RFC 9112 (HTTP/1.1) says."
-    return EdgeRefusal(400, "malformed_request", message, {"Connection": "close"})
+    return RequestRejected(400, "malformed_request", message, {"Connection": "close"})
 
 
-def too_large(detail: str) -> EdgeRefusal:
+def too_large(detail: str) -> RequestRejected:
     """Return the refusal of a head that is too long; the connection closes after it."""
-    return EdgeRefusal(431, "head_too_large", detail, {"Connection": "close"})
+    return RequestRejected(431, "head_too_large", detail, {"Connection": "close"})
 
 
 def check_head(method: bytes, version: str, headers: Headers) -> None:
-    """Raise EdgeRefusal if the request cannot be understood in one way only."""
+    """Raise RequestRejected if the request cannot be understood in one way only."""
     if version not in ("1.0", "1.1"):
         raise malformed(f"This server speaks HTTP/1.1, not HTTP/{version}")
     if method == b"CONNECT":
@@ -97,7 +97,7 @@ def is_websocket_handshake(method: bytes, version: str, headers: Headers) -> boo
 
 
 def head_bytes(method: bytes, target: bytes, version: str, headers: Headers) -> bytes:
-    """Return the head as it is sent; raises EdgeRefusal if a line is too long to be passed on."""
+    """Return the head as it is sent; raises RequestRejected if a line is too long to be passed on."""
     lines = [b"%b %b HTTP/%b\r\n" % (method, target, version.encode())]
     lines += [b"%b: %b\r\n" % header for header in headers]
     if max(map(len, lines)) > _MAX_LINE_BYTES:

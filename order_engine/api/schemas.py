@@ -11,9 +11,9 @@ from msgspec import Meta, UnsetType
 from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.money import MAX_AMOUNT_TEXT, format_amount
-from order_engine.domain.order import Attempt, AttemptOutcome, Order, OrderStatus, price_text
+from order_engine.domain.order import AttemptOutcome, Order, OrderStatus, SignedAttempt, price_text
 from order_engine.domain.tokens import Token
-from order_engine.ports.store import FeedPage, InDoubt
+from order_engine.ports.store import InDoubt, LogPage
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_METADATA_BYTES: Final = 4 * 1024
@@ -271,7 +271,7 @@ def _second_text(seconds: int) -> str:
 
 def view_order(
     order: Order,
-    attempts: Sequence[Attempt] | None = None,
+    attempts: Sequence[SignedAttempt] | None = None,
     waiting_for: str | UnsetType | None = msgspec.UNSET,
 ) -> OrderView:
     """Return the resource; without `attempts` or `waiting_for` it has no such field."""
@@ -296,7 +296,7 @@ def view_order(
         tx_signature=order.tx_signature,
         reason=ReasonView(order.reason_code, order.reason_message or "") if order.reason_code else None,
         metadata=request.metadata,
-        attempt=order.attempt,
+        attempt=order.attempt_number,
         created_at=time_text(order.created_at_ms),
         updated_at=time_text(order.updated_at_ms),
         seq=order.seq,
@@ -311,7 +311,7 @@ def view_in_doubt(found: InDoubt, height: int | None, now_ms: int) -> AttemptInD
     attempt = found.attempt
     return AttemptInDoubtView(
         found.order_id,
-        attempt.attempt,
+        attempt.attempt_number,
         attempt.signature,
         attempt.last_valid_block_height,
         None if height is None else max(0, attempt.last_valid_block_height + 1 - height),
@@ -320,10 +320,10 @@ def view_in_doubt(found: InDoubt, height: int | None, now_ms: int) -> AttemptInD
     )
 
 
-def view_attempt(attempt: Attempt) -> AttemptView:
+def view_attempt(attempt: SignedAttempt) -> AttemptView:
     """Return the attempt without its raw bytes."""
     return AttemptView(
-        attempt.attempt,
+        attempt.attempt_number,
         attempt.signature,
         attempt.last_valid_block_height,
         time_text(attempt.signed_at_ms),
@@ -338,14 +338,14 @@ def view_event(event: OrderEvent) -> EventView:
         event.order_id,
         event.seq,
         event.status.value,
-        event.attempt,
+        event.attempt_number,
         time_text(event.at_ms),
         event.elapsed_ms,
         event.data,
     )
 
 
-def view_feed(page: FeedPage) -> FeedView:
+def view_feed(page: LogPage) -> FeedView:
     """Return a page of the feed as every watcher sees it."""
     return FeedView(page.cursor, [view_event(event) for event in page.events])
 

@@ -14,13 +14,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from order_engine.api.context import ApiContext, context_of
 from order_engine.api.frames import WRITE_NOW, text_message
 from order_engine.api.orders import find_order, parse_after
-from order_engine.api.problems import EdgeRefusal, problem_response
+from order_engine.api.problems import RequestRejected, problem_response
 from order_engine.api.schemas import view_event
 from order_engine.domain.errors import InvalidRequest, OrderEngineError, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import Order
-from order_engine.engine.stream import order_stream
+from order_engine.engine.order_stream import follow_order
 
 _KEEPALIVE_S: Final = 15.0
 
@@ -49,7 +49,7 @@ async def stream_events(request: Request[Any]) -> Response:
         after = parse_cursor(order, last_seen, "Last-Event-ID")
     if order.status in TERMINAL and after >= order.seq:
         return Response(status_code=204)  # Tells an EventSource not to come back.
-    events = order_stream(context.reader, context.bus, order.order_id, after)
+    events = follow_order(context.reader, context.bus, order.order_id, after)
     return _event_stream(_server_sent(events, _event_message))
 
 
@@ -58,13 +58,13 @@ async def feed_websocket(websocket: WebSocket[Any]) -> None:
     try:
         context = context_of(websocket)
         begin = await _begin_of_feed(context, websocket.query_params.get("after"), "after")
-    except (OrderEngineError, EdgeRefusal) as error:
+    except (OrderEngineError, RequestRejected) as error:
         await _refuse(websocket, error)
         return
     await websocket.accept()
     write_now = (websocket.scope.get("extensions") or {}).get(WRITE_NOW)
     pass_on = None if write_now is None else lambda frame: write_now(frame.message)
-    await send_until_gone(websocket, _messages(context.feed.watch(begin, pass_on), lambda it: it.message))
+    await send_until_gone(websocket, _messages(context.account_stream.watch(begin, pass_on), lambda it: it.message))
 
 
 async def feed_events(request: Request[Any]) -> Response:
@@ -76,12 +76,12 @@ async def feed_events(request: Request[Any]) -> Response:
         begin = await _begin_of_feed(context, last_seen, "Last-Event-ID")
     else:
         begin = await _begin_of_feed(context, request.query_params.get("after"), "after")
-    return _event_stream(_server_sent(context.feed.watch(begin), lambda frame: frame.server_sent))
+    return _event_stream(_server_sent(context.account_stream.watch(begin), lambda frame: frame.server_sent))
 
 
 async def _begin_of_feed(context: ApiContext, after: str | None, field: str) -> str:
     try:
-        return await context.feed.begin(after)
+        return await context.account_stream.resolve_cursor(after)
     except UnknownCursor as error:
         raise InvalidRequest(field, str(error), code=error.code) from error
 
@@ -94,7 +94,7 @@ def _require_event_stream(request: Request[Any]) -> None:
     accept = request.headers.get("accept", "*/*")
     if not any(kind in accept for kind in ("text/event-stream", "text/*", "*/*")):
         message = "This path speaks WebSocket, or server-sent events with `Accept: text/event-stream`."
-        raise EdgeRefusal(406, "not_acceptable", message)
+        raise RequestRejected(406, "not_acceptable", message)
 
 
 def _event_stream(messages: AsyncGenerator[bytes, None]) -> Response:
@@ -112,7 +112,7 @@ async def serve_order(websocket: WebSocket[Any], name: str, frame: Frame) -> Non
         context = context_of(websocket)
         order = await find_order(context.reader, name)
         after = parse_cursor(order, websocket.query_params.get("after"))
-    except (OrderEngineError, EdgeRefusal) as error:
+    except (OrderEngineError, RequestRejected) as error:
         await _refuse(websocket, error)
         return
     await websocket.accept()
@@ -122,7 +122,7 @@ async def serve_order(websocket: WebSocket[Any], name: str, frame: Frame) -> Non
 async def send_life(websocket: WebSocket[Any], order: Order, after: int, frame: Frame) -> None:
     """Send every event after the cursor, then close with 1000; stop when the client goes."""
     context = context_of(websocket)
-    events = order_stream(context.reader, context.bus, order.order_id, after)
+    events = follow_order(context.reader, context.bus, order.order_id, after)
     await send_until_gone(websocket, _messages(events, lambda event: text_message(frame(event))))
 
 

@@ -10,7 +10,7 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import OrderId
 
 # A listener that falls this far behind loses live events and reads them from the log.
-MOST_WAITING_EVENTS: Final = 1_024
+MAX_WAITING_EVENTS: Final = 1_024
 
 
 class Fanout:
@@ -62,7 +62,7 @@ class FanoutSubscription:
         """Use Fanout.subscribe."""
         self._fanout = fanout
         self._order_id = order_id
-        self._waiting: deque[OrderEvent] = deque(maxlen=MOST_WAITING_EVENTS)
+        self._waiting: deque[OrderEvent] = deque(maxlen=MAX_WAITING_EVENTS)
         self._woken: asyncio.Future[None] | None = None
         self._is_woken = False
 

@@ -16,7 +16,7 @@ from order_engine.domain.order import OrderId
 from order_engine.ports.bus import RateVerdict, Subscription
 from order_engine.ports.clock import Clock
 
-MOST_READY_IDS: Final = 100_000
+MAX_READY_IDS: Final = 100_000
 _SET_BACK_MS: Final = 2_000
 
 
@@ -25,7 +25,7 @@ class MemoryReadyQueue:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._ids: deque[OrderId] = deque(maxlen=MOST_READY_IDS)
+        self._ids: deque[OrderId] = deque(maxlen=MAX_READY_IDS)
         self._filled = asyncio.Event()
 
     def push(self, order_ids: Sequence[OrderId]) -> None:

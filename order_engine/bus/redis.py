@@ -14,7 +14,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from order_engine import observe
-from order_engine.bus.memory import MOST_READY_IDS
+from order_engine.bus.memory import MAX_READY_IDS
 from order_engine.bus.redis_events import RedisListener, shard_of
 from order_engine.bus.redis_link import (
     LOST,
@@ -32,7 +32,7 @@ from order_engine.ports.bus import Subscription
 from order_engine.ports.clock import Clock
 from order_engine.ports.store import EngineIdentity
 
-_MOST_OUTGOING: Final = 20_000
+_MAX_OUTGOING: Final = 20_000
 _PROBE_S: Final = 1.0
 # Not an order's id, so a worker that gets it throws it away.
 _PROBE: Final = "probe"
@@ -54,8 +54,8 @@ class RedisBus:
         self._names: RedisNames | None = None
         self._seal: Seal | None = None
         self._listener: RedisListener | None = None
-        self._ids: deque[OrderId] = deque(maxlen=_MOST_OUTGOING)
-        self._events: deque[OrderEvent] = deque(maxlen=_MOST_OUTGOING)
+        self._ids: deque[OrderId] = deque(maxlen=_MAX_OUTGOING)
+        self._events: deque[OrderEvent] = deque(maxlen=_MAX_OUTGOING)
         self._outgoing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
@@ -161,7 +161,7 @@ class RedisBus:
         async with self._redis.pipeline(transaction=False) as pipeline:
             if ids:
                 pipeline.rpush(self._names.ready, *ids)
-                pipeline.ltrim(self._names.ready, -MOST_READY_IDS, -1)
+                pipeline.ltrim(self._names.ready, -MAX_READY_IDS, -1)
             for shard, part in _by_shard(events).items():
                 channel = self._names.channels[shard]
                 pipeline.publish(channel, self._seal.close(channel, part))

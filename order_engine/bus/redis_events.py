@@ -18,7 +18,7 @@ from order_engine.domain.order import OrderId
 from order_engine.ports.bus import Subscription
 
 _LISTEN_S: Final = 0.5
-_MOST_SILENT_TURNS: Final = 2
+_MAX_SILENT_TURNS: Final = 2
 _SUBSCRIBE_S: Final = 0.5
 _RING_S: Final = 0.1
 
@@ -86,7 +86,7 @@ class RedisListener:
             message = await pubsub.get_message(timeout=_LISTEN_S)
             if message is None:
                 silent_turns += 1
-                if silent_turns > _MOST_SILENT_TURNS:
+                if silent_turns > _MAX_SILENT_TURNS:
                     raise TimeoutError("Redis does not answer a ping")
                 await pubsub.ping()
                 continue

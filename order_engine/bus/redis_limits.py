@@ -15,7 +15,7 @@ from order_engine.ports.bus import RateVerdict
 from order_engine.ports.clock import Clock
 
 _ALONE_S: Final = 1.0
-_MOST_AT_ONCE: Final = 16
+_MAX_AT_ONCE: Final = 16
 
 
 class RedisRateLimiter:
@@ -34,7 +34,7 @@ class RedisRateLimiter:
         self._alone = MemoryRateLimiter(clock)
         self._clock = clock
         # More at once than the client has connections would look like a lost Redis.
-        self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._turns = asyncio.Semaphore(_MAX_AT_ONCE)
         self._alone_until_s = 0.0
 
     async def hit(self, key: str, per_minute: int, cost: int = 1) -> RateVerdict:

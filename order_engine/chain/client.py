@@ -23,7 +23,7 @@ from order_engine.batching import Batcher
 from order_engine.chain.history import WalletHistory
 from order_engine.chain.rpc import JsonRpc, Request, Transport, decode
 from order_engine.domain.chain_point import MAX_AGE_BLOCKS, ChainPoint
-from order_engine.domain.errors import AnotherCluster, ChainUnavailable, ForeignFeePayer, VenueFailed
+from order_engine.domain.errors import ChainUnavailable, ForeignFeePayer, VenueFailed, WrongCluster
 from order_engine.domain.money import MAX_BASE_UNITS
 from order_engine.domain.tokens import Token
 from order_engine.ports.chain import (
@@ -37,7 +37,7 @@ from order_engine.ports.chain import (
 )
 from order_engine.ports.clock import Clock
 
-_MOST_TOGETHER: Final = 500
+_MAX_TOGETHER: Final = 500
 _BLOCKHASH_KEPT_MS: Final = 1_000
 _PATIENCE_S: Final = 0.5  # A request that hangs holds up itself, not the next one.
 _ANCHOR_ERROR: Final = re.compile(r"Error Code: (\w+)\.")
@@ -49,7 +49,7 @@ _FINALIZED: Final = {"commitment": Commitment.FINALIZED.value}
 _VALID_BLOCKS: Final = range(100, 400)
 _SIGNATURE_IN_BASE64: Final = 88  # Characters of 66 bytes: a count, and the first signature.
 
-Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+NonNegativeInt = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class PaperWallet:
@@ -63,12 +63,12 @@ class PaperWallet:
 
 
 class _Context(msgspec.Struct):
-    slot: Natural
+    slot: NonNegativeInt
 
 
 class _LatestBlockhash(msgspec.Struct, rename="camel"):
     blockhash: str
-    last_valid_block_height: Natural
+    last_valid_block_height: NonNegativeInt
 
 
 class _BlockhashAnswer(msgspec.Struct):
@@ -77,12 +77,12 @@ class _BlockhashAnswer(msgspec.Struct):
 
 
 class _EpochInfo(msgspec.Struct, rename="camel"):
-    absolute_slot: Natural
-    block_height: Natural
+    absolute_slot: NonNegativeInt
+    block_height: NonNegativeInt
 
 
 class _Status(msgspec.Struct, rename="camel"):
-    slot: Natural
+    slot: NonNegativeInt
     err: str | dict[str, Any] | None
     confirmation_status: Commitment
 
@@ -104,9 +104,9 @@ class _TokenBalance(msgspec.Struct, rename="camel"):
 
 class _Meta(msgspec.Struct, rename="camel"):
     err: str | dict[str, Any] | None
-    fee: Natural
-    pre_balances: list[Natural]
-    post_balances: list[Natural]
+    fee: NonNegativeInt
+    pre_balances: list[NonNegativeInt]
+    post_balances: list[NonNegativeInt]
     pre_token_balances: list[_TokenBalance] | None = None
     post_token_balances: list[_TokenBalance] | None = None
     log_messages: list[str] | None = None
@@ -123,8 +123,8 @@ _STATUSES: Final = Decoder(_StatusesAnswer)
 _TRANSACTION: Final = Decoder(_Transaction | None)
 _GENESIS: Final = Request("getGenesisHash", [], Decoder(str))
 _POINT: Final = Request("getEpochInfo", [_FINALIZED], Decoder(_EpochInfo))
-_FINALIZED_SLOT: Final = Request("getSlot", [_FINALIZED], Decoder(Natural))
-_HISTORY_FROM: Final = Request("getFirstAvailableBlock", [], Decoder(Natural))
+_FINALIZED_SLOT: Final = Request("getSlot", [_FINALIZED], Decoder(NonNegativeInt))
+_HISTORY_FROM: Final = Request("getFirstAvailableBlock", [], Decoder(NonNegativeInt))
 _BLOCKHASH: Final = Request("getLatestBlockhash", [_CONFIRMED], Decoder(_BlockhashAnswer))
 
 
@@ -136,9 +136,9 @@ class SolanaChain:
         transport: Transport,
         wallet: PaperWallet,
         clock: Clock,
-        keep_genesis: Callable[[str], Awaitable[str]],
+        pin_cluster: Callable[[str], Awaitable[str]],
     ) -> None:
-        """`keep_genesis`: see OrderStore.
+        """`pin_cluster`: see OrderStore.
 
         `clock` only tells how long a blockhash is used again.
         """
@@ -146,14 +146,14 @@ class SolanaChain:
         self._wallet = wallet
         self._owner = str(wallet.public_key)
         self._clock = clock
-        self._keep_genesis = keep_genesis
+        self._pin_cluster = pin_cluster
         self._genesis: str | None = None
         self._blockhash: tuple[int, Blockhash] | None = None
         # All who wait for a blockhash wait for the same one.
-        self._blockhashes: Batcher[None, Blockhash] = Batcher(self._read_blockhash, _MOST_TOGETHER)
-        self._sends: Batcher[bytes, None] = Batcher(self._send_together, _MOST_TOGETHER, _PATIENCE_S)
+        self._blockhashes: Batcher[None, Blockhash] = Batcher(self._read_blockhash, _MAX_TOGETHER)
+        self._sends: Batcher[bytes, None] = Batcher(self._send_together, _MAX_TOGETHER, _PATIENCE_S)
         self._results: Batcher[str, _Transaction | None] = Batcher(
-            self._ask_for_transactions, _MOST_TOGETHER, _PATIENCE_S
+            self._ask_for_transactions, _MAX_TOGETHER, _PATIENCE_S
         )
 
     @property
@@ -172,7 +172,7 @@ class SolanaChain:
             raise VenueFailed("the route's transaction has a version that this engine does not sign")
         if message.account_keys[0] != self._wallet.public_key or message.header.num_required_signatures != 1:
             raise ForeignFeePayer("the route's transaction would be signed or paid for by another wallet than ours")
-        dated = _dated(message, Hash.from_string(blockhash.blockhash))
+        dated = _with_blockhash(message, Hash.from_string(blockhash.blockhash))
         # The library's own signing works the public key out again, which takes as long as the signature.
         signature = self._wallet.keypair.sign_message(to_bytes_versioned(dated))
         raw = bytes(VersionedTransaction.populate(dated, [signature]))
@@ -229,7 +229,7 @@ class SolanaChain:
             raise ChainUnavailable("the chain answers with another transaction than was asked for")
         if transaction.meta.err is not None:
             return SwapResult(None, _program_error(transaction.meta))
-        given = self._given(transaction.meta, token_out)
+        given = self._amount_received(transaction.meta, token_out)
         if not 0 < given <= MAX_BASE_UNITS:
             raise ChainUnavailable("the chain's answer has balances that no swap leaves")
         return SwapResult(given, None)
@@ -270,9 +270,9 @@ class SolanaChain:
         """Refuse to hear of another cluster than the one that this engine's attempts were signed for."""
         _hash_of(genesis)
         if self._genesis is None:
-            self._genesis = await self._keep_genesis(genesis)
+            self._genesis = await self._pin_cluster(genesis)
         if genesis != self._genesis:
-            raise AnotherCluster(
+            raise WrongCluster(
                 f"the chain is another one than this engine's orders were signed for: its genesis hash is {genesis}"
                 f" and theirs is {self._genesis}"
             )
@@ -291,7 +291,7 @@ class SolanaChain:
             [Request("getTransaction", [signature, options], _TRANSACTION) for signature in signatures]
         )
 
-    def _given(self, meta: _Meta, token_out: Token) -> int:
+    def _amount_received(self, meta: _Meta, token_out: Token) -> int:
         """Return by how much our balance of the token grew, in base units; native SOL apart from the fee."""
         try:
             if token_out.is_native:
@@ -307,7 +307,7 @@ class SolanaChain:
         return sum(int(it.ui_token_amount.amount) for it in ours)
 
 
-def _dated(message: Message | MessageV0, blockhash: Hash) -> Message | MessageV0:
+def _with_blockhash(message: Message | MessageV0, blockhash: Hash) -> Message | MessageV0:
     """Return the message with another blockhash."""
     header, keys, instructions = message.header, message.account_keys, message.instructions
     if isinstance(message, MessageV0):

@@ -22,11 +22,11 @@ _HTTP_OK: Final = 200
 # A node that limits us, and one that asks us to come back later.
 _HTTP_LIMITED: Final = frozenset({429, 503})
 _SEND: Final = b'"sendTransaction"'
-_MOST_ANSWER_BYTES: Final = 2 * 1024 * 1024
-_MOST_REQUESTS_IN_A_BATCH: Final = 100
+_MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
+_MAX_REQUESTS_IN_A_BATCH: Final = 100
 # Agave's nodes refuse bodies over 50 KiB (rpc/src/rpc_service.rs, MAX_REQUEST_BODY_SIZE).
-_MOST_BODY_BYTES: Final = 48 * 1024
-_MOST_ERROR_BYTES: Final = 200
+_MAX_BODY_BYTES: Final = 48 * 1024
+_MAX_ERROR_BYTES: Final = 200
 
 # What decoding bytes from outside may raise: msgspec's own, and for text that is no UTF-8 or is
 # nested beyond all measure, Python's.
@@ -87,8 +87,8 @@ class HttpTransport:
         size = 0
         async for chunk in response.content.iter_any():
             size += len(chunk)
-            if size > _MOST_ANSWER_BYTES:
-                raise ChainUnavailable(f"the chain's answer is longer than {_MOST_ANSWER_BYTES} bytes")
+            if size > _MAX_ANSWER_BYTES:
+                raise ChainUnavailable(f"the chain's answer is longer than {_MAX_ANSWER_BYTES} bytes")
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -181,9 +181,9 @@ def _batches(requests: Sequence[_Encoded]) -> list[list[_Encoded]]:
     room = 0
     for request in requests:
         size = len(request[2]) + 1
-        if not batches or size > room or len(batches[-1]) == _MOST_REQUESTS_IN_A_BATCH:
+        if not batches or size > room or len(batches[-1]) == _MAX_REQUESTS_IN_A_BATCH:
             batches.append([])
-            room = _MOST_BODY_BYTES
+            room = _MAX_BODY_BYTES
         batches[-1].append(request)
         room -= size
     return batches
@@ -202,7 +202,7 @@ def _result(body: bytes, request_id: int, decoder: "msgspec.json.Decoder[Any]") 
         raise ChainUnavailable("the chain answers something that was not asked")
     error = bytes(answer.error)
     if error not in (b"", b"null"):
-        said = error[:_MOST_ERROR_BYTES].decode("utf-8", "replace")
+        said = error[:_MAX_ERROR_BYTES].decode("utf-8", "replace")
         raise ChainUnavailable(f"the chain answers with an error: {said}")
     return decode(answer.result, decoder)
 

@@ -19,7 +19,7 @@ OrderEngineError
 │   ├── StoreUnavailable
 │   └── ChainUnavailable
 │       ├── ImpossibleAnswer  its numbers contradict what was known before
-│       └── AnotherCluster    it is not the cluster that the orders here are signed for
+│       └── WrongCluster    it is not the cluster that the orders here are signed for
 ├── WrongSchema               the database was made by another version or program; nothing was changed
 └── Fenced                    another worker owns the order now; whoever gets this must let go
 """
@@ -170,7 +170,7 @@ class ImpossibleAnswer(ChainUnavailable):
     """The RPC tells numbers that cannot follow from those that were known when a transaction was signed."""
 
 
-class AnotherCluster(ChainUnavailable):
+class WrongCluster(ChainUnavailable):
     """The RPC serves another cluster than the one that this engine's attempts were signed for."""
 
 

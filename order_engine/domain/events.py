@@ -19,7 +19,7 @@ class OrderEvent(msgspec.Struct, frozen=True):
     order_id: OrderId
     seq: int
     status: OrderStatus
-    attempt: int
+    attempt_number: int
     at_ms: EpochMs
     elapsed_ms: int
     data: msgspec.Raw

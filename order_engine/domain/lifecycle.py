@@ -70,14 +70,14 @@ def apply(order: Order, fact: Fact, now_ms: EpochMs) -> tuple[Order, OrderEvent]
         raise IllegalTransition(f"{order.order_id}: {order.status} -> {status}")
     at_ms = max(now_ms, order.updated_at_ms)
     seq = order.seq + 1
-    attempt = order.attempt + 1 if status is _S.ROUTING else order.attempt
+    attempt_number = order.attempt_number + 1 if status is _S.ROUTING else order.attempt_number
     changes, details = _consequences(order, fact)
-    after = replace(order, status=status, seq=seq, attempt=attempt, updated_at_ms=at_ms, **changes)
+    after = replace(order, status=status, seq=seq, attempt_number=attempt_number, updated_at_ms=at_ms, **changes)
     event = OrderEvent(
         order.order_id,
         seq,
         status,
-        attempt,
+        attempt_number,
         at_ms,
         at_ms - order.created_at_ms,
         msgspec.Raw(msgspec.json.encode(details)),

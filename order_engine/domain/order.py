@@ -64,7 +64,7 @@ class Order(msgspec.Struct, frozen=True):
     request: SwapRequest
     status: OrderStatus
     seq: int
-    attempt: int
+    attempt_number: int
     created_at_ms: EpochMs
     updated_at_ms: EpochMs
     venue: str | None = None
@@ -89,7 +89,7 @@ class AttemptOutcome(StrEnum):
     EXPIRED = "expired"
 
 
-class Attempt(msgspec.Struct, frozen=True):
+class SignedAttempt(msgspec.Struct, frozen=True):
     """One signed transaction of an order. Without an outcome it is live: it may still execute.
 
     It can land up to `last_valid_block_height`, in no slot before that of `signed_point` (the finalized
@@ -97,7 +97,7 @@ class Attempt(msgspec.Struct, frozen=True):
     of the blockhash that it carries, from which 150 blocks are counted.
     """
 
-    attempt: int
+    attempt_number: int
     signature: str
     raw: bytes
     last_valid_block_height: int

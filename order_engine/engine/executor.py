@@ -25,7 +25,7 @@ from order_engine.domain.events import (
 )
 from order_engine.domain.lifecycle import TERMINAL, apply
 from order_engine.domain.money import BaseUnits, min_out
-from order_engine.domain.order import Attempt, AttemptOutcome, OrderStatus
+from order_engine.domain.order import AttemptOutcome, OrderStatus, SignedAttempt
 from order_engine.domain.retry import RetryPolicy, after_failure
 from order_engine.domain.routing import choose_quote
 from order_engine.engine.quoting import ask_venues
@@ -49,7 +49,7 @@ class ExecutionPolicy(msgspec.Struct, frozen=True):
     max_claims: int
 
 
-class Journal:
+class OrderWriter:
     """One claimed order and its writes: in order, under one fence, awaited only where it matters."""
 
     def __init__(self, store: OrderStore, clock: Clock, claim: Claim) -> None:
@@ -64,7 +64,7 @@ class Journal:
         self,
         fact: Fact,
         *,
-        signed: Attempt | None = None,
+        signed: SignedAttempt | None = None,
         proven: ProvenOutcome | None = None,
     ) -> None:
         """Apply the fact and queue its write. A crash may forget it until `commit` returns."""
@@ -126,11 +126,11 @@ class Executor:
         """Work on the order until it rests; everything is committed when this returns.
 
         Raises Fenced when another worker owns it, StoreUnavailable when nothing can be known,
-        AnotherCluster when this engine's chain is not the one that the orders here are signed for.
+        WrongCluster when this engine's chain is not the one that the orders here are signed for.
         Whatever was stored before a crash is where the next run goes on.
         """
-        journal = Journal(self._store, self._clock, claim)
-        live: Attempt | None = None
+        journal = OrderWriter(self._store, self._clock, claim)
+        live: SignedAttempt | None = None
         if claim.claims > self._policy.max_claims and not claim.order.is_in_doubt:
             self._park(journal, claim.claims)
         elif claim.order.is_in_doubt:
@@ -145,9 +145,9 @@ class Executor:
         order = journal.order
         if order.status in TERMINAL:
             elapsed_ms = order.updated_at_ms - order.created_at_ms
-            observe.order_ended(order.order_id, order.status, order.attempt, elapsed_ms, order.reason_code)
+            observe.order_ended(order.order_id, order.status, order.attempt_number, elapsed_ms, order.reason_code)
 
-    async def _route_if_needed(self, journal: Journal) -> None:
+    async def _route_if_needed(self, journal: OrderWriter) -> None:
         """Compare the venues, unless a run before this one did: its minimum out still holds."""
         if journal.order.status not in (OrderStatus.PENDING, OrderStatus.RETRYING):
             return
@@ -159,7 +159,7 @@ class Executor:
         if route.failure is not None:
             self._fail(journal, route.failure)
 
-    async def _build_and_sign(self, journal: Journal) -> Attempt | None:
+    async def _build_and_sign(self, journal: OrderWriter) -> SignedAttempt | None:
         """Build and sign the swap and commit it: after this, and never before, it may be sent."""
         order = journal.order
         assert order.venue is not None  # noqa: S101 - a route without a winner came to rest
@@ -175,8 +175,8 @@ class Executor:
         except StepFailed as error:
             self._fail(journal, error)
             return None
-        attempt = Attempt(
-            order.attempt,
+        attempt = SignedAttempt(
+            order.attempt_number,
             signed.signature,
             signed.raw,
             signed.last_valid_block_height,
@@ -209,7 +209,7 @@ class Executor:
                 self._settlement.silence.note_success()
                 return blockhash
 
-    async def _settle(self, journal: Journal, attempt: Attempt) -> None:
+    async def _settle(self, journal: OrderWriter, attempt: SignedAttempt) -> None:
         order = journal.order
         assert order.min_amount_out is not None  # noqa: S101 - fixed when the route was chosen
         age_ms = self._clock.now_ms() - attempt.signed_at_ms
@@ -224,12 +224,12 @@ class Executor:
             code, message, is_retryable = explain(attempt, proof)
             self._note_failure(journal, code, message, is_retryable=is_retryable, proven=proof.outcome)
 
-    def _fail(self, journal: Journal, error: StepFailed) -> None:
+    def _fail(self, journal: OrderWriter, error: StepFailed) -> None:
         self._note_failure(journal, error.reason, str(error), is_retryable=error.is_retryable)
 
     def _note_failure(
         self,
-        journal: Journal,
+        journal: OrderWriter,
         code: ReasonCode,
         message: str,
         *,
@@ -238,7 +238,7 @@ class Executor:
     ) -> None:
         fact = after_failure(
             self._policy.retry,
-            journal.order.attempt,
+            journal.order.attempt_number,
             code,
             message,
             is_retryable=is_retryable,
@@ -246,13 +246,13 @@ class Executor:
         )
         journal.note(fact, proven=proven)
 
-    def _park(self, journal: Journal, claims: int) -> None:
+    def _park(self, journal: OrderWriter, claims: int) -> None:
         observe.order_parked(journal.order.order_id, claims)
         message = f"claimed {claims} times without getting anywhere; nothing was signed in between"
         journal.note(OrderFailed(ReasonCode.PARKED, message))
 
 
-def explain(attempt: Attempt, proof: Proof) -> tuple[ReasonCode, str, bool]:
+def explain(attempt: SignedAttempt, proof: Proof) -> tuple[ReasonCode, str, bool]:
     """Return the reason of a swap that provably did not happen, and whether to sign another."""
     if proof.result is None:
         height = attempt.last_valid_block_height

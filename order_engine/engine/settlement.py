@@ -32,11 +32,11 @@ from order_engine.domain.chain_point import (
     latest_possible_slot,
     why_impossible,
 )
-from order_engine.domain.errors import AnotherCluster, ChainUnavailable, ImpossibleAnswer
-from order_engine.domain.order import Attempt, AttemptOutcome
+from order_engine.domain.errors import ChainUnavailable, ImpossibleAnswer, WrongCluster
+from order_engine.domain.order import AttemptOutcome, SignedAttempt
 from order_engine.domain.tokens import Token
 from order_engine.ports.chain import (
-    MOST_SIGNATURES_IN_A_CALL,
+    MAX_SIGNATURES_IN_A_CALL,
     Chain,
     Commitment,
     SignatureStatus,
@@ -47,7 +47,7 @@ from order_engine.ports.store import ProvenOutcome
 # How long one height serves all looks. An older height proves less, never more: it is read before
 # every status that it is held against.
 _HEIGHT_KEPT_S: Final = 0.4
-_MOST_LOOKS: Final = 64 * MOST_SIGNATURES_IN_A_CALL
+_MAX_LOOKS: Final = 64 * MAX_SIGNATURES_IN_A_CALL
 # A node that hangs holds up those who asked it, not those who come later.
 _LOOK_PATIENCE_S: Final = 0.5
 # The first pause between two looks, as a fraction of the later ones.
@@ -56,7 +56,7 @@ _TELL_AFTER_S: Final = 5.0
 _TELL_DOUBT_EVERY_S: Final = 120.0
 
 
-class Sighting(msgspec.Struct, frozen=True):
+class Observation(msgspec.Struct, frozen=True):
     """One look at the chain: the finalized point read first, and the status answer after it.
 
     `asked_at_s`: when the finalized point was asked for, by the clock that nobody sets back.
@@ -77,26 +77,26 @@ class Proof(msgspec.Struct, frozen=True):
     result: SwapResult | None
 
 
-def decide(sighting: Sighting, attempt: Attempt, elapsed_ms: int) -> AttemptOutcome | None:
-    """Return what a sighting with possible numbers proves of the attempt; None means unknown.
+def decide(observation: Observation, attempt: SignedAttempt, elapsed_ms: int) -> AttemptOutcome | None:
+    """Return what a observation with possible numbers proves of the attempt; None means unknown.
 
     `elapsed_ms`: the time from the signing to the asking. Answers can take long, and what they tell
     was true no later than it was asked for.
     """
-    if sighting.context_slot < sighting.finalized.slot:
+    if observation.context_slot < observation.finalized.slot:
         return None
     signed = attempt.signed_point
-    if sighting.status is not None:
+    if observation.status is not None:
         # Nothing lands before it is signed: one of the two slots is false. The transaction is there all the
         # same, so believe it as soon as no fork can take it away.
-        is_slot_false = sighting.status.slot < signed.slot
+        is_slot_false = observation.status.slot < signed.slot
         sure = (Commitment.FINALIZED,) if is_slot_false else (Commitment.CONFIRMED, Commitment.FINALIZED)
-        if sighting.status.commitment not in sure:
+        if observation.status.commitment not in sure:
             return None
-        return AttemptOutcome.LANDED if sighting.status.error is None else AttemptOutcome.REVERTED
-    has_whole_history = sighting.history_from_slot is not None and sighting.history_from_slot <= signed.slot
+        return AttemptOutcome.LANDED if observation.status.error is None else AttemptOutcome.REVERTED
+    has_whole_history = observation.history_from_slot is not None and observation.history_from_slot <= signed.slot
     if has_whole_history and is_past_expiry(
-        attempt.blockhash_slot, attempt.last_valid_block_height, sighting.finalized, elapsed_ms
+        attempt.blockhash_slot, attempt.last_valid_block_height, observation.finalized, elapsed_ms
     ):
         return AttemptOutcome.EXPIRED
     return None
@@ -105,7 +105,9 @@ def decide(sighting: Sighting, attempt: Attempt, elapsed_ms: int) -> AttemptOutc
 class _Proving:
     """One attempt whose outcome is to be proven: what it may be, and since when."""
 
-    def __init__(self, attempt: Attempt, token_out: Token, min_amount_out: int, began_s: float, age_ms: int) -> None:
+    def __init__(
+        self, attempt: SignedAttempt, token_out: Token, min_amount_out: int, began_s: float, age_ms: int
+    ) -> None:
         """`began_s`: now, by the clock that nobody sets back; `age_ms`: since it was signed, by the one that is."""
         self.attempt = attempt
         self.token_out = token_out
@@ -118,12 +120,12 @@ class _Proving:
         # A wall clock that was set back makes the attempt too young: the time that passed here counts in any case.
         return max(0, self._age_ms) + int((now_s - self._began_s) * 1000)
 
-    def why_impossible(self, sighting: Sighting, elapsed_ms: int) -> str | None:
+    def why_impossible(self, observation: Observation, elapsed_ms: int) -> str | None:
         """Return in words why the numbers cannot follow from those that were known when the attempt was signed."""
         attempt = self.attempt
-        if sighting.context_slot > latest_possible_slot(attempt.blockhash_slot, elapsed_ms):
-            return f"slot {sighting.context_slot} is further than a cluster gets in {elapsed_ms} ms"
-        return why_impossible(attempt.signed_point, attempt.blockhash_slot, sighting.finalized, elapsed_ms)
+        if observation.context_slot > latest_possible_slot(attempt.blockhash_slot, elapsed_ms):
+            return f"slot {observation.context_slot} is further than a cluster gets in {elapsed_ms} ms"
+        return why_impossible(attempt.signed_point, attempt.blockhash_slot, observation.finalized, elapsed_ms)
 
     def is_possible(self, result: SwapResult, outcome: AttemptOutcome) -> bool:
         """Return whether the transaction can have done this, given its status and its minimum out."""
@@ -176,17 +178,17 @@ class Settlement:
         self._now_s = now_s
         self._poll_s = poll_s
         self._resend_s = resend_s
-        self._looks: Batcher[str, Sighting] = Batcher(self._look_together, _MOST_LOOKS, _LOOK_PATIENCE_S)
+        self._looks: Batcher[str, Observation] = Batcher(self._look_together, _MAX_LOOKS, _LOOK_PATIENCE_S)
         self._height: tuple[float, ChainPoint] | None = None
         self.silence = Outage(now_s, observe.chain_lost, observe.chain_recovered)
         self._refusals = Outage(now_s, observe.sends_refused, observe.sends_accepted)
         self._lies = Outage(now_s, observe.chain_not_believed, observe.chain_believed)
 
-    async def prove(self, attempt: Attempt, token_out: Token, min_amount_out: int, age_ms: int) -> Proof:
+    async def prove(self, attempt: SignedAttempt, token_out: Token, min_amount_out: int, age_ms: int) -> Proof:
         """Send the committed bytes until the chain proves an outcome. Ends only with a proof.
 
         `min_amount_out`: the base units that the transaction gives at least. `age_ms`: the time since
-        the attempt was signed. Raises AnotherCluster when this chain is not the one that the attempt
+        the attempt was signed. Raises WrongCluster when this chain is not the one that the attempt
         was signed for: it can prove nothing of it.
         """
         send_at_s = self._now_s()
@@ -221,13 +223,13 @@ class Settlement:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, self._poll_s)
 
-    def _require_cluster_of(self, attempt: Attempt) -> None:
+    def _require_cluster_of(self, attempt: SignedAttempt) -> None:
         if self._chain.genesis_hash not in (None, attempt.genesis_hash):
-            raise AnotherCluster(
+            raise WrongCluster(
                 f"{attempt.signature} was signed for the cluster {attempt.genesis_hash}, and this chain is another"
             )
 
-    async def _send(self, attempt: Attempt) -> str | None:
+    async def _send(self, attempt: SignedAttempt) -> str | None:
         """Offer the bytes; returns what went wrong. They may have gone out all the same."""
         try:
             await self._chain.send(attempt.raw)
@@ -240,10 +242,10 @@ class Settlement:
 
     async def _look(self, proving: _Proving, refusal: str | None) -> Proof | None:
         attempt = proving.attempt
-        sighting = await self._looks.submit(attempt.signature)
-        asked_after_ms = proving.elapsed_ms(sighting.asked_at_s)
-        outcome = decide(sighting, attempt, asked_after_ms)
-        why_impossible = proving.why_impossible(sighting, proving.elapsed_ms(self._now_s()))
+        observation = await self._looks.submit(attempt.signature)
+        asked_after_ms = proving.elapsed_ms(observation.asked_at_s)
+        outcome = decide(observation, attempt, asked_after_ms)
+        why_impossible = proving.why_impossible(observation, proving.elapsed_ms(self._now_s()))
         if why_impossible is not None and outcome in (None, AttemptOutcome.EXPIRED):
             # A transaction that was found needs no height to prove what became of it.
             raise ImpossibleAnswer(f"the chain's numbers cannot be true: {why_impossible}")
@@ -252,16 +254,16 @@ class Settlement:
         if outcome is AttemptOutcome.EXPIRED:
             await self._require_corroborated(attempt, asked_after_ms)
         result: SwapResult | None = None
-        if sighting.status is not None:
+        if observation.status is not None:
             result = await self._chain.swap_result(attempt.signature, proving.token_out)
             if result is None or not proving.is_possible(result, outcome):
                 # The result belongs to the proof; and two answers that contradict each other prove nothing.
                 return None
-        evidence = msgspec.Raw(msgspec.json.encode(_evidence(attempt.signed_point, sighting, result, refusal)))
-        slot = sighting.status.slot if sighting.status is not None else None
-        return Proof(ProvenOutcome(attempt.attempt, outcome, evidence), slot, result)
+        evidence = msgspec.Raw(msgspec.json.encode(_evidence(attempt.signed_point, observation, result, refusal)))
+        slot = observation.status.slot if observation.status is not None else None
+        return Proof(ProvenOutcome(attempt.attempt_number, outcome, evidence), slot, result)
 
-    async def _require_corroborated(self, attempt: Attempt, elapsed_ms: int) -> None:
+    async def _require_corroborated(self, attempt: SignedAttempt, elapsed_ms: int) -> None:
         """Ask for the newest blockhash, as for signing again: it must be past the expiry too, by another method."""
         newest = await self._chain.latest_blockhash()
         is_past = is_past_expiry(attempt.blockhash_slot, attempt.last_valid_block_height, newest.finalized, elapsed_ms)
@@ -270,18 +272,17 @@ class Settlement:
                 "the chain's newest blockhash contradicts the height that the transaction expired at"
             )
 
-    async def _look_together(self, signatures: Sequence[str]) -> Sequence[Sighting | Exception]:
+    async def _look_together(self, signatures: Sequence[str]) -> Sequence[Observation | Exception]:
         asked_at_s, finalized = await self._finalized()
         parts = [
-            signatures[at : at + MOST_SIGNATURES_IN_A_CALL]
-            for at in range(0, len(signatures), MOST_SIGNATURES_IN_A_CALL)
+            signatures[at : at + MAX_SIGNATURES_IN_A_CALL] for at in range(0, len(signatures), MAX_SIGNATURES_IN_A_CALL)
         ]
         looked = await asyncio.gather(*(self._look_at(asked_at_s, finalized, part) for part in parts))
         return [it for part in looked for it in part]
 
     async def _look_at(
         self, asked_at_s: float, finalized: ChainPoint, signatures: Sequence[str]
-    ) -> Sequence[Sighting | Exception]:
+    ) -> Sequence[Observation | Exception]:
         try:
             answer = await self._chain.signature_statuses(signatures)
         except ChainUnavailable as error:
@@ -289,7 +290,7 @@ class Settlement:
         return [
             ChainUnavailable("the chain's status cannot be read")
             if signature in answer.unclear
-            else Sighting(
+            else Observation(
                 asked_at_s, finalized, answer.context_slot, answer.statuses.get(signature), answer.history_from_slot
             )
             for signature in signatures
@@ -303,23 +304,23 @@ class Settlement:
 
 
 def _evidence(
-    signed: ChainPoint, sighting: Sighting, result: SwapResult | None, refusal: str | None
+    signed: ChainPoint, observation: Observation, result: SwapResult | None, refusal: str | None
 ) -> dict[str, object]:
     evidence: dict[str, object] = {
         "signedBlockHeight": signed.block_height,
         "signedSlot": signed.slot,
-        "finalizedBlockHeight": sighting.finalized.block_height,
-        "finalizedSlot": sighting.finalized.slot,
-        "contextSlot": sighting.context_slot,
+        "finalizedBlockHeight": observation.finalized.block_height,
+        "finalizedSlot": observation.finalized.slot,
+        "contextSlot": observation.context_slot,
     }
-    if sighting.status is None:
+    if observation.status is None:
         evidence["status"] = "not found, with history search"
-        evidence["historyFromSlot"] = sighting.history_from_slot
+        evidence["historyFromSlot"] = observation.history_from_slot
         evidence["lastSendError"] = refusal
     else:
-        evidence["slot"] = sighting.status.slot
-        evidence["commitment"] = sighting.status.commitment
-        evidence["error"] = sighting.status.error
+        evidence["slot"] = observation.status.slot
+        evidence["commitment"] = observation.status.commitment
+        evidence["error"] = observation.status.error
     if result is not None:
         evidence["amountOut"] = None if result.amount_out is None else str(result.amount_out)
         evidence["programError"] = result.error

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from order_engine import observe
-from order_engine.domain.errors import AnotherCluster, Fenced, StoreUnavailable
+from order_engine.domain.errors import Fenced, StoreUnavailable, WrongCluster
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import RateLimiter, ReadyQueue
 from order_engine.ports.store import LONGEST_WAIT_MS, Claim, OrderStore
@@ -129,7 +129,7 @@ class Worker:
                 await asyncio.wait_for(self._slot_freed.wait(), self._policy.sweep_ms / 1000)
             except TimeoutError:
                 # Who is full has nothing to ask of the store, and is not to be taken for gone because of it.
-                await self._store.end_leases_of_the_gone()
+                await self._store.expire_dead_leases()
         return 0
 
     async def _claim_some(self, free: int) -> None:
@@ -148,7 +148,7 @@ class Worker:
         elif is_time or self._is_more_due:
             if is_time:
                 self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
-                await self._store.end_leases_of_the_gone()
+                await self._store.expire_dead_leases()
                 free -= await self._start_suspect()
             # The suspect may have taken a second, in which it can be time to stop.
             if free and not self._stopping.is_set():
@@ -161,7 +161,7 @@ class Worker:
         # Once it died as one, a suspect is taken by a worker that holds nothing, or after a lease of waiting.
         waited_ms = self._policy.lease_ms if self._running else 0
         is_alone = not self._running
-        claims = await self._store.claim_suspect(self._name, waited_ms, self._policy.lease_ms)
+        claims = await self._store.claim_poison(self._name, waited_ms, self._policy.lease_ms)
         await self._start_all(claims)
         running = [task for _, task in self._running.values()]
         if is_alone and running:
@@ -197,7 +197,7 @@ class Worker:
             await self._execute(claim)
         except Fenced:
             observe.write_fenced(order_id)
-        except (StoreUnavailable, AnotherCluster) as error:
+        except (StoreUnavailable, WrongCluster) as error:
             observe.order_let_go(order_id, str(error))
             self._orphans[order_id] = claim.fence
         except Exception as error:  # noqa: BLE001 - a bug with one order must not stop the others

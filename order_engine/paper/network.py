@@ -34,9 +34,9 @@ _CONFIRMED_AFTER_S: Final = 0.8
 _FORK_LASTS_SLOTS: Final = (1, 8)
 _LATE_SLOTS: Final = 12  # How close to its last valid block a late transaction lands.
 _LANDS_WITHIN_MS: Final = 150_000  # The longest that a transaction takes from its arrival to its landing.
-_MOST_FORKS_KEPT: Final = 10_000
-_MOST_IN_A_BATCH: Final = 512
-_MOST_IN_A_COLUMN: Final = 2**63 - 1
+_MAX_FORKS_KEPT: Final = 10_000
+_MAX_IN_A_BATCH: Final = 512
+_MAX_IN_A_COLUMN: Final = 2**63 - 1
 
 
 class LedgerEntry(PaperSwap, frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ class Ledger(Protocol):
         ...
 
 
-class Sight(msgspec.Struct, frozen=True):
+class TransactionView(msgspec.Struct, frozen=True):
     """What is to be seen of one transaction at one moment."""
 
     slot: int
@@ -122,8 +122,8 @@ class PaperNetwork:
         self._hashed_height = 0
         self._pending: dict[str, asyncio.Future[None]] = {}
         self._forks: dict[str, _Fork] = {}
-        self._appends: Batcher[LedgerEntry, None] = Batcher(self._append_together, _MOST_IN_A_BATCH)
-        self._finds: Batcher[str, LedgerEntry | None] = Batcher(self._find_together, _MOST_IN_A_BATCH)
+        self._appends: Batcher[LedgerEntry, None] = Batcher(self._append_together, _MAX_IN_A_BATCH)
+        self._finds: Batcher[str, LedgerEntry | None] = Batcher(self._find_together, _MAX_IN_A_BATCH)
 
     async def start(self) -> None:
         """Read when the chain began; before this, nothing can be asked."""
@@ -197,23 +197,23 @@ class PaperNetwork:
         except Exception:  # noqa: BLE001 - anybody may send anything to a program, and that harms nobody else
             return None
         numbers = (it for it in msgspec.structs.astuple(execution) if isinstance(it, int))
-        return execution if all(abs(it) <= _MOST_IN_A_COLUMN for it in numbers) else None
+        return execution if all(abs(it) <= _MAX_IN_A_COLUMN for it in numbers) else None
 
-    async def sights(self, signatures: Sequence[str], at_ms: int, *, since_slot: int = 0) -> dict[str, Sight]:
+    async def views(self, signatures: Sequence[str], at_ms: int, *, since_slot: int = 0) -> dict[str, TransactionView]:
         """Return what was to be seen at a time of those transactions that were known then.
 
         `since_slot`: the oldest slot that is looked at, as for a node's cache of recent statuses.
         """
-        sights: dict[str, Sight] = {}
+        views: dict[str, TransactionView] = {}
         for entry in await self._known(signatures):
             if entry.lands_at_ms <= at_ms and entry.slot >= since_slot:
-                sights[entry.signature] = Sight(entry.slot, self.commitment_of(entry, at_ms), entry.error)
+                views[entry.signature] = TransactionView(entry.slot, self.commitment_of(entry, at_ms), entry.error)
         for signature in signatures:
             fork = self._forks.get(signature)
             is_seen = fork is not None and self._time_of(fork.slot) <= at_ms < fork.until_ms
-            if fork is not None and is_seen and signature not in sights:
-                sights[signature] = Sight(fork.slot, Commitment.PROCESSED, fork.error)
-        return sights
+            if fork is not None and is_seen and signature not in views:
+                views[signature] = TransactionView(fork.slot, Commitment.PROCESSED, fork.error)
+        return views
 
     async def transaction(self, signature: str, at_ms: int, least: Commitment) -> LedgerEntry | None:
         """Return a transaction that had this commitment or was finalized at a time."""
@@ -307,7 +307,7 @@ class PaperNetwork:
 
     def _remember_fork(self, signature: str, fork: _Fork) -> None:
         self._forks[signature] = fork
-        if len(self._forks) > _MOST_FORKS_KEPT:
+        if len(self._forks) > _MAX_FORKS_KEPT:
             del self._forks[next(iter(self._forks))]
 
     def _time_of(self, slot: int) -> int:

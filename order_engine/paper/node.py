@@ -20,11 +20,11 @@ from order_engine.domain.errors import ChainUnavailable
 from order_engine.paper import node_rpc
 from order_engine.paper.faults import ChainFaults
 from order_engine.paper.lies import HeightLie, draw_lie, is_told_by_all
-from order_engine.paper.network import SLOT_MS, VALID_BLOCKS, LedgerEntry, PaperNetwork, Sight, block_height
+from order_engine.paper.network import SLOT_MS, VALID_BLOCKS, LedgerEntry, PaperNetwork, TransactionView, block_height
 from order_engine.paper.node_rpc import RpcError
-from order_engine.ports.chain import MOST_SIGNATURES_IN_A_CALL, SLIPPAGE_ERROR, Commitment
+from order_engine.ports.chain import MAX_SIGNATURES_IN_A_CALL, SLIPPAGE_ERROR, Commitment
 
-_MOST_LAG_SLOTS: Final = 250
+_MAX_LAG_SLOTS: Final = 250
 _VIEW_LASTS_S: Final = 20.0
 _CACHED_SLOTS: Final = 300  # A node's status cache; what is older is found with history search only.
 _MAX_SIGNATURES: Final = 1_000
@@ -70,7 +70,7 @@ class View(msgspec.Struct, frozen=True):
         return is_forked and commitment is not Commitment.FINALIZED
 
 
-class Balanced(msgspec.Struct, frozen=True):
+class StickyNode(msgspec.Struct, frozen=True):
     """The node at which the balancer keeps a method for a while."""
 
     until_ms: float
@@ -87,7 +87,7 @@ class PaperNode:
         self._network = network
         self._faults = faults
         self._random = random.Random(f"{seed}:node")  # noqa: S311 - a simulation, to be repeated
-        self.balanced: dict[str, Balanced] = {}
+        self.balanced: dict[str, StickyNode] = {}
         self._shared_lie: tuple[float, HeightLie | None] = (0.0, None)
         self._methods: dict[str, Callable[[list[Any], View], Awaitable[object]]] = {
             "sendTransaction": self._send_transaction,
@@ -159,10 +159,10 @@ class PaperNode:
             until_ms = now_ms + self._random.expovariate(1 / _VIEW_LASTS_S) * 1000
             lag, forked_after = 0, None
             if self._random.random() < self._faults.lag:
-                lag = self._random.randrange(_MOST_LAG_SLOTS)
+                lag = self._random.randrange(_MAX_LAG_SLOTS)
             elif self._random.random() < self._faults.fork:
                 forked_after = self._network.slot_at(now_ms, Commitment.PROCESSED)
-            node = self.balanced[method] = Balanced(until_ms, lag, forked_after, self._draw_lie(now_ms))
+            node = self.balanced[method] = StickyNode(until_ms, lag, forked_after, self._draw_lie(now_ms))
         return View(now_ms - node.lag_slots * SLOT_MS, node.forked_after_slot, self._lie_of_all(now_ms) or node.lie)
 
     def _draw_lie(self, now_ms: int) -> HeightLie | None:
@@ -224,19 +224,19 @@ class PaperNode:
         signatures = params[0] if params else None
         if not isinstance(signatures, list):
             raise node_rpc.invalid_params("a list of signatures is expected at 0")
-        if len(signatures) > MOST_SIGNATURES_IN_A_CALL:
-            raise RpcError(node_rpc.INVALID_PARAMS, f"Too many inputs provided; max {MOST_SIGNATURES_IN_A_CALL}")
+        if len(signatures) > MAX_SIGNATURES_IN_A_CALL:
+            raise RpcError(node_rpc.INVALID_PARAMS, f"Too many inputs provided; max {MAX_SIGNATURES_IN_A_CALL}")
         for place in range(len(signatures)):
             node_rpc.signature_at(signatures, place)
         is_history = node_rpc.flag_of(node_rpc.options_at(params, 1), "searchTransactionHistory")
         slot = self._network.slot_at(view.at_ms, Commitment.PROCESSED)
-        sights = await self._sights(signatures, view, 0 if is_history else slot - _CACHED_SLOTS)
-        value = [_status(sights[it], slot) if it in sights else None for it in signatures]
+        views = await self._sights(signatures, view, 0 if is_history else slot - _CACHED_SLOTS)
+        value = [_status(views[it], slot) if it in views else None for it in signatures]
         return {"context": _context(slot), "value": value}
 
-    async def _sights(self, signatures: list[str], view: View, since_slot: int = 0) -> dict[str, Sight]:
-        sights = await self._network.sights(signatures, view.at_ms, since_slot=since_slot)
-        return {it: sight for it, sight in sights.items() if not view.hides(sight.slot, sight.commitment)}
+    async def _sights(self, signatures: list[str], view: View, since_slot: int = 0) -> dict[str, TransactionView]:
+        views = await self._network.views(signatures, view.at_ms, since_slot=since_slot)
+        return {it: sight for it, sight in views.items() if not view.hides(sight.slot, sight.commitment)}
 
     async def _get_transaction(self, params: list[Any], view: View) -> object:
         signature, options = node_rpc.signature_at(params, 0), node_rpc.options_at(params, 1)
@@ -327,7 +327,7 @@ def _context(slot: int) -> dict[str, Any]:
     return {"apiVersion": "2.0.0", "slot": slot}
 
 
-def _status(sight: Sight, slot: int) -> dict[str, Any]:
+def _status(sight: TransactionView, slot: int) -> dict[str, Any]:
     """Return what a node whose newest slot is `slot` says of a transaction."""
     error = _error_of(sight.error)
     return {

@@ -22,8 +22,8 @@ NOT_SIGNED: Final = -32003
 NODE_UNHEALTHY: Final = -32005
 SLOT_NOT_REACHED: Final = -32016
 
-_MOST_ID: Final = 2**64
-_MOST_TRANSACTION_BYTES: Final = 1_232  # What fits into one packet.
+_MAX_ID: Final = 2**64
+_MAX_TRANSACTION_BYTES: Final = 1_232  # What fits into one packet.
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
@@ -64,7 +64,7 @@ def is_notification(request: Any) -> bool:
 def id_of(request: Any) -> str | int | None:
     """Return the id that the answer has to name."""
     request_id = request.get("id") if isinstance(request, dict) else None
-    is_number = isinstance(request_id, int) and not isinstance(request_id, bool) and 0 <= request_id < _MOST_ID
+    is_number = isinstance(request_id, int) and not isinstance(request_id, bool) and 0 <= request_id < _MAX_ID
     return request_id if is_number or isinstance(request_id, str) else None
 
 
@@ -163,8 +163,8 @@ def transaction_at(params: list[Any], place: int, encoding: object) -> tuple[byt
         raw = decode(text)
     except ValueError as error:
         raise RpcError(INVALID_PARAMS, f"invalid {encoding or 'base58'} encoding: {error}") from error
-    if len(raw) > _MOST_TRANSACTION_BYTES:
-        raise RpcError(INVALID_PARAMS, f"decoded transaction too large: max {_MOST_TRANSACTION_BYTES} bytes")
+    if len(raw) > _MAX_TRANSACTION_BYTES:
+        raise RpcError(INVALID_PARAMS, f"decoded transaction too large: max {_MAX_TRANSACTION_BYTES} bytes")
     try:
         transaction = VersionedTransaction.from_bytes(raw)
         transaction.sanitize()

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from order_engine.paper.node import NoReply, PaperNode, TooManyRequests
 
-_MOST_BODY_BYTES: Final = 50 * (1 << 10)  # As in Agave (rpc/src/rpc_service.rs, MAX_REQUEST_BODY_SIZE).
+_MAX_BODY_BYTES: Final = 50 * (1 << 10)  # As in Agave (rpc/src/rpc_service.rs, MAX_REQUEST_BODY_SIZE).
 _HANGS_FOR_S: Final = 60.0
 
 
@@ -44,7 +44,7 @@ async def _read(request: Request) -> bytes | None:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > _MOST_BODY_BYTES:
+        if size > _MAX_BODY_BYTES:
             return None
         chunks.append(chunk)
     return b"".join(chunks)

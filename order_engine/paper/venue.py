@@ -62,7 +62,7 @@ class PaperVenue:
             raise SlippageExceeded(f"{message} of {order.min_amount_out}")
         swap = PaperSwap(
             memo=order.order_id,
-            attempt=order.attempt,
+            attempt=order.attempt_number,
             venue=self.name,
             token_in=request.token_in.symbol,
             token_in_decimals=request.token_in.decimals,

@@ -32,7 +32,7 @@ class UnsignedTransaction(msgspec.Struct, frozen=True):
 
 
 # getSignatureStatuses takes no more signatures in one call.
-MOST_SIGNATURES_IN_A_CALL: Final = 256
+MAX_SIGNATURES_IN_A_CALL: Final = 256
 
 
 class Blockhash(msgspec.Struct, frozen=True):
@@ -118,7 +118,7 @@ class Chain(Protocol):
         """Return the finalized block height and slot."""
 
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
-        """Look up to MOST_SIGNATURES_IN_A_CALL signatures at once, in the whole history."""
+        """Look up to MAX_SIGNATURES_IN_A_CALL signatures at once, in the whole history."""
 
     async def swap_result(self, signature: str, token_out: Token) -> SwapResult | None:
         """Return what a transaction that landed did; None while the node that answers does not know it."""

@@ -7,12 +7,12 @@ import msgspec
 
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import (
-    Attempt,
     AttemptOutcome,
     EpochMs,
     Order,
     OrderId,
     OrderStatus,
+    SignedAttempt,
 )
 
 
@@ -50,7 +50,7 @@ class Claim(msgspec.Struct, frozen=True):
 class ProvenOutcome(msgspec.Struct, frozen=True):
     """What the chain proved of one attempt, with the answers that prove it (a JSON object)."""
 
-    attempt: int
+    attempt_number: int
     outcome: AttemptOutcome
     evidence: msgspec.Raw
 
@@ -68,13 +68,13 @@ class Write(msgspec.Struct, frozen=True):
     expected_seq: int
     fence: int | None
     due_in_ms: int = 0
-    signed: Attempt | None = None
+    signed: SignedAttempt | None = None
     proven: ProvenOutcome | None = None
 
 
 # Claims without an event after which an order is suspected of killing its workers: from then on it is
 # taken apart from others, so that what it does to its worker costs them nothing.
-SUSPECT_CLAIMS: Final = 3
+POISON_CLAIMS: Final = 3
 
 
 # No setting makes a lease or a pause longer: one that is was given before the clock was set back.
@@ -122,15 +122,15 @@ class OrderStore(Protocol):
         lease of more than LONGEST_LEASE_MS a lapsed one.
         """
 
-    async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
-        """Take one order that was claimed SUSPECT_CLAIMS times in vain, unless the worker holds one already.
+    async def claim_poison(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
+        """Take one order that was claimed POISON_CLAIMS times in vain, unless the worker holds one already.
 
         It has lapsed for longer after each claim in vain, and for `waited_ms` at least once it died as
         a suspect. One in doubt, which is never parked, is a suspect some claims later. An event clears
         an order of the suspicion.
         """
 
-    async def end_leases_of_the_gone(self) -> None:
+    async def expire_dead_leases(self) -> None:
         """Let the orders of processes that have ended lapse at once, as far as the store knows of their end.
 
         Safe whatever it believes, since it is the fence that keeps two workers apart.
@@ -151,7 +151,7 @@ class OrderStore(Protocol):
         Returns how many. An idempotency key goes with its order.
         """
 
-    async def keep_genesis(self, genesis_hash: str) -> str:
+    async def pin_cluster(self, genesis_hash: str) -> str:
         """Keep the cluster's genesis hash, for ever once an attempt is signed; return the one that is kept.
 
         An attempt that was signed for another cluster than the kept one is refused.
@@ -183,7 +183,7 @@ class InDoubt(msgspec.Struct, frozen=True):
     """A signed transaction whose outcome nobody has proven yet."""
 
     order_id: OrderId
-    attempt: Attempt
+    attempt: SignedAttempt
 
 
 class InDoubtCount(msgspec.Struct, frozen=True):
@@ -197,7 +197,7 @@ class InDoubtCount(msgspec.Struct, frozen=True):
 BEGINNING: Final = "0"
 
 
-class FeedPage(msgspec.Struct, frozen=True):
+class LogPage(msgspec.Struct, frozen=True):
     """Events, each order's in the order of its seq, the cursor that stands after them, and whether more were there."""
 
     events: Sequence[OrderEvent]
@@ -211,7 +211,7 @@ class OrderReader(Protocol):
     async def get(self, account: str, order_id: OrderId) -> Order | None:
         """Return the order, or None if this account has no such order."""
 
-    async def attempts(self, order_id: OrderId) -> list[Attempt]:
+    async def attempts(self, order_id: OrderId) -> list[SignedAttempt]:
         """Return every signed transaction of the order, first one first."""
 
     async def in_doubt(self, account: str, limit: int) -> list[InDoubt]:
@@ -223,7 +223,7 @@ class OrderReader(Protocol):
     async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
         """Return the events with a seq greater than `after`, in order."""
 
-    async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
+    async def account_events(self, account: str, after: str | None, until: str | None, limit: int) -> LogPage:
         """Return the account's events committed after one cursor and not after the other, or the first of them.
 
         Every event lies between exactly one page's cursor and the next one's, whenever it was

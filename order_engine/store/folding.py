@@ -32,7 +32,9 @@ async def flush_folded(batch: Sequence[Write], flush: Flush) -> list[Exception |
     return results
 
 
-async def halve(flush: Callable[[Sequence[Any]], Awaitable[Any]], batch: Sequence[Any], error: Exception) -> list[Any]:
+async def bisect_failures(
+    flush: Callable[[Sequence[Any]], Awaitable[Any]], batch: Sequence[Any], error: Exception
+) -> list[Any]:
     """One bad row has failed a whole batch: find it, so that it fails alone."""
     if len(batch) == 1:
         return [error]

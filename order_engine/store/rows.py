@@ -8,7 +8,7 @@ import msgspec
 from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import OrderEvent
-from order_engine.domain.order import Attempt, AttemptOutcome, Order, OrderId, OrderStatus, SwapRequest
+from order_engine.domain.order import AttemptOutcome, Order, OrderId, OrderStatus, SignedAttempt, SwapRequest
 from order_engine.domain.tokens import Token
 from order_engine.ports.health import Heartbeat, ProcessSeen
 from order_engine.ports.store import Accepted, NewOrder, Write
@@ -38,7 +38,7 @@ def order_from_row(row: Row) -> Order:
         ),
         status=OrderStatus(row["status"]),
         seq=row["seq"],
-        attempt=row["attempt"],
+        attempt_number=row["attempt"],
         created_at_ms=row["created_at_ms"],
         updated_at_ms=row["updated_at_ms"],
         venue=row["venue"],
@@ -57,11 +57,11 @@ def event_from_row(row: Sequence[Any]) -> OrderEvent:
     return OrderEvent(OrderId(str(order_id)), seq, OrderStatus(status), attempt, at_ms, elapsed_ms, raw_json(data))
 
 
-def attempt_from_row(row: Sequence[Any]) -> Attempt:
+def attempt_from_row(row: Sequence[Any]) -> SignedAttempt:
     """Return the attempt of a row of `attempts.sql`, in its order of columns."""
     attempt, signature, raw, last_valid_block_height, signed_slot, signed_block_height, blockhash_slot, *rest = row
     signed_at_ms, genesis_hash, outcome, evidence = rest
-    return Attempt(
+    return SignedAttempt(
         attempt,
         signature,
         bytes(raw),
@@ -112,7 +112,7 @@ def move_columns(write: Write) -> dict[str, Any]:
         "expected_seq": write.expected_seq,
         "status": order.status.value,
         "seq": order.seq,
-        "attempt": order.attempt,
+        "attempt": order.attempt_number,
         "updated_at_ms": order.updated_at_ms,
         "venue": order.venue,
         "quotes": text(order.quotes),
@@ -131,17 +131,17 @@ def event_columns(event: OrderEvent) -> tuple[Any, ...]:
         event.order_id,
         event.seq,
         event.status.value,
-        event.attempt,
+        event.attempt_number,
         event.at_ms,
         text(event.data),
     )
 
 
-def attempt_columns(order_id: OrderId, attempt: Attempt) -> tuple[Any, ...]:
+def attempt_columns(order_id: OrderId, attempt: SignedAttempt) -> tuple[Any, ...]:
     """Return the values of a signed attempt, in the order of the type `signed_attempt`."""
     return (
         order_id,
-        attempt.attempt,
+        attempt.attempt_number,
         attempt.signature,
         attempt.raw,
         attempt.last_valid_block_height,

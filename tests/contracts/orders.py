@@ -20,7 +20,7 @@ from order_engine.domain.events import (
 )
 from order_engine.domain.lifecycle import apply, open_order
 from order_engine.domain.money import BaseUnits, Bps
-from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs, Order, OrderId, OrderStatus, SwapRequest
+from order_engine.domain.order import AttemptOutcome, EpochMs, Order, OrderId, OrderStatus, SignedAttempt, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.ports.health import HealthStore
@@ -76,21 +76,23 @@ def pause(for_ms: int) -> AttemptFailed:
     return AttemptFailed(ReasonCode.VENUE_ERROR, "the venue refused", for_ms)
 
 
-def attempt_of(order: Order) -> Attempt:
+def attempt_of(order: Order) -> SignedAttempt:
     """The order's signed transaction in its current attempt."""
-    name = f"{order.order_id}/{order.attempt}"
+    name = f"{order.order_id}/{order.attempt_number}"
     raw = b"\x00raw\xff" + name.encode()
-    return Attempt(order.attempt, f"signature of {name}", raw, 1_150, ChainPoint(850, 900), 930, CREATED_AT_MS, GENESIS)
+    return SignedAttempt(
+        order.attempt_number, f"signature of {name}", raw, 1_150, ChainPoint(850, 900), 930, CREATED_AT_MS, GENESIS
+    )
 
 
-def signed(attempt: Attempt) -> TransactionSigned:
+def signed(attempt: SignedAttempt) -> TransactionSigned:
     """The fact that goes with a signed attempt."""
     return TransactionSigned(attempt.signature, attempt.last_valid_block_height)
 
 
-def proof(attempt: Attempt, outcome: AttemptOutcome) -> ProvenOutcome:
+def proof(attempt: SignedAttempt, outcome: AttemptOutcome) -> ProvenOutcome:
     """What the chain proved of the attempt."""
-    return ProvenOutcome(attempt.attempt, outcome, EVIDENCE)
+    return ProvenOutcome(attempt.attempt_number, outcome, EVIDENCE)
 
 
 class Life:
@@ -101,7 +103,7 @@ class Life:
         self.fence = fence
         self.events: list[OrderEvent] = []
 
-    def write(self, fact: Fact, *, signed: Attempt | None = None, proven: ProvenOutcome | None = None) -> Write:
+    def write(self, fact: Fact, *, signed: SignedAttempt | None = None, proven: ProvenOutcome | None = None) -> Write:
         """The next write."""
         before = self.order
         self.order, event = apply(before, fact, EpochMs(before.updated_at_ms + 7))
@@ -123,7 +125,9 @@ def unlawful(life: Life) -> Write:
     """A write built by hand that no database may take: nothing leads back to pending."""
     seq = life.order.seq + 1
     order = msgspec.structs.replace(life.order, status=OrderStatus.PENDING, seq=seq)
-    event = OrderEvent(order.order_id, seq, order.status, order.attempt, order.updated_at_ms, 0, msgspec.Raw(b"{}"))
+    event = OrderEvent(
+        order.order_id, seq, order.status, order.attempt_number, order.updated_at_ms, 0, msgspec.Raw(b"{}")
+    )
     return Write(order, (event,), life.order.seq, life.fence)
 
 

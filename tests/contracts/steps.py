@@ -7,7 +7,7 @@ import msgspec
 from order_engine.domain.errors import Fenced, ReasonCode
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
-from order_engine.domain.order import Attempt, AttemptOutcome, OrderStatus
+from order_engine.domain.order import AttemptOutcome, OrderStatus, SignedAttempt
 from order_engine.ports.store import ProvenOutcome, Write
 from tests.contracts.orders import EVIDENCE, Life, attempt_of
 from tests.contracts.raw import ROUTING, SUBMITTED
@@ -43,13 +43,13 @@ def write_of(life: Life, step: Step) -> Write:
     assert life.fence is not None
     before = life.order
     fences_on = FENCES[step.fence]
-    number = before.attempt + (step.status is ROUTING)
-    attempt = attempt_of(msgspec.structs.replace(before, attempt=number))
+    number = before.attempt_number + (step.status is ROUTING)
+    attempt = attempt_of(msgspec.structs.replace(before, attempt_number=number))
     order = msgspec.structs.replace(
         before,
         status=step.status,
         seq=before.seq + step.seqs_on + 1,
-        attempt=number,
+        attempt_number=number,
         amount_out=149 if step.status is OrderStatus.CONFIRMED else before.amount_out,
         reason_code=ReasonCode.NO_ROUTE if step.status in TERMINAL else before.reason_code,
         tx_signature=attempt.signature if step.status is SUBMITTED else before.tx_signature,
@@ -64,7 +64,7 @@ def write_of(life: Life, step: Step) -> Write:
     )
 
 
-def _what_becomes_of(attempt: Attempt, what: str) -> dict[str, Any]:
+def _what_becomes_of(attempt: SignedAttempt, what: str) -> dict[str, Any]:
     if what in (NOTHING, LIVE):
         return {"signed": attempt if what == LIVE else None}
-    return {"proven": ProvenOutcome(attempt.attempt, AttemptOutcome(what), EVIDENCE)}
+    return {"proven": ProvenOutcome(attempt.attempt_number, AttemptOutcome(what), EVIDENCE)}

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from order_engine.bus.fanout import MOST_WAITING_EVENTS
-from order_engine.bus.memory import MOST_READY_IDS, MemoryEventBus, MemoryReadyQueue
+from order_engine.bus.fanout import MAX_WAITING_EVENTS
+from order_engine.bus.memory import MAX_READY_IDS, MemoryEventBus, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus
 from order_engine.bus.redis_events import shard_of
 from order_engine.bus.redis_link import SHARDS
@@ -130,7 +130,7 @@ async def test_many_pushes_lose_nothing_and_keep_their_order(ready: ReadyQueue) 
 
 async def test_a_queue_that_nobody_empties_forgets_the_oldest() -> None:
     ready = MemoryReadyQueue()
-    wanted = [OrderId(str(number)) for number in range(MOST_READY_IDS + 5)]
+    wanted = [OrderId(str(number)) for number in range(MAX_READY_IDS + 5)]
     ready.push(wanted)
     assert await ready.pop(len(wanted), 0) == wanted[5:]
 
@@ -188,14 +188,14 @@ async def test_a_wait_that_is_given_up_loses_nothing(bus: EventBus) -> None:
 
 async def test_whoever_is_slow_loses_only_its_own_events_and_its_memory_is_bounded(bus: EventBus) -> None:
     count = 100
-    turns = 2 * MOST_WAITING_EVENTS // count
+    turns = 2 * MAX_WAITING_EVENTS // count
     async with bus.subscribe(OrderId("one")) as slow, bus.subscribe(OrderId("one")) as fast:
         for turn in range(turns):
             batch = [event("one", turn * count + at + 1) for at in range(count)]
             bus.publish(batch)
             assert await received(fast, count) == batch
         late = list(await slow.next(0))
-        assert [it.seq for it in late] == [*range(turns * count - MOST_WAITING_EVENTS + 1, turns * count + 1)]
+        assert [it.seq for it in late] == [*range(turns * count - MAX_WAITING_EVENTS + 1, turns * count + 1)]
 
         bus.publish([event("one", 9_999)])
         assert await received(slow, 1) == await received(fast, 1) == [event("one", 9_999)]

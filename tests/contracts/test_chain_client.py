@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from order_engine.chain.client import SolanaChain
 from order_engine.chain.rpc import HttpTransport
-from order_engine.domain.errors import AnotherCluster, ChainUnavailable
+from order_engine.domain.errors import ChainUnavailable, WrongCluster
 from order_engine.paper.local import LocalTransport
 from tests.contracts.test_chains import served
 from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world
@@ -165,9 +165,9 @@ async def test_another_cluster_proves_nothing_about_this_one() -> None:
         transport, chain = lied_to(world)
         await chain.finalized_point()
         transport.results["getGenesisHash"] = lambda _hash: ANOTHER
-        with pytest.raises(AnotherCluster, match=ANOTHER):
+        with pytest.raises(WrongCluster, match=ANOTHER):
             await chain.finalized_point()
-        with pytest.raises(AnotherCluster):
+        with pytest.raises(WrongCluster):
             await chain.latest_blockhash()
         transport.results.clear()
         assert (await chain.finalized_point()).block_height > 0

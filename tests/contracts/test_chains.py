@@ -20,7 +20,7 @@ from order_engine.paper.faults import ChainFaults
 from order_engine.paper.network import SLOT_MS
 from order_engine.paper.server import build_chain_app
 from order_engine.ports.chain import (
-    MOST_SIGNATURES_IN_A_CALL,
+    MAX_SIGNATURES_IN_A_CALL,
     SLIPPAGE_ERROR,
     Commitment,
     SwapResult,
@@ -138,7 +138,7 @@ async def test_what_did_not_land_has_no_result(world: ChainWorld) -> None:
 
 
 async def test_many_travel_together_and_each_gets_its_own_answer(world: ChainWorld) -> None:
-    signed = [await world.signed(f"order {number}") for number in range(MOST_SIGNATURES_IN_A_CALL)]
+    signed = [await world.signed(f"order {number}") for number in range(MAX_SIGNATURES_IN_A_CALL)]
     sent = signed[:200]
     bad = asyncio.ensure_future(world.chain.send(b"nonsense"))
     await asyncio.gather(*(world.chain.send(it.raw) for it in sent))
@@ -152,7 +152,7 @@ async def test_many_travel_together_and_each_gets_its_own_answer(world: ChainWor
 
 async def test_more_than_a_call_may_ask_for_is_refused(world: ChainWorld) -> None:
     with pytest.raises(ChainUnavailable, match="Too many inputs"):
-        await world.chain.signature_statuses(["signature"] * (MOST_SIGNATURES_IN_A_CALL + 1))
+        await world.chain.signature_statuses(["signature"] * (MAX_SIGNATURES_IN_A_CALL + 1))
 
 
 async def test_the_history_knows_what_the_cache_has_forgotten(world: ChainWorld) -> None:

@@ -14,7 +14,7 @@ from order_engine.bus.redis_seal import MAX_AGE_MS, Seal
 from order_engine.clock import SystemClock
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import OrderId
-from order_engine.engine.stream import order_stream
+from order_engine.engine.order_stream import follow_order
 from tests.contracts.buses import names_of, new_identity, start_bus
 from tests.contracts.test_buses import channels, event, received
 from tests.contracts.waiting import PATIENCE_S, until, until_true
@@ -149,7 +149,7 @@ async def test_no_message_on_redis_makes_a_stream_say_confirmed(redis_bus: Redis
     seen: list[OrderEvent] = []
 
     async def follow() -> None:
-        async for batch in order_stream(Log(), redis_bus, OrderId("one"), 0):
+        async for batch in follow_order(Log(), redis_bus, OrderId("one"), 0):
             seen.extend(batch)
 
     following = asyncio.create_task(follow())
@@ -166,7 +166,7 @@ async def test_no_message_on_redis_makes_a_stream_say_confirmed(redis_bus: Redis
 async def test_forged_ids_are_handed_out_within_the_limit_and_the_queue_is_bounded(
     redis_bus: RedisBus, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("order_engine.bus.redis.MOST_READY_IDS", 50)
+    monkeypatch.setattr("order_engine.bus.redis.MAX_READY_IDS", 50)
     key = names_of(IDENTITY).ready
     await client.delete(key)
     await client.rpush(key, *(f"{number:08x}-0000-4000-8000-000000000000" for number in range(500)))

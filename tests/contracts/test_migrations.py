@@ -210,7 +210,7 @@ async def test_a_role_that_may_only_read_and_write_runs_an_engine_on_a_schema_th
     await store.record(life.write(ROUTED))
     assert await kept(owner, life.order.order_id) == await kept(store, life.order.order_id)
     assert await store.delete_ended(0, 10) == 0
-    await store.end_leases_of_the_gone()
+    await store.expire_dead_leases()
     await user.close()
 
 

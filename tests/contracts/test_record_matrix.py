@@ -40,7 +40,7 @@ FACTS: dict[OrderStatus, Fact] = {
     OrderStatus.FAILED: FAILED,
     OrderStatus.CANCELLED: CANCELLED,
 }
-MOST_AT_ONCE = 40
+MAX_AT_ONCE = 40
 
 
 class Place(NamedTuple):
@@ -123,11 +123,11 @@ async def test_a_write_is_taken_fenced_or_refused_as_fence_seq_and_lifecycle_say
         lives = [await bring_to(store, place) for _ in lawful]
         assert await answers_to(store, lives, lawful) == [None] * len(lawful), place
         # What is refused finds orders that never change.
-        lives = await asyncio.gather(*(bring_to(store, place) for _ in range(MOST_AT_ONCE)))
+        lives = await asyncio.gather(*(bring_to(store, place) for _ in range(MAX_AT_ONCE)))
         unchanged = [await kept(store, life.order.order_id) for life in lives]
         for expected, steps in by_answer.items():
-            for first in range(0, len(steps), MOST_AT_ONCE):
-                few = steps[first : first + MOST_AT_ONCE]
+            for first in range(0, len(steps), MAX_AT_ONCE):
+                few = steps[first : first + MAX_AT_ONCE]
                 answers = await answers_to(store, lives, few)
                 wrong = [it for it in zip(few, answers, strict=True) if not is_as_expected(it[1], expected)]
                 assert not wrong, (place, expected)

@@ -27,10 +27,10 @@ HANG_S = 20
 
 async def everything(store: Store, after: str = BEGINNING, limit: int = 100) -> tuple[list[OrderEvent], str]:
     """All events after the cursor until now, in pages, and the cursor after them."""
-    until = (await store.feed(ACCOUNT, None, None, limit)).cursor
+    until = (await store.account_events(ACCOUNT, None, None, limit)).cursor
     found: list[OrderEvent] = []
     while after != until:
-        page = await store.feed(ACCOUNT, after, until, limit)
+        page = await store.account_events(ACCOUNT, after, until, limit)
         found += page.events
         after = page.cursor
     return found, after
@@ -48,7 +48,7 @@ async def live(store: Store) -> Life:
 
 async def test_an_empty_log_has_an_end(world: StoreWorld) -> None:
     store = await world.open()
-    assert (await store.feed(ACCOUNT, None, None, 10)).events == []
+    assert (await store.account_events(ACCOUNT, None, None, 10)).events == []
     assert (await everything(store))[0] == []
 
 
@@ -61,7 +61,7 @@ async def test_a_feed_has_every_event_once_whatever_the_size_of_its_pages(world:
         order_id = life.order.order_id
         assert [it for it in found if it.order_id == order_id] == await store.history(order_id, 0)
     assert len(found) == 7 * 5
-    assert (await store.feed(ACCOUNT, end, None, limit)).events == []
+    assert (await store.account_events(ACCOUNT, end, None, limit)).events == []
 
 
 async def test_what_was_committed_first_comes_first(world: StoreWorld) -> None:
@@ -75,13 +75,13 @@ async def test_what_was_committed_first_comes_first(world: StoreWorld) -> None:
 
 async def test_a_feed_goes_on_where_a_reader_was(world: StoreWorld) -> None:
     store = await world.open()
-    first, cursor = await live(store), (await store.feed(ACCOUNT, None, None, 1)).cursor
+    first, cursor = await live(store), (await store.account_events(ACCOUNT, None, None, 1)).cursor
     second = await live(store)
     found, end = await everything(store, cursor)
     assert {it.order_id for it in found} == {second.order.order_id}
     # The same pages again: a cursor is a place, not a state.
     assert await everything(store, cursor) == (found, end)
-    both = (await store.feed(ACCOUNT, BEGINNING, cursor, 100)).events
+    both = (await store.account_events(ACCOUNT, BEGINNING, cursor, 100)).events
     assert {it.order_id for it in both} == {first.order.order_id}
 
 
@@ -91,7 +91,7 @@ async def test_another_accounts_events_are_not_in_it(world: StoreWorld) -> None:
     for new in (other, mine, new_order(account="other")):
         await store.accept(new)
     assert (await everything(store, limit=1))[0] == [mine.event]
-    assert other.event in (await store.feed("other", BEGINNING, None, 10)).events
+    assert other.event in (await store.account_events("other", BEGINNING, None, 10)).events
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ async def test_another_accounts_events_are_not_in_it(world: StoreWorld) -> None:
 async def test_what_is_no_cursor_is_refused(world: StoreWorld, cursor: str) -> None:
     store = await world.open()
     with pytest.raises(UnknownCursor):
-        await store.feed(ACCOUNT, cursor, None, 10)
+        await store.account_events(ACCOUNT, cursor, None, 10)
 
 
 @pytest.mark.parametrize("number", [2**63, 2**64, 10**20 - 1])
@@ -132,7 +132,7 @@ async def test_a_mark_whose_number_no_log_can_have_is_refused(world: StoreWorld,
     place = (await everything(store))[1].partition("@")[0]
     for limit in (0, 10):
         with pytest.raises(UnknownCursor):
-            await store.feed(ACCOUNT, f"{place}@{number}.1760000000000.0123456789abcdef", None, limit)
+            await store.account_events(ACCOUNT, f"{place}@{number}.1760000000000.0123456789abcdef", None, limit)
 
 
 async def test_a_cursor_from_the_future_is_refused(world: StoreWorld) -> None:
@@ -140,7 +140,7 @@ async def test_a_cursor_from_the_future_is_refused(world: StoreWorld) -> None:
     ahead = "1000000" if isinstance(world, SqliteWorld) else "1000000:1000000:"
     ahead += "@1000000.1760000000000.0123456789abcdef"
     with pytest.raises(UnknownCursor, match="ahead"):
-        await store.feed(ACCOUNT, ahead, None, 10)
+        await store.account_events(ACCOUNT, ahead, None, 10)
 
 
 async def test_a_place_in_the_log_is_never_given_twice(world: StoreWorld) -> None:
@@ -151,7 +151,7 @@ async def test_a_place_in_the_log_is_never_given_twice(world: StoreWorld) -> Non
     assert await store.delete_ended(ALL_MS, 10) == 1
     new = new_order()
     await store.accept(new)
-    assert (await store.feed(ACCOUNT, cursor, None, 0)).events == []
+    assert (await store.account_events(ACCOUNT, cursor, None, 0)).events == []
     assert (await everything(store, cursor))[0] == [new.event]
 
 
@@ -164,7 +164,7 @@ async def test_events_are_not_lost_among_many_writers(world: StoreWorld) -> None
         nonlocal cursor
         while True:
             was_over = is_over
-            page = await stores[0].feed(ACCOUNT, cursor, None, 20)
+            page = await stores[0].account_events(ACCOUNT, cursor, None, 20)
             seen.extend(page.events)
             cursor = page.cursor
             if was_over and not page.events:
@@ -268,8 +268,8 @@ async def test_a_cursor_goes_no_further_than_the_last_event(postgres_world: Post
     await connection.close()
     # A crash gives the numbers of what came to nothing out again, to transactions that write events.
     assert (await everything(store))[1] == cursor
-    assert (await store.feed(ACCOUNT, cursor, None, 10)).cursor == cursor
-    assert (await store.feed(ACCOUNT, None, None, 10)).cursor == cursor
+    assert (await store.account_events(ACCOUNT, cursor, None, 10)).cursor == cursor
+    assert (await store.account_events(ACCOUNT, None, None, 10)).cursor == cursor
 
 
 async def test_a_crash_of_the_server_costs_a_reader_nothing(mortal_postgres: MortalPostgres) -> None:
@@ -315,9 +315,9 @@ async def test_a_reader_of_what_a_restored_log_does_not_have_is_refused(world: S
     number, at_ms, digest = mark.split(".")
     other = f"{place}@{number}.{at_ms}.{digest[::-1]}"
     with pytest.raises(UnknownCursor, match="restored"):
-        await store.feed(ACCOUNT, other, None, 0)
+        await store.account_events(ACCOUNT, other, None, 0)
     for cursor in (known, lost, BEGINNING):
-        assert (await store.feed(ACCOUNT, cursor, None, 0)).events == []
+        assert (await store.account_events(ACCOUNT, cursor, None, 0)).events == []
 
 
 async def test_a_file_that_is_restored_from_a_backup_refuses_the_readers_of_what_it_lost(
@@ -337,6 +337,6 @@ async def test_a_file_that_is_restored_from_a_backup_refuses_the_readers_of_what
     store = await sqlite_world.open()
     for _ in range(3):  # First it is ahead of the log, then the log has grown past it.
         with pytest.raises(UnknownCursor, match="restored"):
-            await store.feed(ACCOUNT, lost, None, 0)
+            await store.account_events(ACCOUNT, lost, None, 0)
         await store.accept(new_order())
     assert len((await everything(store, known))[0]) == 3

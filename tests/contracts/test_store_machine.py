@@ -44,7 +44,7 @@ LIVES: Final = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 
-MOST_ORDERS: Final = 5
+MAX_ORDERS: Final = 5
 
 # Everything here would make a history, an attempt or an order untrue: it changes nothing, wherever the order is.
 HOSTILE: Final = (
@@ -139,7 +139,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.work(1, choices)
         return multiple(*orders)
 
-    @precondition(lambda self: len(self.known) < MOST_ORDERS)
+    @precondition(lambda self: len(self.known) < MAX_ORDERS)
     @rule(target=orders, key=st.sampled_from((None, "a", "b")))
     def accept(self, key: str | None) -> Any:
         new = new_order(None if key is None else f"{key} of {self.name}")
@@ -205,13 +205,13 @@ class StoreMachine(RuleBasedStateMachine):
     def cancel(self, at: int, in_attempt: int) -> None:
         """A client that gives up in each attempt would leave no order to anything else."""
         order = self.known[at].order
-        if order.status in CANCELLABLE and order.attempt == in_attempt:
+        if order.status in CANCELLABLE and order.attempt_number == in_attempt:
             self.record(at, Step(OrderStatus.CANCELLED, NOTHING, 0, "none"))
 
     def record(self, at: int, step: Step) -> None:
         known = self.known[at]
         before = known.order
-        number = before.attempt + (step.status is ROUTING)
+        number = before.attempt_number + (step.status is ROUTING)
         expected = answer_to(step, before.status, has_signed=number in known.attempts, is_held=known.holder is not None)
         write = write_of(Life(before, known.fence), step)
         answer = self.run(outcome_of(self.recorded(write)))
@@ -275,7 +275,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert await self.store.get(ACCOUNT, order_id) == known.order
         history = await self.store.history(order_id, 0)
         assert history == known.history
-        attempts = {it.attempt: it.outcome and it.outcome.value for it in await self.store.attempts(order_id)}
+        attempts = {it.attempt_number: it.outcome and it.outcome.value for it in await self.store.attempts(order_id)}
         assert attempts == known.attempts
         query = "select fence, claims, worker from orders where order_id = {0}"
         assert await self.raw.run(query, [order_id]) == [(known.fence, known.claims, known.holder)]
@@ -306,7 +306,7 @@ def assert_lawful(order: Order, history: Sequence[OrderEvent], attempts: dict[in
     outcomes = [*attempts.values()]
     assert outcomes.count("landed") == (order.status is CONFIRMED)
     assert outcomes.count(None) == (order.status is SUBMITTED)
-    assert order.status is not SUBMITTED or attempts[order.attempt] is None
+    assert order.status is not SUBMITTED or attempts[order.attempt_number] is None
 
 
 def test_no_life_of_an_order_makes_it_untrue(place: str | Path) -> None:

@@ -29,7 +29,7 @@ from tests.contracts.worlds import MortalPostgres, PostgresWorld, SteppedClock, 
 pytestmark = pytest.mark.asyncio
 
 TURNS_OF_CLOSING = 100
-MOST_FROZEN_S = 9.0  # A bound on hangs: one statement's limits, and room.
+MAX_FROZEN_S = 9.0  # A bound on hangs: one statement's limits, and room.
 
 
 def every_call(store: Store, life: Life) -> dict[str, Callable[[], Any]]:
@@ -105,7 +105,7 @@ async def test_a_frozen_postgres_is_unavailable_within_seconds_and_found_again(m
     try:
         # The first calls hang on the connections that there are, the second on making new ones.
         for _ in range(2):
-            async with asyncio.timeout(MOST_FROZEN_S):
+            async with asyncio.timeout(MAX_FROZEN_S):
                 answers = await asyncio.gather(*(outcome_of(call()) for call in calls.values()))
             assert {type(it) for it in answers} == {StoreUnavailable}
     finally:
@@ -125,7 +125,7 @@ async def test_a_caller_who_gives_up_on_a_frozen_postgres_has_given_up(mortal_po
         asking = asyncio.create_task(store.ping())
         await asyncio.sleep(0.1)
         asking.cancel()
-        async with asyncio.timeout(MOST_FROZEN_S):
+        async with asyncio.timeout(MAX_FROZEN_S):
             await asyncio.wait([asking])
         assert asking.cancelled()
     finally:

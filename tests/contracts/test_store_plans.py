@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio
 
 # What an order reads on its way, with everything that the triggers look up, is about 60 rows. Reading
 # a batch of orders once for each of them would be thousands.
-MOST_ROWS_READ_BY_AN_ORDER = 150
+MAX_ROWS_READ_BY_AN_ORDER = 150
 # PostgreSQL plans a prepared statement anew five times before it keeps the plan: the first turns
 # are small, so that what it keeps was made for next to nothing.
 TURNS = (*[1] * 8, *[200] * 4)
@@ -41,7 +41,7 @@ async def walk_the_order_path(store: PostgresStore, count: int) -> None:
     claims = await store.claim("worker", ids[: count // 2], LONG_MS)
     claims += await store.claim_due("worker", count, LONG_MS)
     assert sorted(it.order.order_id for it in claims) == sorted(ids)
-    assert await store.claim_suspect("worker", 0, LONG_MS) == []
+    assert await store.claim_poison("worker", 0, LONG_MS) == []
     fences = {it.order.order_id: it.fence for it in claims}
     assert await store.renew("worker", fences, LONG_MS) == set(ids)
     lives = [Life(it.order, it.fence) for it in claims]
@@ -58,7 +58,7 @@ async def walk_the_order_path(store: PostgresStore, count: int) -> None:
         assert await store.get("acme", order_id)
         assert await store.attempts(order_id)
     await store.count_in_doubt()
-    await store.end_leases_of_the_gone()
+    await store.expire_dead_leases()
 
 
 async def _record(store: PostgresStore, lives: Sequence[Life], end: str) -> None:
@@ -74,7 +74,7 @@ async def _record(store: PostgresStore, lives: Sequence[Life], end: str) -> None
 
 async def opened(url: str) -> PostgresStore:
     store = await PostgresStore.open(url, None, lambda _events: None, 0)
-    await store.keep_genesis(GENESIS)
+    await store.pin_cluster(GENESIS)
     return store
 
 
@@ -108,7 +108,7 @@ async def test_plans_that_were_made_for_empty_tables_hold_when_they_have_grown(
         await walk_the_order_path(store, count)
     await store.close()
 
-    assert await rows_read(postgres, url) < MOST_ROWS_READ_BY_AN_ORDER * sum(TURNS)
+    assert await rows_read(postgres, url) < MAX_ROWS_READ_BY_AN_ORDER * sum(TURNS)
     await postgres.drop_database(url)
 
 
@@ -121,5 +121,5 @@ async def test_at_a_million_orders_an_order_reads_what_it_reads_in_empty_tables(
     for count in TURNS:
         await walk_the_order_path(store, count)
     await store.close()
-    assert await rows_read(postgres, url) - before < MOST_ROWS_READ_BY_AN_ORDER * sum(TURNS)
+    assert await rows_read(postgres, url) - before < MAX_ROWS_READ_BY_AN_ORDER * sum(TURNS)
     await postgres.drop_database(url)

@@ -61,7 +61,7 @@ async def test_a_whole_life_is_kept_event_by_event(world: StoreWorld) -> None:
     assert history == world.announced
     assert [event.seq for event in world.announced] == [*range(1, 10)]
     assert history[1:] == [*life.events, *second.events]
-    assert [(it.attempt, it.outcome, it.evidence) for it in attempts] == [
+    assert [(it.attempt_number, it.outcome, it.evidence) for it in attempts] == [
         (1, EXPIRED, EVIDENCE),
         (2, LANDED, EVIDENCE),
     ]
@@ -154,7 +154,7 @@ async def test_whoever_has_not_both_fence_and_seq_is_fenced_and_writes_nothing(
     store = await world.open()
     life = await prepare(world, store)
     before, announced = await kept(store, life.order.order_id), [*world.announced]
-    attempt = msgspec.structs.replace(attempt_of(life.order), attempt=1)
+    attempt = msgspec.structs.replace(attempt_of(life.order), attempt_number=1)
     fact = BUILT if life.order.status is OrderStatus.ROUTING else ROUTED
     refused = msgspec.structs.replace(life.write(fact), signed=attempt)
 
@@ -276,7 +276,7 @@ async def test_after_the_end_nothing_is_written(world: StoreWorld, fact: object)
 def too_long(life: Life) -> Write:
     """More than the column of an attempt's number holds."""
     write = life.write(ROUTED)
-    return msgspec.structs.replace(write, order=msgspec.structs.replace(write.order, attempt=2**70))
+    return msgspec.structs.replace(write, order=msgspec.structs.replace(write.order, attempt_number=2**70))
 
 
 @pytest.mark.parametrize("make_bad", [unlawful, too_long])
@@ -349,7 +349,7 @@ async def test_an_order_is_not_submitted_without_its_attempt(world: StoreWorld) 
         await store.record(life.write(fact))
     attempt = attempt_of(life.order)
     other = msgspec.structs.replace(attempt, signature="other")
-    for wrong in (None, other, msgspec.structs.replace(attempt, attempt=2)):
+    for wrong in (None, other, msgspec.structs.replace(attempt, attempt_number=2)):
         write = copy_of(life, life.fence).write(signed(attempt), signed=wrong)
         assert isinstance(await outcome_of(store.record(write)), Exception)
     await store.record(life.sign())

@@ -68,7 +68,7 @@ class _World:
     async def _opened(self, store: Store) -> Store:
         self._stores.append(store)
         # An engine asks its chain before it signs anything.
-        await store.keep_genesis(GENESIS)
+        await store.pin_cluster(GENESIS)
         return store
 
     def _announce(self, events: Sequence[OrderEvent]) -> None:

@@ -17,7 +17,7 @@ from tests.stack import market_order
 
 V1, QUOTES, COMPAT, ENQUEUE = "/v1/orders", "/v1/quotes", "/api/orders/execute", "/enqueue"
 BAD = {400, 422}
-MOST_BODY_BYTES = 16 * 1024
+MAX_BODY_BYTES = 16 * 1024
 
 SAME = {name: name for name in ("tokenIn", "tokenOut", "amountIn", "slippageBps")}
 OPTIONAL = {name: name for name in ("clientOrderId", "metadata")}
@@ -194,7 +194,7 @@ def pieces(body: bytes) -> Iterator[bytes]:
 @pytest.mark.parametrize("path", [V1, QUOTES, COMPAT, ENQUEUE])
 @pytest.mark.parametrize("more", [1, 4_096, 2_000_000])
 def test_a_body_over_16_kib_is_refused_with_and_without_its_length(engine: Engine, path: str, more: int) -> None:
-    body = written(FIELDS).ljust(MOST_BODY_BYTES + more)
+    body = written(FIELDS).ljust(MAX_BODY_BYTES + more)
     with engine.client() as http:
         problem = problem_of(post(http, path, body), 413)
         assert problem["code"] == "body_too_large"

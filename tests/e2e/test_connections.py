@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 from order_engine.api import http_protocol
 from order_engine.api.context import read_body
 from order_engine.api.edge import EdgeMiddleware, EdgePolicy
-from order_engine.api.problems import MOST_HEAD_BYTES, EdgeRefusal, problem_response
+from order_engine.api.problems import MAX_HEAD_BYTES, RequestRejected, problem_response
 from order_engine.serve import address_of, listen, serving
 from tests.e2e.conversation import HANG_S, refusal, websocket
 
@@ -71,7 +71,7 @@ class Application:
         await socket.close()
 
     async def _refused(self, socket: WebSocket[Any]) -> None:
-        await socket.send_denial_response(problem_response(EdgeRefusal(404, "nothing", "Nothing."), "id"))
+        await socket.send_denial_response(problem_response(RequestRejected(404, "nothing", "Nothing."), "id"))
 
 
 @pytest.fixture
@@ -140,10 +140,10 @@ async def test_an_answer_and_a_websocket_may_take_longer_than_a_request(running,
 @pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["without end", "with an end"])
 async def test_a_head_that_is_too_long_is_a_431(running, end: bytes) -> None:
     async with running(Application()) as url:
-        for head in (b"X: %b" % (b"x" * MOST_HEAD_BYTES), b"X: y\r\n" * MOST_HEAD_BYTES):
+        for head in (b"X: %b" % (b"x" * MAX_HEAD_BYTES), b"X: y\r\n" * MAX_HEAD_BYTES):
             answer = await answer_to(url, b"GET /plain HTTP/1.1\r\nHost: x\r\n" + head + end)
             assert not answer or answer.startswith(b"HTTP/1.1 431 ")
-        fits = b"X: %b\r\n" % (b"x" * (MOST_HEAD_BYTES - 1_000))
+        fits = b"X: %b\r\n" % (b"x" * (MAX_HEAD_BYTES - 1_000))
         accepted = b"GET /plain HTTP/1.1\r\nConnection: close\r\nHost: x\r\n" + fits
         assert (await answer_to(url, accepted, b"\r\n")).endswith(b"plain")
 

@@ -39,7 +39,7 @@ _SETTINGS: Final = {
     "LOG_LEVEL": "warning",
 }
 _HEAL_S: Final = 120.0
-_MOST_OVERTIME_S: Final = 120.0
+_MAX_OVERTIME_S: Final = 120.0
 
 
 class Plan(NamedTuple):
@@ -158,7 +158,7 @@ class Storm:
             ends_at = time.monotonic() + self._plan.seconds
             while time.monotonic() < ends_at or not self._is_enough():
                 await asyncio.sleep(0.1)
-                assert time.monotonic() < ends_at + _MOST_OVERTIME_S, f"never reached: {self._unvisited()}"
+                assert time.monotonic() < ends_at + _MAX_OVERTIME_S, f"never reached: {self._unvisited()}"
             self._is_over.set()
 
     def _visited(self) -> Counter[str]:

@@ -18,9 +18,9 @@ import pytest
 from order_engine.domain.errors import ChainUnavailable, StoreUnavailable
 from order_engine.domain.events import TransactionBuilt, TransactionSigned
 from order_engine.domain.lifecycle import TERMINAL, open_order
-from order_engine.domain.order import Attempt, OrderStatus
-from order_engine.engine import stream
-from order_engine.engine.executor import Executor, Journal
+from order_engine.domain.order import OrderStatus, SignedAttempt
+from order_engine.engine import order_stream
+from order_engine.engine.executor import Executor, OrderWriter
 from order_engine.engine.intake import Intake, Submission
 from order_engine.ports.store import Accepted, Claim, IdempotencyKey, NewOrder
 from order_engine.store.sql import SQLITE, load_queries
@@ -46,7 +46,7 @@ def change_query(patch: pytest.MonkeyPatch, name: str, statement: str) -> None:
     patch.setattr(sqlite_store, "load_queries", lambda dialect: {**real(dialect), name: statement})
 
 
-async def sign_and_send_unsaved(executor: Any, journal: Journal) -> Attempt:
+async def sign_and_send_unsaved(executor: Any, journal: OrderWriter) -> SignedAttempt:
     """Build, sign and send; what is committed, and when, is the caller's business."""
     order = journal.order
     transaction = await executor._venues[order.venue].build(order)
@@ -55,8 +55,8 @@ async def sign_and_send_unsaved(executor: Any, journal: Journal) -> Attempt:
     signed = executor._chain.sign(transaction, await executor._blockhash())
     with contextlib.suppress(ChainUnavailable):
         await executor._chain.send(signed.raw)
-    return Attempt(
-        order.attempt,
+    return SignedAttempt(
+        order.attempt_number,
         signed.signature,
         signed.raw,
         signed.last_valid_block_height,
@@ -72,7 +72,7 @@ async def sign_and_send_unsaved(executor: Any, journal: Journal) -> Attempt:
 
 @planted
 def sends_before_it_persists(patch: pytest.MonkeyPatch) -> None:
-    async def build(self: Any, journal: Journal) -> Attempt | None:
+    async def build(self: Any, journal: OrderWriter) -> SignedAttempt | None:
         attempt = await sign_and_send_unsaved(self, journal)
         journal.note(TransactionSigned(attempt.signature, attempt.last_valid_block_height), signed=attempt)
         await journal.commit()
@@ -89,7 +89,7 @@ def does_not_wait_for_the_commit(patch: pytest.MonkeyPatch) -> None:
         if self.order.status is not OrderStatus.SUBMITTED and self._last_write is not None:
             await self._last_write
 
-    patch.setattr(Journal, "commit", commit)
+    patch.setattr(OrderWriter, "commit", commit)
 
 
 @planted
@@ -97,12 +97,12 @@ def signs_again_after_an_unsure_commit(patch: pytest.MonkeyPatch) -> None:
     """A failed commit is taken for one that did not happen, and the swap is sent all the same."""
     real = Executor._build_and_sign
 
-    async def build(self: Any, journal: Journal) -> Attempt | None:
+    async def build(self: Any, journal: OrderWriter) -> SignedAttempt | None:
         try:
             return await real(self, journal)
         except StoreUnavailable:
             order = await self._reader.get(journal.order.account, journal.order.order_id)
-            await sign_and_send_unsaved(self, Journal(self._store, self._clock, Claim(order, 0, 0)))
+            await sign_and_send_unsaved(self, OrderWriter(self._store, self._clock, Claim(order, 0, 0)))
             raise
 
     patch.setattr(Executor, "_build_and_sign", build)
@@ -113,7 +113,7 @@ def the_queue_runs_the_whole_job_again(patch: pytest.MonkeyPatch) -> None:
     """BullMQ's stalled job: whoever takes over an order in flight signs a new swap for it."""
     real = Executor._settle
 
-    async def settle(self: Any, journal: Journal, attempt: Attempt) -> None:
+    async def settle(self: Any, journal: OrderWriter, attempt: SignedAttempt) -> None:
         if journal._last_write is None and host_of.get() not in attempt.signature:
             # As the queue would: whatever goes wrong, the job is tried again.
             with contextlib.suppress(Exception):
@@ -121,7 +121,7 @@ def the_queue_runs_the_whole_job_again(patch: pytest.MonkeyPatch) -> None:
         await real(self, journal, attempt)
 
     async def run(self: Any, claim: Claim) -> None:
-        journal = Journal(self._store, self._clock, claim)
+        journal = OrderWriter(self._store, self._clock, claim)
         if claim.order.is_in_doubt:
             await settle(self, journal, (await self._reader.attempts(claim.order.order_id))[-1])
             await journal.commit()
@@ -216,7 +216,7 @@ def reads_the_log_and_then_subscribes(patch: pytest.MonkeyPatch) -> None:
     """What happens between the two is never told."""
 
     async def replay(reader: Any, bus: Any, order_id: Any, after: int) -> Any:
-        events = await stream._read(reader, order_id, after)
+        events = await order_stream._read(reader, order_id, after)
         async with bus.subscribe(order_id) as live:
             while True:
                 if events:
@@ -224,15 +224,15 @@ def reads_the_log_and_then_subscribes(patch: pytest.MonkeyPatch) -> None:
                     yield events
                     if events[-1].status in TERMINAL:
                         return
-                arrived = await live.next(stream.POLL_CONNECTED_S)
+                arrived = await live.next(order_stream.POLL_CONNECTED_S)
                 events = [event for event in arrived if event.seq > after]
 
-    patch.setattr("tests.simulation.world.order_stream", replay)
+    patch.setattr("tests.simulation.world.follow_order", replay)
 
 
 @planted
 def passes_on_whatever_arrives(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(stream, "next_in_line", lambda arrived, _seq: [*arrived])
+    patch.setattr(order_stream, "next_in_line", lambda arrived, _seq: [*arrived])
 
 
 @planted

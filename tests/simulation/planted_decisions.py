@@ -15,10 +15,10 @@ from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import ChainUnavailable, ReasonCode
 from order_engine.domain.events import OrderFailed, SwapConfirmed
 from order_engine.domain.money import BaseUnits
-from order_engine.domain.order import Attempt, AttemptOutcome
+from order_engine.domain.order import AttemptOutcome, SignedAttempt
 from order_engine.engine import settlement
-from order_engine.engine.executor import Executor, Journal
-from order_engine.engine.settlement import Proof, Settlement, Sighting
+from order_engine.engine.executor import Executor, OrderWriter
+from order_engine.engine.settlement import Observation, Proof, Settlement
 from order_engine.paper import network
 from order_engine.ports.chain import Commitment, SwapResult
 from order_engine.ports.store import Claim, ProvenOutcome
@@ -33,7 +33,7 @@ def an_rpc_error_means_not_on_chain(patch: pytest.MonkeyPatch) -> None:
     real = Settlement._look_at
 
     async def look_at(self: Any, asked_at_s: float, finalized: ChainPoint, signatures: Sequence[str]) -> Any:
-        nothing = Sighting(asked_at_s, finalized, finalized.slot, None, 0)
+        nothing = Observation(asked_at_s, finalized, finalized.slot, None, 0)
         looked = await real(self, asked_at_s, finalized, signatures)
         return [nothing if isinstance(it, Exception) else it for it in looked]
 
@@ -48,7 +48,7 @@ def status_first_and_expiry_second(patch: pytest.MonkeyPatch) -> None:
         answer = await self._chain.signature_statuses(signatures)
         finalized = await self._chain.finalized_point()
         # That rule has no context slot to compare: the two answers stand side by side.
-        return [Sighting(self._now_s(), finalized, finalized.slot, answer.statuses.get(it), 0) for it in signatures]
+        return [Observation(self._now_s(), finalized, finalized.slot, answer.statuses.get(it), 0) for it in signatures]
 
     patch.setattr(Settlement, "_look_together", look)
 
@@ -98,10 +98,10 @@ def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
     """isBlockhashValid goes by the newest block, so it says no before the last valid ones are final."""
     real = settlement.decide
 
-    def decide(sighting: Sighting, attempt: Attempt, elapsed_ms: int) -> AttemptOutcome | None:
-        newest = network.block_height(sighting.finalized.slot + network._FINALIZED_AFTER_SLOTS)
-        point = msgspec.structs.replace(sighting.finalized, block_height=newest)
-        return real(msgspec.structs.replace(sighting, finalized=point), attempt, elapsed_ms)
+    def decide(observation: Observation, attempt: SignedAttempt, elapsed_ms: int) -> AttemptOutcome | None:
+        newest = network.block_height(observation.finalized.slot + network._FINALIZED_AFTER_SLOTS)
+        point = msgspec.structs.replace(observation.finalized, block_height=newest)
+        return real(msgspec.structs.replace(observation, finalized=point), attempt, elapsed_ms)
 
     patch.setattr(settlement, "decide", decide)
     the_height_alone_decides(patch)
@@ -111,8 +111,8 @@ def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
 def no_look_at_the_context_slot(patch: pytest.MonkeyPatch) -> None:
     real = settlement.decide
 
-    def decide(sighting: Sighting, attempt: Attempt, elapsed_ms: int) -> AttemptOutcome | None:
-        return real(msgspec.structs.replace(sighting, context_slot=10**9), attempt, elapsed_ms)
+    def decide(observation: Observation, attempt: SignedAttempt, elapsed_ms: int) -> AttemptOutcome | None:
+        return real(msgspec.structs.replace(observation, context_slot=10**9), attempt, elapsed_ms)
 
     patch.setattr(settlement, "decide", decide)
 
@@ -139,11 +139,11 @@ def a_processed_block_is_believed(patch: pytest.MonkeyPatch) -> None:
     """Its fork may lose, and then the swap never happened."""
     real_decide, real_result = settlement.decide, SolanaChain.swap_result
 
-    def decide(sighting: Sighting, attempt: Attempt, elapsed_ms: int) -> AttemptOutcome | None:
-        if sighting.status is not None:
-            sure = msgspec.structs.replace(sighting.status, commitment=Commitment.CONFIRMED)
-            sighting = msgspec.structs.replace(sighting, status=sure)
-        return real_decide(sighting, attempt, elapsed_ms)
+    def decide(observation: Observation, attempt: SignedAttempt, elapsed_ms: int) -> AttemptOutcome | None:
+        if observation.status is not None:
+            sure = msgspec.structs.replace(observation.status, commitment=Commitment.CONFIRMED)
+            observation = msgspec.structs.replace(observation, status=sure)
+        return real_decide(observation, attempt, elapsed_ms)
 
     async def swap_result(self: Any, signature: str, token_out: Any) -> Any:
         return await real_result(self, signature, token_out) or SwapResult(10**18, None)
@@ -157,12 +157,12 @@ def a_timeout_is_a_failure(patch: pytest.MonkeyPatch) -> None:
     """hummingbot: marked FAILED by the clock while the swap may still land."""
     real = Executor._settle
 
-    async def settle(self: Any, journal: Journal, attempt: Attempt) -> None:
+    async def settle(self: Any, journal: OrderWriter, attempt: SignedAttempt) -> None:
         try:
             async with asyncio.timeout(20.0):
                 await real(self, journal, attempt)
         except TimeoutError:
-            proven = ProvenOutcome(attempt.attempt, AttemptOutcome.EXPIRED, EVIDENCE)
+            proven = ProvenOutcome(attempt.attempt_number, AttemptOutcome.EXPIRED, EVIDENCE)
             journal.note(OrderFailed(ReasonCode.TRANSACTION_EXPIRED, "timed out"), proven=proven)
 
     patch.setattr(Executor, "_settle", settle)
@@ -173,11 +173,11 @@ def an_error_on_send_is_a_failure(patch: pytest.MonkeyPatch) -> None:
     """thirdweb engine: "already processed" and a lost reply end the order."""
     real = Settlement.prove
 
-    async def prove(self: Any, attempt: Attempt, *bounds: Any) -> Proof:
+    async def prove(self: Any, attempt: SignedAttempt, *bounds: Any) -> Proof:
         try:
             await self._chain.send(attempt.raw)
         except ChainUnavailable:
-            return Proof(ProvenOutcome(attempt.attempt, AttemptOutcome.EXPIRED, EVIDENCE), None, None)
+            return Proof(ProvenOutcome(attempt.attempt_number, AttemptOutcome.EXPIRED, EVIDENCE), None, None)
         return await real(self, attempt, *bounds)
 
     patch.setattr(Settlement, "prove", prove)
@@ -187,10 +187,10 @@ def an_error_on_send_is_a_failure(patch: pytest.MonkeyPatch) -> None:
 def sent_is_confirmed(patch: pytest.MonkeyPatch) -> None:
     """Fire and forget: the RPC took it, so it will have executed."""
 
-    async def settle(self: Any, journal: Journal, attempt: Attempt) -> None:
+    async def settle(self: Any, journal: OrderWriter, attempt: SignedAttempt) -> None:
         with contextlib.suppress(ChainUnavailable):
             await self._chain.send(attempt.raw)
-        proven = ProvenOutcome(attempt.attempt, AttemptOutcome.LANDED, EVIDENCE)
+        proven = ProvenOutcome(attempt.attempt_number, AttemptOutcome.LANDED, EVIDENCE)
         journal.note(SwapConfirmed(BaseUnits(1), 1), proven=proven)
 
     patch.setattr(Executor, "_settle", settle)
@@ -201,11 +201,11 @@ def found_is_executed(patch: pytest.MonkeyPatch) -> None:
     """A transaction that landed with an error is counted as a swap."""
     real = Settlement.prove
 
-    async def prove(self: Any, attempt: Attempt, *bounds: Any) -> Proof:
+    async def prove(self: Any, attempt: SignedAttempt, *bounds: Any) -> Proof:
         proof = await real(self, attempt, *bounds)
         if proof.outcome.outcome is not AttemptOutcome.REVERTED:
             return proof
-        landed = ProvenOutcome(attempt.attempt, AttemptOutcome.LANDED, EVIDENCE)
+        landed = ProvenOutcome(attempt.attempt_number, AttemptOutcome.LANDED, EVIDENCE)
         return Proof(landed, proof.slot, SwapResult(1, None))
 
     patch.setattr(Settlement, "prove", prove)
@@ -218,8 +218,8 @@ def doubt_is_given_up_after_some_claims(patch: pytest.MonkeyPatch) -> None:
 
     async def run(self: Any, claim: Claim) -> None:
         if claim.order.is_in_doubt and claim.claims >= 2:
-            journal = Journal(self._store, self._clock, claim)
-            proven = ProvenOutcome(claim.order.attempt, AttemptOutcome.EXPIRED, EVIDENCE)
+            journal = OrderWriter(self._store, self._clock, claim)
+            proven = ProvenOutcome(claim.order.attempt_number, AttemptOutcome.EXPIRED, EVIDENCE)
             journal.note(OrderFailed(ReasonCode.PARKED, "parked"), proven=proven)
             await journal.commit()
         else:

@@ -32,7 +32,7 @@ from order_engine.domain.routing import Quote
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.paper.faults import ChainFaults
 from order_engine.paper.network import LedgerEntry, PaperNetwork
-from order_engine.paper.node import Balanced, NoReply, PaperNode, TooManyRequests
+from order_engine.paper.node import NoReply, PaperNode, StickyNode, TooManyRequests
 from order_engine.paper.swap import PaperSwap
 from order_engine.ports.bus import Subscription
 from order_engine.ports.chain import SLIPPAGE_ERROR, UnsignedTransaction
@@ -43,7 +43,7 @@ from tests.simulation.loop import VirtualLoop, host_of
 WALLET = PaperWallet(0)
 USDC = TokenRegistry().resolve("USDC", "")
 EPOCH_MS = 1_800_000_000_000
-MOST_TOLD = 160
+MAX_TOLD = 160
 MIGRATIONS = "\n".join(migration.statements for migration in load_migrations(SQLITE))
 
 
@@ -203,7 +203,7 @@ class SimVenue:
             raise VenueFailed("simulated")
         if self.price(order.request.amount_in) < (order.min_amount_out or 0):
             raise SlippageExceeded("simulated")
-        instruction = f"{order.order_id} {order.attempt} {order.min_amount_out} {self._random.random()}".encode()
+        instruction = f"{order.order_id} {order.attempt_number} {order.min_amount_out} {self._random.random()}".encode()
         accounts = [AccountMeta(WALLET.public_key, is_signer=True, is_writable=True)]
         swap = Instruction(Pubkey.default(), instruction, accounts)
         message = MessageV0.try_compile(WALLET.public_key, [swap], [], Hash.default())
@@ -244,7 +244,7 @@ class Exchange(msgspec.Struct, frozen=True):
 
     host: str
     body: bytes
-    nodes: dict[str, Balanced]
+    nodes: dict[str, StickyNode]
     answer: bytes | str
 
     def __str__(self) -> str:
@@ -272,7 +272,7 @@ def _short(value: Any) -> str:
     """Leave out the middle of signatures and transactions, and all that is too much."""
     text = msgspec.json.encode(value).decode()
     text = re.sub(r"[\w+/=]{32,}", lambda word: f"{word[0][:4]}..{word[0][-4:]}", text)
-    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}.."
+    return text if len(text) <= MAX_TOLD else f"{text[:MAX_TOLD]}.."
 
 
 class SimCluster:

@@ -12,7 +12,7 @@ from tests.simulation.world import World
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "2000"))
 PARTS = 20
-MOST_SEEDS_TO_CATCH = 1_000
+MAX_SEEDS_TO_CATCH = 1_000
 # Where the rarest of them showed last: looked at first, it spares the search. Elsewhere, all are searched.
 SHOWED_LAST = {
     "the_blockhash_is_no_longer_valid": 5,
@@ -48,7 +48,7 @@ def test_a_planted_bug_is_caught(
     name: str, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     PLANTED[name](monkeypatch)
-    seeds = itertools.chain([SHOWED_LAST.get(name, 0)], range(MOST_SEEDS_TO_CATCH))
+    seeds = itertools.chain([SHOWED_LAST.get(name, 0)], range(MAX_SEEDS_TO_CATCH))
     caught = next(((seed, found) for seed in seeds if (found := World(seed).run())), None)
-    assert caught is not None, f"{name} was not caught within {MOST_SEEDS_TO_CATCH} seeds"
+    assert caught is not None, f"{name} was not caught within {MAX_SEEDS_TO_CATCH} seeds"
     record_property(f"planted:{name}", f"seed {caught[0]}: {caught[1][0]}")

@@ -20,8 +20,8 @@ from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine import stream
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.intake import Intake, announcer
+from order_engine.engine.order_stream import follow_order
 from order_engine.engine.settlement import Settlement
-from order_engine.engine.stream import order_stream
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import RateVerdict
 from order_engine.ports.store import IdempotencyKey
@@ -122,7 +122,7 @@ class World:
         self.loop.kill(host.name)
 
     def _worker(self, host: Host) -> Worker:
-        chain = SolanaChain(self.cluster, WALLET, host.clock, host.store.keep_genesis)
+        chain = SolanaChain(self.cluster, WALLET, host.clock, host.store.pin_cluster)
         settlement = Settlement(chain, self.loop.time, poll_s=1.5, resend_s=4.0)
         venues = {
             name: SimVenue(name, random.Random(f"{self.seed}:{name}:{host.name}"), self.faults, self.loop)
@@ -250,7 +250,7 @@ class World:
         after = client.seen[-1].seq if client.seen else 0
         try:
             async with asyncio.timeout(patience_s):
-                async for batch in order_stream(host.store, self.bus, OrderId(client.answers[0]), after):
+                async for batch in follow_order(host.store, self.bus, OrderId(client.answers[0]), after):
                     client.seen.extend(batch)
         except (TimeoutError, OrderEngineError):
             pass

@@ -11,8 +11,8 @@ from solders.message import Message, MessageV0, from_bytes_versioned, to_bytes_v
 from solders.pubkey import Pubkey
 
 from order_engine.chain.client import PaperWallet, SolanaChain
-from order_engine.domain.order import Attempt, AttemptOutcome, EpochMs
-from order_engine.engine.settlement import Sighting, decide
+from order_engine.domain.order import AttemptOutcome, EpochMs, SignedAttempt
+from order_engine.engine.settlement import Observation, decide
 from order_engine.paper.faults import ChainFaults
 from order_engine.paper.ledger import SqliteLedger
 from order_engine.paper.local import LocalTransport
@@ -62,9 +62,9 @@ def instruction_in(message: bytes) -> bytes:
     return bytes(from_bytes_versioned(message).instructions[0].data)
 
 
-def attempt_of(signed: SignedTransaction) -> Attempt:
+def attempt_of(signed: SignedTransaction) -> SignedAttempt:
     """The attempt that the engine keeps of it."""
-    return Attempt(
+    return SignedAttempt(
         1,
         signed.signature,
         signed.raw,
@@ -107,8 +107,8 @@ class ChainWorld:
         finalized = await self.chain.finalized_point()
         answer = await self.chain.signature_statuses([signed.signature])
         status = answer.statuses.get(signed.signature)
-        sighting = Sighting(0, finalized, answer.context_slot, status, answer.history_from_slot)
-        return decide(sighting, attempt_of(signed), LONG_AFTER_MS)
+        observation = Observation(0, finalized, answer.context_slot, status, answer.history_from_slot)
+        return decide(observation, attempt_of(signed), LONG_AFTER_MS)
 
     def slot_now(self) -> int:
         return self.network.slot_at(self.network.now_ms(), Commitment.PROCESSED)

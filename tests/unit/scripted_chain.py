@@ -6,7 +6,7 @@ import msgspec
 
 from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import ChainUnavailable
-from order_engine.domain.order import Attempt, EpochMs
+from order_engine.domain.order import EpochMs, SignedAttempt
 from order_engine.domain.tokens import Token
 from order_engine.ports.chain import Blockhash, Commitment, SignatureStatus, SignatureStatuses, SwapResult
 from tests.unit.samples import START_MS, ManualClock
@@ -26,8 +26,8 @@ LIES = ("slot as height", "height of another fork", "jump of the height", "jump 
 TROUBLES = ("none", "send lost", "answer lost", "no height", "no status", "old height", "lagging node", *LIES)
 
 
-def attempt_of(signature: str = SIGNATURE, raw: bytes = RAW, last_valid: int = LAST_VALID) -> Attempt:
-    return Attempt(1, signature, raw, last_valid, SIGNED, BLOCKHASH_SLOT, EpochMs(START_MS), "genesis")
+def attempt_of(signature: str = SIGNATURE, raw: bytes = RAW, last_valid: int = LAST_VALID) -> SignedAttempt:
+    return SignedAttempt(1, signature, raw, last_valid, SIGNED, BLOCKHASH_SLOT, EpochMs(START_MS), "genesis")
 
 
 class ScriptedChain:

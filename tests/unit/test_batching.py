@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from order_engine.batching import Batcher
 from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply
-from order_engine.domain.order import Attempt, EpochMs, Order
+from order_engine.domain.order import EpochMs, Order, SignedAttempt
 from order_engine.ports.store import Write
 from order_engine.store.folding import fold_writes
 from tests.unit.samples import FACTS, QUICK, START_MS, S, histories, new_order, order_id_of, order_in
@@ -245,7 +245,7 @@ def test_each_turn_writes_an_order_once_and_loses_no_event(batch: list[Write]) -
 
 def test_a_signed_transaction_survives_the_folding() -> None:
     building, submitted = order_in(S.BUILDING), order_in(S.SUBMITTED)
-    attempt = Attempt(1, "5igna7ure", b"raw", 1_150, ChainPoint(850, 900), 930, EpochMs(START_MS), "genesis")
+    attempt = SignedAttempt(1, "5igna7ure", b"raw", 1_150, ChainPoint(850, 900), 930, EpochMs(START_MS), "genesis")
     confirmed = order_in(S.CONFIRMED)
     [[(write, places)]] = fold_writes(
         [

@@ -12,8 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from order_engine.api import guard
-from order_engine.api.frames import WRITE_NOW, FeedFrame, text_message
-from order_engine.ports.store import FeedPage
+from order_engine.api.frames import WRITE_NOW, PageFrame, text_message
+from order_engine.ports.store import LogPage
 from order_engine.serve import serving
 from tests.contracts.orders import new_order
 
@@ -89,7 +89,7 @@ async def test_a_closing_connection_whose_client_reads_nothing_comes_to_its_end(
                 await asyncio.wait_for(ended.wait(), HANG_S)
 
 
-PAGE = FeedFrame(FeedPage([new_order().event for _ in range(100)], "7:7:"))
+PAGE = PageFrame(LogPage([new_order().event for _ in range(100)], "7:7:"))
 OFFERS = {
     "nothing": None,
     "what is usual": [ClientPerMessageDeflateFactory(client_max_window_bits=True)],

@@ -30,8 +30,8 @@ def test_a_legal_fact_moves_the_order(before: OrderStatus, after: OrderStatus) -
     moved, event = apply(order, FACTS[after], NOW)
     assert (moved.status, moved.seq, moved.updated_at_ms) == (after, order.seq + 1, NOW)
     assert (event.order_id, event.seq, event.status) == (order.order_id, moved.seq, after)
-    assert (event.attempt, event.at_ms, event.elapsed_ms) == (moved.attempt, NOW, 5_000)
-    assert moved.attempt == order.attempt + (after is S.ROUTING)
+    assert (event.attempt_number, event.at_ms, event.elapsed_ms) == (moved.attempt_number, NOW, 5_000)
+    assert moved.attempt_number == order.attempt_number + (after is S.ROUTING)
     kept = ("order_id", "account", "request", "created_at_ms")
     assert [getattr(moved, name) for name in kept] == [getattr(order, name) for name in kept]
 
@@ -103,7 +103,10 @@ def test_the_database_knows_the_same_statuses_and_the_same_ends(dialect: Dialect
 @given(histories())
 def test_a_history_is_counted_from_one_without_a_gap(history: History) -> None:
     assert [event.seq for _, event in history] == [*range(1, len(history) + 1)]
-    assert all((order.seq, order.status, order.attempt) == (it.seq, it.status, it.attempt) for order, it in history)
+    assert all(
+        (order.seq, order.status, order.attempt_number) == (it.seq, it.status, it.attempt_number)
+        for order, it in history
+    )
     assert history[0][1].status is S.PENDING
 
 
@@ -128,7 +131,7 @@ def test_attempts_are_counted_by_routings(history: History) -> None:
     routings = 0
     for order, event in history:
         routings += event.status is S.ROUTING
-        assert order.attempt == event.attempt == routings
+        assert order.attempt_number == event.attempt_number == routings
 
 
 @QUICK
@@ -165,8 +168,8 @@ def test_an_order_and_its_events_survive_encoding(history: History) -> None:
 
 def test_a_new_order_is_pending_with_its_first_event() -> None:
     order, event = new_order()
-    assert (order.status, order.seq, order.attempt) == (S.PENDING, 1, 0)
-    assert (event.order_id, event.seq, event.status, event.attempt) == (order.order_id, 1, S.PENDING, 0)
+    assert (order.status, order.seq, order.attempt_number) == (S.PENDING, 1, 0)
+    assert (event.order_id, event.seq, event.status, event.attempt_number) == (order.order_id, 1, S.PENDING, 0)
     assert (event.at_ms, event.elapsed_ms) == (order.created_at_ms, 0)
     assert event.details() == {
         "clientOrderId": None,
@@ -219,7 +222,7 @@ def test_a_retry_tells_when_and_the_next_routing_forgets_the_reason() -> None:
     order, event = apply(order_in(S.BUILDING), AttemptFailed(ReasonCode.SLIPPAGE_EXCEEDED, "too little", 750), NOW)
     assert event.details() == {"reason": {"code": "slippage_exceeded", "message": "too little"}, "retryInMs": 750}
     again, _ = apply(order, FACTS[S.ROUTING], NOW)
-    assert (again.reason_code, again.reason_message, again.attempt) == (None, None, 2)
+    assert (again.reason_code, again.reason_message, again.attempt_number) == (None, None, 2)
 
 
 def test_a_cancellation_says_that_the_client_wanted_it() -> None:

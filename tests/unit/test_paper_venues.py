@@ -210,7 +210,7 @@ async def test_what_was_built_swaps_what_was_quoted() -> None:
     transaction = await venue_on(clock).build(order)
     done = MARKET.execute(instruction_in(transaction.message), clock.now_ms())
     assert (done.amount_out, done.error) == (quote.amount_out, None)
-    assert (done.memo, done.attempt, done.venue) == (order.order_id, order.attempt, "raydium")
+    assert (done.memo, done.attempt, done.venue) == (order.order_id, order.attempt_number, "raydium")
     assert (done.amount_in, done.min_amount_out) == (10**9, quote.amount_out)
 
 

@@ -7,13 +7,13 @@ import pytest
 from order_engine.api.problems import to_problem
 from order_engine.domain import errors
 from order_engine.domain.errors import (
-    AnotherCluster,
     IdempotencyConflict,
     OrderEngineError,
     OrderNotFound,
     Refused,
     Unavailable,
     UnknownCursor,
+    WrongCluster,
 )
 
 CLASSES = [it for it in vars(errors).values() if isinstance(it, type) and issubclass(it, OrderEngineError)]
@@ -43,7 +43,7 @@ def test_a_subclass_is_answered_as_its_parent(kind: type[OrderEngineError]) -> N
         (OrderNotFound, 404, "order_not_found"),
         (IdempotencyConflict, 422, "idempotency_conflict"),
         (Unavailable, 503, "unavailable"),
-        (AnotherCluster, 503, "unavailable"),
+        (WrongCluster, 503, "unavailable"),
     ],
 )
 def test_each_kind_has_its_status(kind: type[OrderEngineError], status: int, code: str) -> None:

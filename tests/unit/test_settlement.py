@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from order_engine.domain.chain_point import ChainPoint
-from order_engine.domain.errors import AnotherCluster
-from order_engine.domain.order import Attempt, AttemptOutcome
-from order_engine.engine.settlement import Proof, Settlement, Sighting, decide
+from order_engine.domain.errors import WrongCluster
+from order_engine.domain.order import AttemptOutcome, SignedAttempt
+from order_engine.engine.settlement import Observation, Proof, Settlement, decide
 from order_engine.ports.chain import (
-    MOST_SIGNATURES_IN_A_CALL,
+    MAX_SIGNATURES_IN_A_CALL,
     Commitment,
     SignatureStatus,
     SwapResult,
@@ -40,7 +40,7 @@ LONG_MS = 100_000
 LANDED, REVERTED, EXPIRED = AttemptOutcome.LANDED, AttemptOutcome.REVERTED, AttemptOutcome.EXPIRED
 
 
-def proving_of(settlement: Settlement, attempt: Attempt) -> Coroutine[Any, Any, Proof]:
+def proving_of(settlement: Settlement, attempt: SignedAttempt) -> Coroutine[Any, Any, Proof]:
     return settlement.prove(attempt, USDC, MIN_AMOUNT_OUT, 0)
 
 
@@ -72,9 +72,9 @@ PROVES = {
     ("context", "found", "height"), [*itertools.product((-1_000, -1, 0, 1, 1_000), STATUSES, (-1, 0, 1))]
 )
 def test_a_sighting_proves_what_the_table_says(context: int, found: Any, height: int) -> None:
-    sighting = Sighting(0, ChainPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found], SIGNED_SLOT)
+    observation = Observation(0, ChainPoint(LAST_VALID + height, 2_000), 2_000 + context, STATUSES[found], SIGNED_SLOT)
     expected = PROVES.get((found, height)) if context >= 0 else None
-    assert decide(sighting, attempt_of(), LONG_MS) is expected
+    assert decide(observation, attempt_of(), LONG_MS) is expected
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_a_slot_before_the_signing_is_believed_when_it_is_final(
 ) -> None:
     """One of the two slots was a lie; when it was the one at the signing, the order must still come to its end."""
     status = SignatureStatus(SIGNED_SLOT - 1, commitment, None)
-    assert decide(Sighting(0, ChainPoint(1_000, 1_100), 1_100, status, 0), attempt_of(), LONG_MS) is expected
+    assert decide(Observation(0, ChainPoint(1_000, 1_100), 1_100, status, 0), attempt_of(), LONG_MS) is expected
 
 
 def test_slots_past_the_last_valid_height_prove_no_expiry() -> None:
-    sighting = Sighting(0, ChainPoint(LAST_VALID, LAST_VALID + 999), LAST_VALID + 999, None, 0)
-    assert decide(sighting, attempt_of(), LONG_MS) is None
+    observation = Observation(0, ChainPoint(LAST_VALID, LAST_VALID + 999), LAST_VALID + 999, None, 0)
+    assert decide(observation, attempt_of(), LONG_MS) is None
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_slots_past_the_last_valid_height_prove_no_expiry() -> None:
 def test_a_node_whose_history_begins_after_the_signing_proves_no_expiry(
     history_from: int | None, expected: AttemptOutcome | None
 ) -> None:
-    sighting = Sighting(0, ChainPoint(LAST_VALID + 1, 2_000), 2_000, None, history_from)
-    assert decide(sighting, attempt_of(), LONG_MS) is expected
+    observation = Observation(0, ChainPoint(LAST_VALID + 1, 2_000), 2_000, None, history_from)
+    assert decide(observation, attempt_of(), LONG_MS) is expected
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ async def test_another_cluster_than_the_one_it_was_signed_for_proves_nothing_and
     clock = ManualClock()
     chain = ScriptedChain(clock, (), None, None)
     chain.genesis_hash = "of another cluster"
-    with pytest.raises(AnotherCluster):
+    with pytest.raises(WrongCluster):
         await prove(chain, clock)
     assert chain.sent == []
 
@@ -272,14 +272,14 @@ async def test_all_that_are_in_flight_share_their_looks() -> None:
     clock = ManualClock()
     chain = ScriptedChain(clock, [], 4, None)
     settlement = Settlement(chain, clock.now_s, 0, 1_000)
-    count = MOST_SIGNATURES_IN_A_CALL + 44
+    count = MAX_SIGNATURES_IN_A_CALL + 44
     async with asyncio.timeout(5):
         proofs = await asyncio.gather(
             *(proving_of(settlement, attempt_of(f"signature {it}", b"%d" % it)) for it in range(count))
         )
     assert {proof.outcome.outcome for proof in proofs} == {LANDED}
     assert sorted(raw for _, raw in chain.sent) == sorted(b"%d" % it for it in range(count))
-    assert max(len(looked) for looked in chain.looked_up) == MOST_SIGNATURES_IN_A_CALL
+    assert max(len(looked) for looked in chain.looked_up) == MAX_SIGNATURES_IN_A_CALL
     assert len(chain.looked_up) <= 12
     # One height serves them all.
     assert chain.calls.count("finalized") <= len(chain.looked_up) // 2

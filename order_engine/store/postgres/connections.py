@@ -20,7 +20,7 @@ from order_engine.store.postgres.errors import (
     unavailable,
 )
 
-_MOST_SESSIONS: Final = 4
+_MAX_SESSIONS: Final = 4
 # A server that is frozen answers nothing and refuses nothing: together these bound what a caller
 # waits to about five seconds. A session's turn, or a new one; the statement; its cancellation.
 _ACQUIRE_TIMEOUT_S: Final = 2.0
@@ -64,7 +64,7 @@ class Sessions:
             "server_settings": {**settings, **_PLANNER, **_KEEPALIVE},
             "reset": _keep_session,
         }
-        pool = await asyncpg.create_pool(dsn, min_size=0, max_size=_MOST_SESSIONS, **options)
+        pool = await asyncpg.create_pool(dsn, min_size=0, max_size=_MAX_SESSIONS, **options)
         return cls(pool, has_choice=len(_each_server(dsn)) > 1)
 
     async def fetch(self, statement: str, *values: Any) -> list[asyncpg.Record]:

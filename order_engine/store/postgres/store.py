@@ -8,29 +8,29 @@ import asyncpg
 import msgspec
 
 from order_engine.batching import Batcher
-from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor
+from order_engine.domain.errors import ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor, WrongCluster
 from order_engine.domain.events import OrderEvent
-from order_engine.domain.order import Attempt, Order, OrderId
+from order_engine.domain.order import Order, OrderId, SignedAttempt
 from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
     BEGINNING,
     CLIENT_ORDER_ID_KEPT_MS,
     LONGEST_LEASE_MS,
     LONGEST_WAIT_MS,
-    SUSPECT_CLAIMS,
+    POISON_CLAIMS,
     Accepted,
     Announce,
     Claim,
     EngineIdentity,
-    FeedPage,
     InDoubt,
     InDoubtCount,
+    LogPage,
     NewOrder,
     OrderFilter,
     Write,
 )
 from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of, split
-from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
+from order_engine.store.folding import ONE_CLUSTER, bisect_failures, flush_folded
 from order_engine.store.last_write import LastWrite
 from order_engine.store.postgres.connections import Sessions, connect
 from order_engine.store.postgres.errors import LOST, unavailable
@@ -52,8 +52,8 @@ from order_engine.store.rows import (
 from order_engine.store.schema import Applied, schema_trouble
 from order_engine.store.sql import POSTGRES, load_migrations, load_queries
 
-_MOST_IN_A_BATCH: Final = 512
-_EVENT_FROM: Final = 6  # Of a row of feed.sql: where the event begins.
+_MAX_IN_A_BATCH: Final = 512
+_EVENT_FROM: Final = 6  # Of a row of account_events.sql: where the event begins.
 _OPEN_TIMEOUT_S: Final = 10.0
 # What a worker's name begins with when its process's sessions bear it too; PostgreSQL cuts it at 63 bytes.
 SESSION: Final = "order-engine "
@@ -73,10 +73,10 @@ class PostgresStore:
         self._last_write = LastWrite()
         self._missing_since_s: dict[str, float] = {}
         self._looked_s = 0.0
-        self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MOST_IN_A_BATCH)
-        self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MOST_IN_A_BATCH)
-        self._gets: Batcher[OrderId, Order | None] = Batcher(self._get_together, _MOST_IN_A_BATCH)
-        self._readers: Batcher[tuple[OrderId, int], list[OrderEvent]] = Batcher(self._read_histories, _MOST_IN_A_BATCH)
+        self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MAX_IN_A_BATCH)
+        self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MAX_IN_A_BATCH)
+        self._gets: Batcher[OrderId, Order | None] = Batcher(self._get_together, _MAX_IN_A_BATCH)
+        self._readers: Batcher[tuple[OrderId, int], list[OrderEvent]] = Batcher(self._read_histories, _MAX_IN_A_BATCH)
 
     @classmethod
     async def open(
@@ -111,30 +111,30 @@ class PostgresStore:
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
         """See OrderStore."""
-        return _claims(await self._fetch("claim", worker, order_ids, lease_ms, SUSPECT_CLAIMS))
+        return _claims(await self._fetch("claim", worker, order_ids, lease_ms, POISON_CLAIMS))
 
     async def claim_due(
         self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
     ) -> list[Claim]:
         """See OrderStore."""
-        limits = (SUSPECT_CLAIMS, LONGEST_LEASE_MS, longest_wait_ms)
+        limits = (POISON_CLAIMS, LONGEST_LEASE_MS, longest_wait_ms)
         return _claims(await self._fetch("claim_due", worker, limit, lease_ms, *limits))
 
-    async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
+    async def claim_poison(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
-        return _claims(await self._fetch("claim_suspect", worker, lease_ms, SUSPECT_CLAIMS, waited_ms))
+        return _claims(await self._fetch("claim_poison", worker, lease_ms, POISON_CLAIMS, waited_ms))
 
-    async def end_leases_of_the_gone(self) -> None:
+    async def expire_dead_leases(self) -> None:
         """See OrderStore. Missing for a second: a worker has time to come back when it was the server that ended."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._looked_s > _LOOK_IS_OLD_S:
             self._missing_since_s.clear()
         self._looked_s = now_s
-        missing = [row[0] for row in await self._fetch("gone_workers", SESSION)]
+        missing = [row[0] for row in await self._fetch("dead_workers", SESSION)]
         self._missing_since_s = {name: self._missing_since_s.get(name, now_s) for name in missing}
         gone = [name for name, since_s in self._missing_since_s.items() if now_s - since_s >= _GONE_AFTER_S]
         if gone:
-            await self._fetch("end_leases", sorted(gone))
+            await self._fetch("expire_leases", sorted(gone))
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """See OrderStore."""
@@ -143,7 +143,7 @@ class PostgresStore:
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
         """See OrderStore."""
-        await self._fetch("release", worker, *_in_order(claims), SUSPECT_CLAIMS)
+        await self._fetch("release", worker, *_in_order(claims), POISON_CLAIMS)
 
     def record(self, write: Write) -> Awaitable[None]:
         """See OrderStore."""
@@ -154,9 +154,9 @@ class PostgresStore:
         deleted: int = (await self._fetch("delete_ended", older_than_ms, limit))[0][0]
         return deleted
 
-    async def keep_genesis(self, genesis_hash: str) -> str:
+    async def pin_cluster(self, genesis_hash: str) -> str:
         """See OrderStore."""
-        while not (rows := await self._fetch("keep_genesis", genesis_hash)):
+        while not (rows := await self._fetch("pin_cluster", genesis_hash)):
             pass  # Somebody else's came first, after this statement began: the next one sees it.
         kept: str = rows[0][0]
         return kept
@@ -172,7 +172,7 @@ class PostgresStore:
         found = await self._gets.submit(order_id)
         return found if found is not None and found.account == account else None
 
-    async def attempts(self, order_id: OrderId) -> list[Attempt]:
+    async def attempts(self, order_id: OrderId) -> list[SignedAttempt]:
         """See OrderReader."""
         return [attempt_from_row(tuple(row)) for row in await self._fetch("attempts", order_id)]
 
@@ -189,14 +189,14 @@ class PostgresStore:
         """See OrderReader."""
         return await self._readers.submit((order_id, after))
 
-    async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
+    async def account_events(self, account: str, after: str | None, until: str | None, limit: int) -> LogPage:
         """See OrderReader. The place of a cursor is a snapshot: the transactions whose events have been seen."""
         seen, mark = (NOTHING_SEEN, None) if after in (BEGINNING, None) else split(after)
         if not is_snapshot(seen) or (mark is None and seen != NOTHING_SEEN):
             raise UnknownCursor("is not a cursor of this log")
         end = None if until is None else split(until)[0]
         try:
-            rows = await self._fetch("feed", account, seen, end, 0 if after is None else limit)
+            rows = await self._fetch("account_events", account, seen, end, 0 if after is None else limit)
         except asyncpg.DataError as error:
             raise UnknownCursor("is not a cursor of this log") from error
         now, last, is_ahead = rows[0]["now"], _newest(rows[0]), rows[0]["is_ahead"]
@@ -208,13 +208,13 @@ class PostgresStore:
             await self._check_mark(mark)
         found = [tuple(row)[_EVENT_FROM:] for row in rows if row["order_id"] is not None]
         if not limit or len(found) < limit:
-            return FeedPage([event_from_row(row[:-1]) for row in found], until or _cursor(after, seen, now, last))
+            return LogPage([event_from_row(row[:-1]) for row in found], until or _cursor(after, seen, now, last))
         whole = [row for row in found if row[-1] != found[-1][-1]]
         if not whole:
-            return await self.feed(account, after, until, 2 * limit)
+            return await self.account_events(account, after, until, 2 * limit)
         events = [event_from_row(row[:-1]) for row in whole]
         newest = MarkedEvent(whole[-1][-1], events[-1].order_id, events[-1].seq, events[-1].at_ms)
-        return FeedPage(events, _cursor(after, seen, end or now, newest), has_more=True)
+        return LogPage(events, _cursor(after, seen, end or now, newest), has_more=True)
 
     async def _check_mark(self, mark: str) -> None:
         number = number_of(mark)
@@ -267,7 +267,7 @@ class PostgresStore:
             with self._last_write.noted():
                 rows = await self._fetch("accept", news, self._grace_ms, CLIENT_ORDER_ID_KEPT_MS)
         except asyncpg.PostgresError as error:
-            return await halve(self._accept_batch, batch, error)
+            return await bisect_failures(self._accept_batch, batch, error)
         stored = {str(row[0]) for row in rows}
         self._announce([new.event for new in batch if new.order.order_id in stored])
         others = [new for new in batch if new.order.order_id not in stored]
@@ -309,7 +309,7 @@ class PostgresStore:
         events = [event_columns(event) for write in writes for event in write.events]
         signed = [attempt_columns(it.order.order_id, it.signed) for it in writes if it.signed]
         proven = [
-            (it.order.order_id, it.proven.attempt, it.proven.outcome.value, text(it.proven.evidence))
+            (it.order.order_id, it.proven.attempt_number, it.proven.outcome.value, text(it.proven.evidence))
             for it in writes
             if it.proven
         ]
@@ -318,7 +318,7 @@ class PostgresStore:
                 rows = await self._fetch("record", moves, events, signed, proven)
         except asyncpg.PostgresError as error:
             is_foreign = getattr(error, "constraint_name", None) == ONE_CLUSTER
-            return await halve(self._write_folded, writes, AnotherCluster(str(error)) if is_foreign else error)
+            return await bisect_failures(self._write_folded, writes, WrongCluster(str(error)) if is_foreign else error)
         moved = {str(row[0]) for row in rows}
         self._announce([event for write in writes if write.order.order_id in moved for event in write.events])
         return [None if write.order.order_id in moved else Fenced(write.order.order_id) for write in writes]
@@ -365,7 +365,7 @@ def _claims(rows: Sequence[asyncpg.Record]) -> list[Claim]:
 
 
 def _newest(row: asyncpg.Record) -> MarkedEvent | None:
-    """Return the event of the last transaction that wrote one, as `feed.sql` names it."""
+    """Return the event of the last transaction that wrote one, as `account_events.sql` names it."""
     if row["last_xid"] is None:
         return None
     return MarkedEvent(row["last_xid"], str(row["last_order_id"]), row["last_seq"], row["last_at_ms"])

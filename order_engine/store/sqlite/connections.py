@@ -13,7 +13,7 @@ from order_engine.domain.errors import StoreUnavailable
 from order_engine.store.schema import LEDGER, Applied, applied_by, pending_migrations, require_no_foreign_tables
 from order_engine.store.sql import SQLITE, Migration, load_migrations, load_queries
 
-_MOST_IN_A_BATCH: Final = 1_000
+_MAX_IN_A_BATCH: Final = 1_000
 _BUSY_TIMEOUT_S: Final = 10.0
 _MAKE_LEDGER: Final = f"create table {LEDGER} (number integer primary key, name text not null, digest text not null)"
 _KEEP_APPLIED: Final = f"insert into {LEDGER} values (?, ?, ?)"  # noqa: S608 - a constant
@@ -71,7 +71,7 @@ class SqliteThread:
         is_open = True
         while is_open:
             batch = [self._jobs.get()]
-            while len(batch) < _MOST_IN_A_BATCH and not self._jobs.empty():
+            while len(batch) < _MAX_IN_A_BATCH and not self._jobs.empty():
                 batch.append(self._jobs.get())
             is_open = None not in batch
             done = self._run_batch(connection, [entry for entry in batch if entry is not None])

@@ -11,9 +11,9 @@ from typing import Any, Final, Self
 import msgspec
 
 from order_engine.batching import Batcher
-from order_engine.domain.errors import AnotherCluster, ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor
+from order_engine.domain.errors import ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor, WrongCluster
 from order_engine.domain.events import OrderEvent
-from order_engine.domain.order import Attempt, Order, OrderId
+from order_engine.domain.order import Order, OrderId, SignedAttempt
 from order_engine.ports.clock import Clock
 from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
@@ -21,20 +21,20 @@ from order_engine.ports.store import (
     CLIENT_ORDER_ID_KEPT_MS,
     LONGEST_LEASE_MS,
     LONGEST_WAIT_MS,
-    SUSPECT_CLAIMS,
+    POISON_CLAIMS,
     Accepted,
     Announce,
     Claim,
     EngineIdentity,
-    FeedPage,
     InDoubt,
     InDoubtCount,
+    LogPage,
     NewOrder,
     OrderFilter,
     Write,
 )
 from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of, split
-from order_engine.store.folding import ONE_CLUSTER, flush_folded, halve
+from order_engine.store.folding import ONE_CLUSTER, bisect_failures, flush_folded
 from order_engine.store.last_write import LastWrite
 from order_engine.store.rows import (
     accept_columns,
@@ -62,7 +62,7 @@ from order_engine.store.sqlite.connections import (
 from order_engine.store.sqlite.retention import delete_ended
 from order_engine.store.sqlite.statements import fetch_all, fetch_one, json_text
 
-_MOST_IN_A_BATCH: Final = 512
+_MAX_IN_A_BATCH: Final = 512
 _FORGOTTEN_AFTER_MS: Final = 3_600_000
 _POSITION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -79,8 +79,8 @@ class SqliteStore:
         self._last_write = LastWrite()
         self._writer = writer
         self._reader = reader
-        self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MOST_IN_A_BATCH)
-        self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MOST_IN_A_BATCH)
+        self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MAX_IN_A_BATCH)
+        self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MAX_IN_A_BATCH)
 
     @classmethod
     async def open(cls, path: Path, clock: Clock, announce: Announce, grace_ms: int) -> Self:
@@ -108,7 +108,7 @@ class SqliteStore:
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
         """See OrderStore."""
-        wanted = {"order_ids": json_text(order_ids), "now_ms": self._clock.now_ms(), "suspect_claims": SUSPECT_CLAIMS}
+        wanted = {"order_ids": json_text(order_ids), "now_ms": self._clock.now_ms(), "poison_claims": POISON_CLAIMS}
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
             found = [row[0] for row in fetch_all(connection, self._sql["claimable"], wanted)]
@@ -122,18 +122,18 @@ class SqliteStore:
         """See OrderStore."""
         values = {
             "most": limit,
-            "suspect_claims": SUSPECT_CLAIMS,
+            "poison_claims": POISON_CLAIMS,
             "longest_lease_ms": LONGEST_LEASE_MS,
             "longest_wait_ms": longest_wait_ms,
         }
         return await self._claim_found("claimable_due", values, worker, lease_ms)
 
-    async def claim_suspect(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
+    async def claim_poison(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """See OrderStore."""
-        values = {"worker": worker, "waited_ms": waited_ms, "suspect_claims": SUSPECT_CLAIMS}
-        return await self._claim_found("claimable_suspect", values, worker, lease_ms)
+        values = {"worker": worker, "waited_ms": waited_ms, "poison_claims": POISON_CLAIMS}
+        return await self._claim_found("claimable_poison", values, worker, lease_ms)
 
-    async def end_leases_of_the_gone(self) -> None:
+    async def expire_dead_leases(self) -> None:
         """See OrderStore. One process has the file: nobody else is there to be gone."""
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
@@ -148,7 +148,7 @@ class SqliteStore:
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
         """See OrderStore."""
-        values = {"worker": worker, "claims": json_text(list(claims.items())), "suspect_claims": SUSPECT_CLAIMS}
+        values = {"worker": worker, "claims": json_text(list(claims.items())), "poison_claims": POISON_CLAIMS}
 
         def job(connection: sqlite3.Connection) -> None:
             connection.execute(self._sql["release"], {**values, "now_ms": self._clock.now_ms()})
@@ -173,11 +173,11 @@ class SqliteStore:
         before_ms = self._clock.now_ms() - older_than_ms
         return await self._writer.run(lambda connection: delete_ended(connection, self._sql, before_ms, limit))
 
-    async def keep_genesis(self, genesis_hash: str) -> str:
+    async def pin_cluster(self, genesis_hash: str) -> str:
         """See OrderStore."""
         values = (genesis_hash,)
         kept: str = (
-            await self._writer.run(lambda connection: fetch_one(connection, self._sql["keep_genesis"], values))
+            await self._writer.run(lambda connection: fetch_one(connection, self._sql["pin_cluster"], values))
         )[0]
         return kept
 
@@ -192,7 +192,7 @@ class SqliteStore:
         row = await self._read(lambda connection: fetch_one(connection, self._sql["get"], (order_id,)))
         return order_from_row(row) if row and row["account"] == account else None
 
-    async def attempts(self, order_id: OrderId) -> list[Attempt]:
+    async def attempts(self, order_id: OrderId) -> list[SignedAttempt]:
         """See OrderReader."""
         rows = await self._read(lambda connection: fetch_all(connection, self._sql["attempts"], (order_id,)))
         return [attempt_from_row(row) for row in rows]
@@ -215,29 +215,29 @@ class SqliteStore:
         rows = await self._read(lambda connection: fetch_all(connection, self._sql["history"], values))
         return [event_from_row(row) for row in rows]
 
-    async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
+    async def account_events(self, account: str, after: str | None, until: str | None, limit: int) -> LogPage:
         """See OrderReader. The place of a cursor is a position in the log."""
         seen, mark = _position(after)
         most, _ = _position(until)
 
-        def job(connection: sqlite3.Connection) -> FeedPage:
-            end, *newest = fetch_one(connection, self._sql["feed_end"], ())
+        def job(connection: sqlite3.Connection) -> LogPage:
+            end, *newest = fetch_one(connection, self._sql["log_end"], ())
             end_mark = None if newest[0] is None else MarkedEvent(*newest).mark
             if seen is None:
-                return FeedPage([], join(str(end), end_mark))
+                return LogPage([], join(str(end), end_mark))
             if seen > end:
                 raise UnknownCursor("is ahead of this log: the file was restored from an older backup")
             if not limit and mark is not None:
                 self._check_mark(connection, mark)
             values = {"account": account, "after": seen, "until": end if most is None else most, "most": limit}
-            rows = fetch_all(connection, self._sql["feed"], values)
+            rows = fetch_all(connection, self._sql["account_events"], values)
             has_more = 0 < limit == len(rows)
             cursor = until or join(str(end), end_mark)
             if has_more:
                 last = rows[-1]
                 event = MarkedEvent(last["position"], last["order_id"], last["seq"], last["at_ms"])
                 cursor = join(str(event.number), event.mark)
-            return FeedPage([event_from_row(tuple(row)[:-1]) for row in rows], cursor, has_more)
+            return LogPage([event_from_row(tuple(row)[:-1]) for row in rows], cursor, has_more)
 
         return await self._read(job)
 
@@ -308,7 +308,7 @@ class SqliteStore:
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
-            return await halve(self._accept_batch, batch, error)
+            return await bisect_failures(self._accept_batch, batch, error)
         answered = zip(batch, accepted, strict=True)
         self._announce([new.event for new, it in answered if isinstance(it, Accepted) and not it.is_replay])
         return accepted
@@ -345,7 +345,7 @@ class SqliteStore:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
             is_foreign = isinstance(error, sqlite3.IntegrityError) and str(error).startswith(ONE_CLUSTER)
-            return await halve(self._write_folded, writes, AnotherCluster(str(error)) if is_foreign else error)
+            return await bisect_failures(self._write_folded, writes, WrongCluster(str(error)) if is_foreign else error)
         moved = [write for write, result in zip(writes, results, strict=True) if result is None]
         self._announce([event for write in moved for event in write.events])
         return results
@@ -355,9 +355,9 @@ class SqliteStore:
         columns = {**move_columns(write), "now_ms": self._clock.now_ms()}
         if connection.execute(self._sql["move_order"], columns).rowcount == 0:
             return Fenced(order_id)
-        if write.proven is not None:
-            it = write.proven
-            connection.execute(self._sql["prove_attempt"], (it.outcome.value, text(it.evidence), order_id, it.attempt))
+        if (it := write.proven) is not None:
+            proof = (it.outcome.value, text(it.evidence), order_id, it.attempt_number)
+            connection.execute(self._sql["prove_attempt"], proof)
         if write.signed is not None:
             connection.execute(self._sql["insert_attempt"], attempt_columns(order_id, write.signed))
         # Last, since each event is refused unless the order and its attempt already say the same.

@@ -1,7 +1,7 @@
 -- Lapsed leases first, so that a backlog does not hold up what a dead worker left; then what is due.
 -- A lease that ends more than $5 ms from now, or a due time more than $6 ms from now, was given before the
 -- clock was set back: it counts as over. Poison orders (claimed $4 times without an event, or 3 more times
--- in doubt) are for claim_suspect.
+-- in doubt) are for claim_poison.
 with lapsed as (
     select order_id
     from orders

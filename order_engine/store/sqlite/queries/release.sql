@@ -1,8 +1,8 @@
 -- Gives back an unfinished order; the claim is not counted, since nothing went wrong with it. A suspect,
--- which was claimed :suspect_claims times in vain before, lapses and is not due.
+-- which was claimed :poison_claims times in vain before, lapses and is not due.
 update orders
-set worker = case when claims > :suspect_claims then worker end,
-    lease_until_ms = case when claims > :suspect_claims then :now_ms end,
-    due_at_ms = case when claims > :suspect_claims then null else :now_ms end,
+set worker = case when claims > :poison_claims then worker end,
+    lease_until_ms = case when claims > :poison_claims then :now_ms end,
+    due_at_ms = case when claims > :poison_claims then null else :now_ms end,
     claims = max(claims - 1, 0)
 where (order_id, fence) in (select json_extract(value, '$[0]'), json_extract(value, '$[1]') from json_each(:claims)) and worker = :worker

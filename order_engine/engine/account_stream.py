@@ -8,9 +8,9 @@ from typing import Final, Generic, TypeVar
 
 from order_engine import observe
 from order_engine.domain.errors import StoreUnavailable
-from order_engine.engine.stream import POLL_CONNECTED_S, POLL_LOST_S
+from order_engine.engine.order_stream import POLL_CONNECTED_S, POLL_LOST_S
 from order_engine.ports.bus import EventBus, Subscription
-from order_engine.ports.store import FeedPage, OrderReader
+from order_engine.ports.store import LogPage, OrderReader
 
 Frame = TypeVar("Frame")
 
@@ -52,14 +52,14 @@ class _PastPage(Generic[Frame]):
         self.reading = reading
 
 
-class Feed(Generic[Frame]):
+class AccountStream(Generic[Frame]):
     """One reader of the log for all watchers of an account in this process.
 
     The bus only says that it is time to look. The events come from the log, page after page, each page
     rendered once. A slow watcher delays no other, and holds one page at a time.
     """
 
-    def __init__(self, reader: OrderReader, bus: EventBus, account: str, render: Callable[[FeedPage], Frame]) -> None:
+    def __init__(self, reader: OrderReader, bus: EventBus, account: str, render: Callable[[LogPage], Frame]) -> None:
         """`render` turns a page into the frame that watchers get."""
         self._reader = reader
         self._bus = bus
@@ -78,12 +78,12 @@ class Feed(Generic[Frame]):
         self._looked = asyncio.Event()
         self._idle: set[_Idle[Frame]] = set()
 
-    async def begin(self, after: str | None) -> str:
+    async def resolve_cursor(self, after: str | None) -> str:
         """Return the cursor to watch from: `after` if it is one, and without it the end of the log.
 
         Raises UnknownCursor, StoreUnavailable.
         """
-        page = await self._reader.feed(self._account, after, None, 0)
+        page = await self._reader.account_events(self._account, after, None, 0)
         return page.cursor if after is None else after
 
     async def watch(
@@ -96,7 +96,7 @@ class Feed(Generic[Frame]):
         because it would have to wait: to wake a watcher costs more than to write to it.
         """
         async with self._watched():
-            yield [self._render(FeedPage((), after))]
+            yield [self._render(LogPage((), after))]
             cursor = after
             while True:
                 point = await self._caught_up()  # Then the feed has seen all that the cursor has.
@@ -139,10 +139,10 @@ class Feed(Generic[Frame]):
                 try:
                     is_more = await self._look()
                 except StoreUnavailable as error:
-                    observe.store_unavailable("feed", error)
+                    observe.store_unavailable("account stream", error)
                     is_more = False
                 except Exception as error:  # noqa: BLE001 - watchers would wait for ever, and know nothing of it
-                    observe.loop_crashed("feed", error)
+                    observe.loop_crashed("account stream", error)
                     if self._is_the_follower():
                         self._begin_anew()
                     is_more = False
@@ -221,8 +221,8 @@ class Feed(Generic[Frame]):
             await self._looked.wait()
         return _Point(self._pages, self._cursor, self._moves)
 
-    async def _page_between(self, after: str | None, until: str | None) -> FeedPage:
-        return await self._reader.feed(self._account, after, until, _MAX_PAGE_EVENTS)
+    async def _page_between(self, after: str | None, until: str | None) -> LogPage:
+        return await self._reader.account_events(self._account, after, until, _MAX_PAGE_EVENTS)
 
     async def _past_page(self, after: str, point: _Point) -> tuple[str, Frame | None]:
         """Return the page after a cursor and not after the point; None if there are no events in it.
@@ -243,7 +243,7 @@ class Feed(Generic[Frame]):
                     del self._past[after]
                 if not isinstance(error, StoreUnavailable):
                     raise
-                observe.store_unavailable("feed", error)
+                observe.store_unavailable("account stream", error)
                 await asyncio.sleep(POLL_LOST_S)
 
     async def _read_past(self, after: str, until: str) -> tuple[str, Frame | None]:

@@ -13,7 +13,7 @@ _TELL_EVERY: Final = 12  # counts
 _SET_BACK_MS: Final = 2_000
 
 
-async def watch_in_doubt(reader: OrderReader, clock: Clock, role: str) -> None:
+async def monitor_doubt(reader: OrderReader, clock: Clock, role: str) -> None:
     """Keep the numbers of attempts without an outcome, and tell all numbers now and then.
 
     Tells also when the machine's clock was set back: times in events and logs then repeat themselves.
@@ -39,5 +39,5 @@ async def watch_in_doubt(reader: OrderReader, clock: Clock, role: str) -> None:
             observe.loop_crashed("watch", error)
         turn += 1
         if turn % _TELL_EVERY == 0:
-            observe.tell_numbers(role)
+            observe.log_counters(role)
         await asyncio.sleep(_COUNT_EVERY_S)

@@ -15,9 +15,9 @@ from order_engine.bus.memory import MemoryEventBus
 from order_engine.clock import SystemClock
 from order_engine.domain.errors import StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
-from order_engine.engine import feed
-from order_engine.engine.feed import Feed
-from order_engine.ports.store import BEGINNING, FeedPage
+from order_engine.engine import account_stream
+from order_engine.engine.account_stream import AccountStream
+from order_engine.ports.store import BEGINNING, LogPage
 from order_engine.store.sqlite.store import SqliteStore
 from tests.contracts.orders import ACCOUNT, CANCELLED, Life, new_order
 
@@ -36,7 +36,7 @@ class Reader:
         self.reads = 0
         self.is_frozen = False
 
-    async def feed(self, account: str, after: str | None, until: str | None, limit: int) -> FeedPage:
+    async def account_events(self, account: str, after: str | None, until: str | None, limit: int) -> LogPage:
         self.reads += 1
         if self.errors and until is None:
             raise self.errors.pop()
@@ -45,7 +45,7 @@ class Reader:
                 await asyncio.sleep(HANG_S)
             except asyncio.CancelledError as error:
                 raise StoreUnavailable("given up") from error
-        return await self.store.feed(account, after, until, limit)
+        return await self.store.account_events(account, after, until, limit)
 
 
 class World:
@@ -62,10 +62,10 @@ class World:
     async def open(self) -> None:
         self.store = await SqliteStore.open(self._path, SystemClock(), self._publish, 0)
         self.reader = Reader(self.store)
-        self.feed = self.new_feed()
+        self.stream = self.new_stream()
 
-    def new_feed(self) -> Feed[FeedPage]:
-        return Feed(self.reader, self.bus, ACCOUNT, lambda page: page)
+    def new_stream(self) -> AccountStream[LogPage]:
+        return AccountStream(self.reader, self.bus, ACCOUNT, lambda page: page)
 
     def _publish(self, events: Sequence[OrderEvent]) -> None:
         if not self.is_deaf:
@@ -79,20 +79,20 @@ class World:
             await self.store.record(Life(new.order, None).write(CANCELLED))
 
     async def all(self) -> list[OrderEvent]:
-        return [*(await self.store.feed(ACCOUNT, BEGINNING, None, 100_000)).events]
+        return [*(await self.store.account_events(ACCOUNT, BEGINNING, None, 100_000)).events]
 
     async def follow(self, after: str, events: int, may_go_on: asyncio.Event | None = None) -> list[OrderEvent]:
         """What a watcher gets until it is so many events; he reads his second page when he may."""
         seen: list[OrderEvent] = []
         is_enough = asyncio.Event()
 
-        def take(page: FeedPage) -> None:
+        def take(page: LogPage) -> None:
             seen.extend(page.events)
             if len(seen) >= events:
                 is_enough.set()
 
         async def read() -> None:
-            async with contextlib.aclosing(self.feed.watch(after, self._taker(take))) as batches:
+            async with contextlib.aclosing(self.stream.watch(after, self._taker(take))) as batches:
                 async for batch in batches:
                     for page in batch:
                         take(page)
@@ -112,12 +112,12 @@ class World:
                 raise result
         return seen
 
-    def _taker(self, take: Callable[[FeedPage], None]) -> Callable[[FeedPage], bool] | None:
+    def _taker(self, take: Callable[[LogPage], None]) -> Callable[[LogPage], bool] | None:
         """A watcher who can be written to without being woken; not always, and now and then with an error."""
         if not self.is_passed_on:
             return None
 
-        def pass_on(page: FeedPage) -> bool:
+        def pass_on(page: LogPage) -> bool:
             luck = self._chance.random()
             if luck < A_BUG:
                 raise RuntimeError("a bug")
@@ -143,18 +143,18 @@ def _short_waits() -> Iterator[None]:
     """What the bus lost is looked for soon."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("POLL_CONNECTED_S", "POLL_LOST_S", "_GATHER_S"):
-            patch.setattr(feed, name, 0.005)
+            patch.setattr(account_stream, name, 0.005)
         yield
 
 
 async def test_the_first_page_says_from_where(world: World) -> None:
     await world.commit()
-    begin = await world.feed.begin(None)
-    async with contextlib.aclosing(world.feed.watch(begin)) as batches:
-        assert await anext(batches) == [FeedPage((), begin)]
-    assert await world.feed.begin("0") == "0"
+    begin = await world.stream.resolve_cursor(None)
+    async with contextlib.aclosing(world.stream.watch(begin)) as batches:
+        assert await anext(batches) == [LogPage((), begin)]
+    assert await world.stream.resolve_cursor("0") == "0"
     with pytest.raises(UnknownCursor):
-        await world.feed.begin("99@99.1.0123456789abcdef")
+        await world.stream.resolve_cursor("99@99.1.0123456789abcdef")
 
 
 async def test_watchers_from_anywhere_get_all_that_follows_once_and_in_order(world: World) -> None:
@@ -163,7 +163,7 @@ async def test_watchers_from_anywhere_get_all_that_follows_once_and_in_order(wor
     watching = []
     for turn in range(20):
         begin = chance.randint(0, 40 + 2 * turn)
-        cursor = (await world.store.feed(ACCOUNT, BEGINNING, None, begin)).cursor if begin else BEGINNING
+        cursor = (await world.store.account_events(ACCOUNT, BEGINNING, None, begin)).cursor if begin else BEGINNING
         watching.append((begin, asyncio.create_task(world.follow(cursor, 80 - begin))))
         await world.commit()
     events = await world.all()
@@ -174,7 +174,7 @@ async def test_watchers_from_anywhere_get_all_that_follows_once_and_in_order(wor
 
 
 async def test_all_who_watch_share_one_reader(world: World) -> None:
-    begin = await world.feed.begin(None)
+    begin = await world.stream.resolve_cursor(None)
     watching = [asyncio.create_task(world.follow(begin, 200)) for _ in range(50)]
     await asyncio.sleep(0.1)
     world.reader.reads = 0
@@ -186,8 +186,8 @@ async def test_all_who_watch_share_one_reader(world: World) -> None:
 
 
 async def test_a_slow_watcher_holds_up_nobody_and_misses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "MAX_RECENT_PAGES", 2)
-    world.feed = world.new_feed()
+    monkeypatch.setattr(account_stream, "MAX_RECENT_PAGES", 2)
+    world.stream = world.new_stream()
     may_go_on = asyncio.Event()
     slow = asyncio.create_task(world.follow(BEGINNING, 300, may_go_on))
     quick = asyncio.create_task(world.follow(BEGINNING, 300))
@@ -200,16 +200,16 @@ async def test_a_slow_watcher_holds_up_nobody_and_misses_nothing(world: World, m
 class Page:
     """A rendered page, of which one can tell how many are kept."""
 
-    def __init__(self, page: FeedPage) -> None:
+    def __init__(self, page: LogPage) -> None:
         self.events = page.events
 
 
 async def test_watchers_of_the_same_past_share_its_reading_and_its_pages(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "_MAX_PAGE_EVENTS", 10)
+    monkeypatch.setattr(account_stream, "_MAX_PAGE_EVENTS", 10)
     await world.commit(100)
-    shared: Feed[Page] = Feed(world.reader, world.bus, ACCOUNT, Page)
+    shared: AccountStream[Page] = AccountStream(world.reader, world.bus, ACCOUNT, Page)
     world.reader.reads = 0
 
     async def read() -> list[Page]:
@@ -227,21 +227,21 @@ async def test_watchers_of_the_same_past_share_its_reading_and_its_pages(
 
 
 async def test_a_watcher_that_waits_holds_one_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "MAX_RECENT_PAGES", 4)
-    monkeypatch.setattr(feed, "_MAX_PAGE_EVENTS", 2)
+    monkeypatch.setattr(account_stream, "MAX_RECENT_PAGES", 4)
+    monkeypatch.setattr(account_stream, "_MAX_PAGE_EVENTS", 2)
     kept: weakref.WeakSet[Page] = weakref.WeakSet()
 
-    def render(page: FeedPage) -> Page:
+    def render(page: LogPage) -> Page:
         kept.add(shown := Page(page))
         return shown
 
-    crowd: Feed[Page] = Feed(world.reader, world.bus, ACCOUNT, render)
+    crowd: AccountStream[Page] = AccountStream(world.reader, world.bus, ACCOUNT, render)
     is_told = asyncio.Event()
     may_go_on = asyncio.Event()
 
     async def watch(begin: int, *, is_slow: bool) -> int:
         events = 0
-        cursor = (await world.store.feed(ACCOUNT, BEGINNING, None, begin)).cursor if begin else BEGINNING
+        cursor = (await world.store.account_events(ACCOUNT, BEGINNING, None, begin)).cursor if begin else BEGINNING
         async with contextlib.aclosing(crowd.watch(cursor)) as batches:
             async for batch in batches:
                 assert len(batch) == 1
@@ -300,13 +300,13 @@ async def test_nobody_reads_when_nobody_watches(world: World) -> None:
 async def test_whoever_joins_while_the_feed_is_behind_hears_nothing_old(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "_MAX_PAGE_EVENTS", 5)
-    monkeypatch.setattr(feed, "POLL_CONNECTED_S", HANG_S)
+    monkeypatch.setattr(account_stream, "_MAX_PAGE_EVENTS", 5)
+    monkeypatch.setattr(account_stream, "POLL_CONNECTED_S", HANG_S)
     world.is_deaf = True
     first = asyncio.create_task(world.follow(BEGINNING, 112))
     await asyncio.sleep(0.05)
     await world.commit(50)
-    joining = asyncio.create_task(world.follow(await world.feed.begin(None), 12))
+    joining = asyncio.create_task(world.follow(await world.stream.resolve_cursor(None), 12))
     await asyncio.sleep(0.05)
     world.is_deaf = False
     await world.commit(6)
@@ -316,10 +316,10 @@ async def test_whoever_joins_while_the_feed_is_behind_hears_nothing_old(
 
 
 async def test_a_backlog_comes_without_a_pause_between_its_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "_MAX_PAGE_EVENTS", 2)
-    monkeypatch.setattr(feed, "POLL_CONNECTED_S", HANG_S)
+    monkeypatch.setattr(account_stream, "_MAX_PAGE_EVENTS", 2)
+    monkeypatch.setattr(account_stream, "POLL_CONNECTED_S", HANG_S)
     world.is_deaf = True
-    watching = asyncio.create_task(world.follow(await world.feed.begin(None), 60))
+    watching = asyncio.create_task(world.follow(await world.stream.resolve_cursor(None), 60))
     await asyncio.sleep(0.05)
     await world.commit(29)
     world.is_deaf = False
@@ -330,12 +330,12 @@ async def test_a_backlog_comes_without_a_pause_between_its_pages(world: World, m
 async def test_a_page_that_cannot_be_shown_hides_no_past(world: World) -> None:
     failures = [ValueError("a bug")] * 3
 
-    def render(page: FeedPage) -> FeedPage:
+    def render(page: LogPage) -> LogPage:
         if page.events and failures:
             raise failures.pop()
         return page
 
-    world.feed = Feed(world.reader, world.bus, ACCOUNT, render)
+    world.stream = AccountStream(world.reader, world.bus, ACCOUNT, render)
     await world.commit(5)
     watching = asyncio.create_task(_until_it_is_shown(world, 14))
     await asyncio.sleep(0.02)
@@ -352,7 +352,7 @@ async def _until_it_is_shown(world: World, events: int) -> list[OrderEvent]:
 
 
 async def test_a_bug_that_lasts_is_not_told_all_the_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "POLL_LOST_S", HANG_S)
+    monkeypatch.setattr(account_stream, "POLL_LOST_S", HANG_S)
     watching = asyncio.create_task(world.follow(BEGINNING, 10_000))
     await asyncio.sleep(0.05)
     world.reader.errors = [RuntimeError("a bug")] * 100
@@ -367,7 +367,7 @@ async def test_a_bug_that_lasts_is_not_told_all_the_time(world: World, monkeypat
 
 
 async def test_a_look_that_outlives_its_cancellation_tells_nothing_twice(world: World) -> None:
-    begin = await world.feed.begin(None)
+    begin = await world.stream.resolve_cursor(None)
     leaving = asyncio.create_task(world.follow(begin, 10))
     await asyncio.sleep(0.05)
     world.reader.is_frozen = True

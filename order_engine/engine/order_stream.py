@@ -17,7 +17,7 @@ POLL_CONNECTED_S: Final = 1.5
 POLL_LOST_S: Final = 1.0
 
 
-async def order_stream(
+async def follow_order(
     reader: OrderReader, bus: EventBus, order_id: OrderId, after: int
 ) -> AsyncGenerator[Sequence[OrderEvent], None]:
     """Yield the order's events with a seq greater than `after`, exactly once each and in order.

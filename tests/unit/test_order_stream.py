@@ -14,8 +14,8 @@ from order_engine.domain.errors import StoreUnavailable
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import apply
 from order_engine.domain.order import EpochMs, OrderId, OrderStatus
-from order_engine.engine import stream
-from order_engine.engine.stream import next_in_line, order_stream
+from order_engine.engine import order_stream
+from order_engine.engine.order_stream import follow_order, next_in_line
 from tests.unit.samples import FACTS, QUICK, START_MS, S, histories, new_order, order_id_of
 
 ID = order_id_of(1)
@@ -26,8 +26,8 @@ lives = histories(complete=True).map(lambda history: [event for _, event in hist
 def _short_waits() -> Iterator[None]:
     """What the feed lost is read from the log at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "POLL_CONNECTED_S", 0.001)
-        patch.setattr(stream, "POLL_LOST_S", 0.001)
+        patch.setattr(order_stream, "POLL_CONNECTED_S", 0.001)
+        patch.setattr(order_stream, "POLL_LOST_S", 0.001)
         yield
 
 
@@ -51,7 +51,7 @@ class Log:
 
 async def follow(log: Log, bus: MemoryEventBus, after: int = 0) -> list[OrderEvent]:
     seen: list[OrderEvent] = []
-    async with asyncio.timeout(5), contextlib.aclosing(order_stream(log, bus, ID, after)) as batches:
+    async with asyncio.timeout(5), contextlib.aclosing(follow_order(log, bus, ID, after)) as batches:
         async for batch in batches:
             assert batch
             seen += batch
@@ -149,7 +149,7 @@ def test_every_cursor_gets_what_follows_it_and_the_last_ends_at_once(life: list[
 
 @pytest.mark.asyncio
 async def test_what_happens_between_the_first_read_and_its_answer_comes_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "POLL_CONNECTED_S", 3_600)
+    monkeypatch.setattr(order_stream, "POLL_CONNECTED_S", 3_600)
     life, bus = SHORT_LIFE, MemoryEventBus()
     log = Log(life[:2])
     following = asyncio.create_task(follow(log, bus))
@@ -163,10 +163,10 @@ async def test_what_happens_between_the_first_read_and_its_answer_comes_live(mon
 
 @pytest.mark.asyncio
 async def test_a_live_event_over_a_gap_is_read_from_the_log_with_what_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "POLL_CONNECTED_S", 3_600)
+    monkeypatch.setattr(order_stream, "POLL_CONNECTED_S", 3_600)
     life, bus = SHORT_LIFE, MemoryEventBus()
     log = Log(life[:1])
-    async with asyncio.timeout(5), contextlib.aclosing(order_stream(log, bus, ID, 0)) as batches:
+    async with asyncio.timeout(5), contextlib.aclosing(follow_order(log, bus, ID, 0)) as batches:
         assert await anext(batches) == life[:1]
         log.committed += life[1:3]
         bus.publish(life[2:3])
@@ -212,7 +212,7 @@ async def test_a_store_that_does_not_answer_delays_the_stream_and_ends_nothing()
 async def test_a_stream_that_ended_or_was_left_listens_no_more() -> None:
     bus = MemoryEventBus()
     await follow(Log(SHORT_LIFE), bus)
-    async with contextlib.aclosing(order_stream(Log(SHORT_LIFE[:1]), bus, ID, 0)) as batches:
+    async with contextlib.aclosing(follow_order(Log(SHORT_LIFE[:1]), bus, ID, 0)) as batches:
         await anext(batches)
         assert ID in bus._fanout._by_order
     assert not bus._fanout._by_order
