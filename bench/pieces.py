@@ -24,7 +24,7 @@ from order_engine.paper.local import LocalTransport
 from order_engine.paper.market import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperMarket
 from order_engine.paper.venue import PaperFaults, PaperVenue
 from order_engine.store.postgres.store import PostgresStore
-from tests.contracts.orders import BUILT, CONFIRMED, GENESIS, LONG_MS, ROUTED, USDC, Life, new_order
+from tests.contracts.orders import BUILT, CONFIRMED, GENESIS, LONG_MS, ROUTED, USDC, Life, SingleStore, new_order
 from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world
 
 ORDERS = 2_000
@@ -85,7 +85,7 @@ async def chain_piece() -> dict[str, Any]:
 async def store_piece(stand: Stand, *, has_triggers: bool = True) -> dict[str, Any]:
     """Accept orders, claim them and write what became of them: the worker's part, and all that PostgreSQL does."""
     url = await stand.postgres.create_database()
-    store = await PostgresStore.open(url, None, lambda _events: None, 0)
+    store = SingleStore(await PostgresStore.open(url, None, lambda _events: None, 0))
     await store.pin_cluster(GENESIS)
     if not has_triggers:
         connection = await asyncpg.connect(url)

@@ -1,12 +1,18 @@
-"""Group commit: what arrives while a flush is in flight goes out together in the next one."""
+"""Many callers, one call: items that arrive during a flush go out together in the next one."""
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+from order_engine.domain.events import OrderEvent
+from order_engine.domain.order import Order, OrderId
+from order_engine.ports.store import Accepted, NewOrder, Store, Write
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_MAX_IN_A_CALL: Final = 512
 
 
 class Batcher(Generic[Item, Result]):
@@ -19,17 +25,17 @@ class Batcher(Generic[Item, Result]):
     def __init__(
         self,
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
-        most: int,
-        patience_s: float | None = None,
+        max_batch: int,
+        overlap_after_s: float | None = None,
     ) -> None:
-        """`flush` gets up to `most` items and returns one result or error for each, in order.
+        """`flush` gets up to `max_batch` items and returns one result or error for each, in order.
 
-        With `patience_s`, the next flush does not wait longer than that for the one before it; for
+        With `overlap_after_s`, the next flush does not wait longer than that for the one before it; for
         items whose order does not matter.
         """
         self._flush = flush
-        self._most = most
-        self._patience_s = patience_s
+        self._max_batch = max_batch
+        self._overlap_after_s = overlap_after_s
         self._in_flight: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._flushing: asyncio.Task[None] | None = None
@@ -51,15 +57,15 @@ class Batcher(Generic[Item, Result]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                size = min(len(self._waiting), self._most)
+                size = min(len(self._waiting), self._max_batch)
                 batch = [self._waiting.popleft() for _ in range(size)]
-                if self._patience_s is None:
+                if self._overlap_after_s is None:
                     await self._flush_one(batch)
                 else:
                     flush = asyncio.create_task(self._flush_one(batch))
                     self._in_flight.add(flush)
                     flush.add_done_callback(self._in_flight.discard)
-                    await asyncio.wait([flush], timeout=self._patience_s)
+                    await asyncio.wait([flush], timeout=self._overlap_after_s)
         finally:
             self._flushing = None
 
@@ -85,3 +91,40 @@ def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
     """Set the error; nobody has to look at it for it not to be reported as forgotten."""
     future.set_exception(error)
     future.exception()
+
+
+class GroupCommit:
+    """A store for callers with one order: requests of the same moment go out in one call, one commit.
+
+    No timers: a lone request goes out at once, and requests that arrive during a call go out
+    together in the next one. Errors of the store reach the caller. A caller that is cancelled stops
+    waiting; its request is carried out all the same.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """`store` does the work; this only gathers."""
+        self._accepts: Batcher[NewOrder, Accepted] = Batcher(store.accept_many, _MAX_IN_A_CALL)
+        self._writes: Batcher[Write, None] = Batcher(store.record_many, _MAX_IN_A_CALL)
+        self._gets: Batcher[tuple[str, OrderId], Order | None] = Batcher(store.get_many, _MAX_IN_A_CALL)
+        self._histories: Batcher[tuple[OrderId, int], Sequence[OrderEvent]] = Batcher(store.histories, _MAX_IN_A_CALL)
+
+    async def accept(self, new_order: NewOrder) -> Accepted:
+        """See OrderStore.accept_many."""
+        return await self._accepts.submit(new_order)
+
+    def record(self, write: Write) -> Awaitable[None]:
+        """Queue the write now, in order; the awaitable returns when it is committed."""
+        return self._writes.submit(write)
+
+    async def get(self, account: str, order_id: OrderId) -> Order | None:
+        """See OrderReader.get_many."""
+        return await self._gets.submit((account, order_id))
+
+    async def history(self, order_id: OrderId, after: int) -> Sequence[OrderEvent]:
+        """See EventLog.histories."""
+        return await self._histories.submit((order_id, after))
+
+    async def drain(self) -> None:
+        """Return when every queued write is done."""
+        await self._accepts.drain()
+        await self._writes.drain()

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final
 
 import asyncpg
 import msgspec
@@ -22,6 +22,7 @@ from order_engine.api.context import ACCOUNT, ApiContext
 from order_engine.api.edge import EdgePolicy
 from order_engine.api.frames import PageFrame
 from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
+from order_engine.batching import GroupCommit
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus
 from order_engine.bus.redis_limits import RedisRateLimiter
@@ -51,8 +52,8 @@ from order_engine.paper.server import build_chain_app
 from order_engine.paper.venue import PaperFaults, PaperVenue
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
 from order_engine.ports.clock import Clock
-from order_engine.ports.health import HealthStore, Heartbeat
-from order_engine.ports.store import Announce, OrderReader, OrderStore
+from order_engine.ports.health import Heartbeat
+from order_engine.ports.store import Announce, Store
 from order_engine.ports.venues import Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
 from order_engine.store.postgres.store import SESSION, PostgresStore
@@ -65,20 +66,13 @@ _TRY_CHAIN_S: Final = 2.0
 _WAIT_TOLERANCE_MS: Final = 1_000
 
 
-class Store(OrderStore, OrderReader, HealthStore, Protocol):
-    """All roles of a store."""
-
-    async def close(self) -> None:
-        """Finish what was queued and let go of the database."""
-        ...
-
-
 class Engine(msgspec.Struct, frozen=True):
     """One process's engine, before it is told what to be. `session` is its name in this life."""
 
     settings: Settings
     session: str
     store: Store
+    orders: GroupCommit
     ready: ReadyQueue
     bus: EventBus
     limiter: RateLimiter
@@ -131,10 +125,13 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         chain = SolanaChain(transport, wallet, clock, store.pin_cluster)
         stack.push_async_callback(chain.close)
         await _try_chain(chain, settings)
+        orders = GroupCommit(store)
+        stack.push_async_callback(orders.drain)
         yield Engine(
             settings,
             session,
             store,
+            orders,
             ready,
             bus,
             limiter,
@@ -189,7 +186,7 @@ def chain_faults(settings: Settings) -> ChainFaults:
 
 def _build_intake(engine: Engine) -> Intake:
     maximum = engine.settings.api_max_orders_per_min
-    return Intake(engine.store, engine.store, engine.limiter, engine.clock, new_order_id, maximum)
+    return Intake(engine.orders, engine.store, engine.limiter, engine.clock, new_order_id, maximum)
 
 
 def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
@@ -214,6 +211,7 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
     return build_app(
         ApiContext(
             _build_intake(engine),
+            engine.orders,
             engine.store,
             engine.bus,
             AccountStream(engine.store, engine.bus, ACCOUNT, PageFrame),
@@ -247,7 +245,7 @@ def build_worker(engine: Engine) -> Worker:
     executor = Executor(
         engine.venues,
         engine.chain,
-        engine.store,
+        engine.orders,
         engine.store,
         settlement,
         engine.clock,

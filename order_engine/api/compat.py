@@ -127,7 +127,7 @@ async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Su
         if first is None:
             raise
     except ClientOrderIdTaken as taken:
-        first = await context_of(request).reader.get(ACCOUNT, OrderId(taken.existing_order_id))
+        first = await context_of(request).orders.get(ACCOUNT, OrderId(taken.existing_order_id))
         if first is None:
             raise
     return Submission(first, is_replay=True, rate=None)
@@ -136,16 +136,16 @@ async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Su
 async def get_job(request: Request[Any]) -> Response:
     """Serve row D: `GET /jobs/{id}`, the order as its job queue shows a job."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["orderId"])
-    return json_response(job_of(order, await context.reader.history(order.order_id, 0)))
+    order = await find_order(context, request.path_params["orderId"])
+    return json_response(job_of(order, await context.orders.history(order.order_id, 0)))
 
 
 async def get_snapshot(request: Request[Any]) -> Response:
     """Serve rows A and C: `GET /api/orders/{id}`, the order with every event kept of it."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["orderId"])
+    order = await find_order(context, request.path_params["orderId"])
     attempts = await context.reader.attempts(order.order_id)
-    events = await context.reader.history(order.order_id, 0)
+    events = await context.orders.history(order.order_id, 0)
     # A struct's fields are snake_case; the wire's names come from encoding it.
     encoded = msgspec.json.encode(view_order(order, attempts))
     shown = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
@@ -156,8 +156,8 @@ async def get_snapshot(request: Request[Any]) -> Response:
 async def get_history(request: Request[Any]) -> Response:
     """Serve rows A and C: `GET /api/orders/{id}/events`."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["orderId"])
-    events = await context.reader.history(order.order_id, 0)
+    order = await find_order(context, request.path_params["orderId"])
+    events = await context.orders.history(order.order_id, 0)
     return json_response({"orderId": order.order_id, "events": [compat_event(event) for event in events]})
 
 
@@ -249,9 +249,9 @@ async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[
             by_order = {order_id: [] for order_id in seen}
         for order_id, events in by_order.items():
             after = seen.get(order_id, min((it.seq for it in events), default=1) - 1)
-            following = next_in_line(events, after)
+            following: Sequence[OrderEvent] = next_in_line(events, after)
             if not following:
-                following = await context.reader.history(order_id, after)
+                following = await context.orders.history(order_id, after)
             if not following:
                 continue
             seen.pop(order_id, None)

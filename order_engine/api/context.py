@@ -13,6 +13,7 @@ from order_engine.api.frames import PageFrame
 from order_engine.api.hosts import limit_key
 from order_engine.api.problems import RequestRejected
 from order_engine.api.schemas import MAX_BODY_BYTES
+from order_engine.batching import GroupCommit
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.account_stream import AccountStream
 from order_engine.engine.health import HealthMonitor
@@ -36,6 +37,7 @@ class ApiContext(msgspec.Struct, frozen=True):
     """The engine as the API sees it. `is_paper`: no venue trades anything real."""
 
     intake: Intake
+    orders: GroupCommit
     reader: OrderReader
     bus: EventBus
     account_stream: AccountStream[PageFrame]

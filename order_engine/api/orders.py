@@ -55,7 +55,7 @@ from order_engine.engine.intake import Submission
 from order_engine.engine.quoting import ask_venue, ask_venues
 from order_engine.engine.waiting import waiting_for
 from order_engine.ports.clock import Clock
-from order_engine.ports.store import IdempotencyKey, OrderFilter, OrderReader
+from order_engine.ports.store import IdempotencyKey, OrderFilter
 from order_engine.ports.venues import Venue
 
 _DEFAULT_PAGE: Final = 50
@@ -111,7 +111,7 @@ async def submit_order(
     # Ids are UUIDs of version 7: a name of any other form, such as the UUIDs of most clients, costs no look-up.
     order_id = None if swap.client_order_id is None else parse_order_id(swap.client_order_id)
     is_like_ours = order_id is not None and order_id[_VERSION_AT] == _VERSION
-    if order_id is not None and is_like_ours and await context.reader.get(ACCOUNT, order_id) is not None:
+    if order_id is not None and is_like_ours and await context.orders.get(ACCOUNT, order_id) is not None:
         raise InvalidRequest("clientOrderId", "must not be the id of another order")
     return await context.intake.submit_order(ACCOUNT, client_of(connection), swap, idempotency)
 
@@ -129,7 +129,7 @@ async def list_orders(request: Request[Any]) -> Response:
 async def get_order(request: Request[Any]) -> Response:
     """Return one order with its attempts."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["orderId"])
+    order = await find_order(context, request.path_params["orderId"])
     attempts = await context.reader.attempts(order.order_id)
     wait = None if order.status in TERMINAL else waiting_for(order, await context.health.report())
     return json_response(view_order(order, attempts, wait))
@@ -154,7 +154,7 @@ async def list_attempts(request: Request[Any]) -> Response:
 async def cancel_order(request: Request[Any]) -> Response:
     """Cancel an order that is not signed yet."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["orderId"])
+    order = await find_order(context, request.path_params["orderId"])
     cancelled = await context.intake.cancel_order(ACCOUNT, order.order_id)
     return json_response(view_order(cancelled, await context.reader.attempts(order.order_id), None))
 
@@ -162,9 +162,9 @@ async def cancel_order(request: Request[Any]) -> Response:
 async def list_events(request: Request[Any]) -> Response:
     """Return an order's history."""
     context = context_of(request)
-    order = await find_order(context.reader, request.path_params["orderId"])
+    order = await find_order(context, request.path_params["orderId"])
     after = parse_after(single_value(request.query_params.getlist("after"), "after"))
-    events = await context.reader.history(order.order_id, after)
+    events = await context.orders.history(order.order_id, after)
     return json_response(EventListView(order.order_id, [view_event(event) for event in events]))
 
 
@@ -218,12 +218,12 @@ async def get_ready(request: Request[Any]) -> Response:
     return json_response(view, UNAVAILABLE if report.status == "unavailable" else 200)
 
 
-async def find_order(reader: OrderReader, name: str) -> Order:
+async def find_order(context: ApiContext, name: str) -> Order:
     """Return the order with this id or, where there is none, the newest with this client's id."""
     order_id = parse_order_id(name)
-    order = None if order_id is None else await reader.get(ACCOUNT, order_id)
+    order = None if order_id is None else await context.orders.get(ACCOUNT, order_id)
     if order is None and "\0" not in name:
-        found = await reader.find(OrderFilter(ACCOUNT, client_order_id=name), 1)
+        found = await context.reader.find(OrderFilter(ACCOUNT, client_order_id=name), 1)
         order = found[0] if found else None
     if order is None:
         raise OrderNotFound(name)

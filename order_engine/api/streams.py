@@ -42,14 +42,14 @@ async def stream_events(request: Request[Any]) -> Response:
     """Serve `/v1/orders/{orderId}/stream` as server-sent events."""
     context = context_of(request)
     _require_event_stream(request)
-    order = await find_order(context.reader, request.path_params["orderId"])
+    order = await find_order(context, request.path_params["orderId"])
     last_seen = request.headers.get("last-event-id")
     after = parse_cursor(order, request.query_params.get("after"))
     if last_seen:  # An empty one is none: an EventSource that has heard no id sends it so.
         after = parse_cursor(order, last_seen, "Last-Event-ID")
     if order.status in TERMINAL and after >= order.seq:
         return Response(status_code=204)  # Tells an EventSource not to come back.
-    events = follow_order(context.reader, context.bus, order.order_id, after)
+    events = follow_order(context.orders, context.bus, order.order_id, after)
     return _event_stream(_server_sent(events, _event_message))
 
 
@@ -110,7 +110,7 @@ async def serve_order(websocket: WebSocket[Any], name: str, frame: Frame) -> Non
     """Accept the socket and stream the order's life; an unknown order is a 404 before that."""
     try:
         context = context_of(websocket)
-        order = await find_order(context.reader, name)
+        order = await find_order(context, name)
         after = parse_cursor(order, websocket.query_params.get("after"))
     except (OrderEngineError, RequestRejected) as error:
         await _refuse(websocket, error)
@@ -122,7 +122,7 @@ async def serve_order(websocket: WebSocket[Any], name: str, frame: Frame) -> Non
 async def send_life(websocket: WebSocket[Any], order: Order, after: int, frame: Frame) -> None:
     """Send every event after the cursor, then close with 1000; stop when the client goes."""
     context = context_of(websocket)
-    events = follow_order(context.reader, context.bus, order.order_id, after)
+    events = follow_order(context.orders, context.bus, order.order_id, after)
     await send_until_gone(websocket, _messages(events, lambda event: text_message(frame(event))))
 
 

@@ -10,7 +10,7 @@ from order_engine import observe
 from order_engine.domain.errors import StoreUnavailable
 from order_engine.engine.order_stream import POLL_CONNECTED_S, POLL_LOST_S
 from order_engine.ports.bus import EventBus, Subscription
-from order_engine.ports.store import LogPage, OrderReader
+from order_engine.ports.store import EventLog, LogPage
 
 Frame = TypeVar("Frame")
 
@@ -59,9 +59,9 @@ class AccountStream(Generic[Frame]):
     rendered once. A slow watcher delays no other, and holds one page at a time.
     """
 
-    def __init__(self, reader: OrderReader, bus: EventBus, account: str, render: Callable[[LogPage], Frame]) -> None:
+    def __init__(self, log: EventLog, bus: EventBus, account: str, render: Callable[[LogPage], Frame]) -> None:
         """`render` turns a page into the frame that watchers get."""
-        self._reader = reader
+        self._log = log
         self._bus = bus
         self._account = account
         self._render = render
@@ -83,7 +83,7 @@ class AccountStream(Generic[Frame]):
 
         Raises UnknownCursor, StoreUnavailable.
         """
-        page = await self._reader.account_events(self._account, after, None, 0)
+        page = await self._log.account_events(self._account, after, None, 0)
         return page.cursor if after is None else after
 
     async def watch(
@@ -222,7 +222,7 @@ class AccountStream(Generic[Frame]):
         return _Point(self._pages, self._cursor, self._moves)
 
     async def _page_between(self, after: str | None, until: str | None) -> LogPage:
-        return await self._reader.account_events(self._account, after, until, _MAX_PAGE_EVENTS)
+        return await self._log.account_events(self._account, after, until, _MAX_PAGE_EVENTS)
 
     async def _past_page(self, after: str, point: _Point) -> tuple[str, Frame | None]:
         """Return the page after a cursor and not after the point; None if there are no events in it.

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from order_engine import observe
+from order_engine.batching import GroupCommit
 from order_engine.domain.errors import (
     ChainUnavailable,
     Fenced,
@@ -32,7 +33,7 @@ from order_engine.engine.quoting import ask_venues
 from order_engine.engine.settlement import Proof, Settlement
 from order_engine.ports.chain import SLIPPAGE_ERROR, Blockhash, Chain
 from order_engine.ports.clock import Clock
-from order_engine.ports.store import Claim, OrderReader, OrderStore, ProvenOutcome, Write
+from order_engine.ports.store import Claim, OrderReader, ProvenOutcome, Write
 from order_engine.ports.venues import Venue
 
 _AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
@@ -52,7 +53,7 @@ class ExecutionPolicy(msgspec.Struct, frozen=True):
 class OrderWriter:
     """One claimed order and its writes: in order, under one fence, awaited only where it matters."""
 
-    def __init__(self, store: OrderStore, clock: Clock, claim: Claim) -> None:
+    def __init__(self, store: GroupCommit, clock: Clock, claim: Claim) -> None:
         """Start from the order as it was claimed."""
         self._store = store
         self._clock = clock
@@ -60,7 +61,7 @@ class OrderWriter:
         self._last_write: Awaitable[None] | None = None
         self.order = claim.order
 
-    def note(
+    def append(
         self,
         fact: Fact,
         *,
@@ -76,7 +77,7 @@ class OrderWriter:
         )
 
     async def commit(self) -> None:
-        """Return when everything noted is stored; raises Fenced or StoreUnavailable.
+        """Return when everything appended is stored; raises Fenced or StoreUnavailable.
 
         Writes are refused unless they follow from the stored one, so the last one speaks for all.
         """
@@ -92,7 +93,7 @@ class Executor:
         self,
         venues: Mapping[str, Venue],
         chain: Chain,
-        store: OrderStore,
+        store: GroupCommit,
         reader: OrderReader,
         settlement: Settlement,
         clock: Clock,
@@ -117,7 +118,7 @@ class Executor:
         try:
             await self._run(claim)
         except Fenced:
-            order = await self._reader.get(claim.order.account, claim.order.order_id)
+            order = await self._store.get(claim.order.account, claim.order.order_id)
             if order is None or order.status is not OrderStatus.CANCELLED:
                 raise
             observe.order_taken_back(order.order_id)
@@ -129,51 +130,51 @@ class Executor:
         WrongCluster when this engine's chain is not the one that the orders here are signed for.
         Whatever was stored before a crash is where the next run goes on.
         """
-        journal = OrderWriter(self._store, self._clock, claim)
+        writer = OrderWriter(self._store, self._clock, claim)
         live: SignedAttempt | None = None
         if claim.claims > self._policy.max_claims and not claim.order.is_in_doubt:
-            self._park(journal, claim.claims)
+            self._park(writer, claim.claims)
         elif claim.order.is_in_doubt:
             live = (await self._reader.attempts(claim.order.order_id))[-1]
         else:
-            await self._route_if_needed(journal)
-            if journal.order.status not in _AT_REST:
-                live = await self._build_and_sign(journal)
+            await self._route_if_needed(writer)
+            if writer.order.status not in _AT_REST:
+                live = await self._build_and_sign(writer)
         if live is not None:
-            await self._settle(journal, live)
-        await journal.commit()
-        order = journal.order
+            await self._settle(writer, live)
+        await writer.commit()
+        order = writer.order
         if order.status in TERMINAL:
             elapsed_ms = order.updated_at_ms - order.created_at_ms
             observe.order_ended(order.order_id, order.status, order.attempt_number, elapsed_ms, order.reason_code)
 
-    async def _route_if_needed(self, journal: OrderWriter) -> None:
+    async def _route_if_needed(self, writer: OrderWriter) -> None:
         """Compare the venues, unless a run before this one did: its minimum out still holds."""
-        if journal.order.status not in (OrderStatus.PENDING, OrderStatus.RETRYING):
+        if writer.order.status not in (OrderStatus.PENDING, OrderStatus.RETRYING):
             return
-        request = journal.order.request
+        request = writer.order.request
         answers = await ask_venues(self._venues.values(), request, self._policy.quote_timeout_s)
         route = choose_quote(answers)
         minimum = min_out(route.winner.amount_out, request.slippage_bps) if route.winner else None
-        journal.note(RouteCompared(route, minimum))
+        writer.append(RouteCompared(route, minimum))
         if route.failure is not None:
-            self._fail(journal, route.failure)
+            self._fail(writer, route.failure)
 
-    async def _build_and_sign(self, journal: OrderWriter) -> SignedAttempt | None:
+    async def _build_and_sign(self, writer: OrderWriter) -> SignedAttempt | None:
         """Build and sign the swap and commit it: after this, and never before, it may be sent."""
-        order = journal.order
+        order = writer.order
         assert order.venue is not None  # noqa: S101 - a route without a winner came to rest
         try:
             transaction = await self._venue(order.venue).build(order)
         except StepFailed as error:
-            self._fail(journal, error)
+            self._fail(writer, error)
             return None
         if order.status is OrderStatus.ROUTING:
-            journal.note(TransactionBuilt(order.venue, transaction.steps))
+            writer.append(TransactionBuilt(order.venue, transaction.steps))
         try:
             signed = self._chain.sign(transaction, await self._blockhash())
         except StepFailed as error:
-            self._fail(journal, error)
+            self._fail(writer, error)
             return None
         attempt = SignedAttempt(
             order.attempt_number,
@@ -186,8 +187,8 @@ class Executor:
             signed.genesis_hash,
         )
         fact = TransactionSigned(signed.signature, signed.last_valid_block_height)
-        journal.note(fact, signed=attempt)
-        await journal.commit()
+        writer.append(fact, signed=attempt)
+        await writer.commit()
         return attempt
 
     def _venue(self, name: str) -> Venue:
@@ -209,8 +210,8 @@ class Executor:
                 self._settlement.silence.note_success()
                 return blockhash
 
-    async def _settle(self, journal: OrderWriter, attempt: SignedAttempt) -> None:
-        order = journal.order
+    async def _settle(self, writer: OrderWriter, attempt: SignedAttempt) -> None:
+        order = writer.order
         assert order.min_amount_out is not None  # noqa: S101 - fixed when the route was chosen
         age_ms = self._clock.now_ms() - attempt.signed_at_ms
         proof = await self._settlement.prove(attempt, order.request.token_out, order.min_amount_out, age_ms)
@@ -219,17 +220,17 @@ class Executor:
             assert proof.result is not None  # noqa: S101 - and that it is known
             assert proof.result.amount_out is not None  # noqa: S101 - what the swap gave
             amount_out = BaseUnits(proof.result.amount_out)
-            journal.note(SwapConfirmed(amount_out, proof.slot), proven=proof.outcome)
+            writer.append(SwapConfirmed(amount_out, proof.slot), proven=proof.outcome)
         else:
             code, message, is_retryable = explain(attempt, proof)
-            self._note_failure(journal, code, message, is_retryable=is_retryable, proven=proof.outcome)
+            self._append_failure(writer, code, message, is_retryable=is_retryable, proven=proof.outcome)
 
-    def _fail(self, journal: OrderWriter, error: StepFailed) -> None:
-        self._note_failure(journal, error.reason, str(error), is_retryable=error.is_retryable)
+    def _fail(self, writer: OrderWriter, error: StepFailed) -> None:
+        self._append_failure(writer, error.reason, str(error), is_retryable=error.is_retryable)
 
-    def _note_failure(
+    def _append_failure(
         self,
-        journal: OrderWriter,
+        writer: OrderWriter,
         code: ReasonCode,
         message: str,
         *,
@@ -238,18 +239,18 @@ class Executor:
     ) -> None:
         fact = after_failure(
             self._policy.retry,
-            journal.order.attempt_number,
+            writer.order.attempt_number,
             code,
             message,
             is_retryable=is_retryable,
             randomness=self._randomness(),
         )
-        journal.note(fact, proven=proven)
+        writer.append(fact, proven=proven)
 
-    def _park(self, journal: OrderWriter, claims: int) -> None:
-        observe.order_parked(journal.order.order_id, claims)
+    def _park(self, writer: OrderWriter, claims: int) -> None:
+        observe.order_parked(writer.order.order_id, claims)
         message = f"claimed {claims} times without getting anywhere; nothing was signed in between"
-        journal.note(OrderFailed(ReasonCode.PARKED, message))
+        writer.append(OrderFailed(ReasonCode.PARKED, message))
 
 
 def explain(attempt: SignedAttempt, proof: Proof) -> tuple[ReasonCode, str, bool]:

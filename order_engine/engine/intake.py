@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from order_engine.batching import GroupCommit
 from order_engine.domain.errors import (
     CancelTooLate,
     Fenced,
@@ -17,7 +18,7 @@ from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply, open_ord
 from order_engine.domain.order import Order, OrderId, OrderStatus, SwapRequest
 from order_engine.ports.bus import EventBus, RateLimiter, RateVerdict, ReadyQueue
 from order_engine.ports.clock import Clock
-from order_engine.ports.store import Accepted, Announce, IdempotencyKey, NewOrder, OrderReader, OrderStore, Write
+from order_engine.ports.store import Accepted, Announce, IdempotencyKey, NewOrder, OrderReader, Write
 
 _CANCEL_TRIES: Final = 20
 CANCELLED: Final = OrderCancelled("Cancelled by the client.")
@@ -36,7 +37,7 @@ class Intake:
 
     def __init__(
         self,
-        store: OrderStore,
+        store: GroupCommit,
         reader: OrderReader,
         limiter: RateLimiter,
         clock: Clock,
@@ -82,7 +83,7 @@ class Intake:
         Raises OrderNotFound, CancelTooLate, StoreUnavailable.
         """
         for _ in range(_CANCEL_TRIES):
-            order = await self._reader.get(account, order_id)
+            order = await self._store.get(account, order_id)
             if order is None:
                 raise OrderNotFound(order_id)
             if order.status is OrderStatus.CANCELLED:

@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from order_engine import observe
+from order_engine.batching import GroupCommit
 from order_engine.domain.errors import StoreUnavailable
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import EventBus
-from order_engine.ports.store import OrderReader
 
 # How long a stream waits for the live feed before it reads the log by itself.
 POLL_CONNECTED_S: Final = 1.5
@@ -18,7 +18,7 @@ POLL_LOST_S: Final = 1.0
 
 
 async def follow_order(
-    reader: OrderReader, bus: EventBus, order_id: OrderId, after: int
+    orders: GroupCommit, bus: EventBus, order_id: OrderId, after: int
 ) -> AsyncGenerator[Sequence[OrderEvent], None]:
     """Yield the order's events with a seq greater than `after`, exactly once each and in order.
 
@@ -27,7 +27,7 @@ async def follow_order(
     """
     async with bus.subscribe(order_id) as live:
         # One event before the cursor tells whether the cursor stands at the end.
-        events = await _read(reader, order_id, max(after - 1, 0))
+        events = await _read(orders, order_id, max(after - 1, 0))
         if events and events[-1].seq <= after and events[-1].status in TERMINAL:
             return
         if not events:
@@ -41,7 +41,7 @@ async def follow_order(
                 if events[-1].status in TERMINAL:
                     return
             arrived = await live.next(POLL_CONNECTED_S if bus.is_connected else POLL_LOST_S)
-            events = next_in_line(arrived, seq) or await _read(reader, order_id, seq)
+            events = next_in_line(arrived, seq) or await _read(orders, order_id, seq)
 
 
 def next_in_line(arrived: Sequence[OrderEvent], seq: int) -> list[OrderEvent]:
@@ -52,10 +52,10 @@ def next_in_line(arrived: Sequence[OrderEvent], seq: int) -> list[OrderEvent]:
     return [following[number] for number in sorted(following)]
 
 
-async def _read(reader: OrderReader, order_id: OrderId, after: int) -> list[OrderEvent]:
+async def _read(orders: GroupCommit, order_id: OrderId, after: int) -> Sequence[OrderEvent]:
     while True:
         try:
-            return await reader.history(order_id, after)
+            return await orders.history(order_id, after)
         except StoreUnavailable as error:
             observe.store_unavailable("stream", error)
             await asyncio.sleep(POLL_LOST_S)

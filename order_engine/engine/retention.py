@@ -5,14 +5,14 @@ from typing import Final
 
 from order_engine import observe
 from order_engine.domain.errors import StoreUnavailable
-from order_engine.ports.store import OrderStore
+from order_engine.ports.store import Upkeep
 
 _AT_ONCE: Final = 500
 _PAUSE_S: Final = 0.2
 _LOOK_EVERY_S: Final = 60.0
 
 
-async def delete_ended_forever(store: OrderStore, keep_ms: int) -> None:
+async def delete_ended_forever(store: Upkeep, keep_ms: int) -> None:
     """Keep orders for `keep_ms` after their end, and no longer by much. Several workers may do this at once."""
     while True:
         deleted = 0

@@ -10,7 +10,7 @@ from order_engine import observe
 from order_engine.domain.errors import Fenced, StoreUnavailable, WrongCluster
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import RateLimiter, ReadyQueue
-from order_engine.ports.store import LONGEST_WAIT_MS, Claim, OrderStore
+from order_engine.ports.store import LONGEST_WAIT_MS, Claim, WorkQueue
 
 _STORE_RETRY_S: Final = 0.5
 _RATE_KEY: Final = "queue"
@@ -39,7 +39,7 @@ class Worker:
     def __init__(
         self,
         name: str,
-        store: OrderStore,
+        queue: WorkQueue,
         ready: ReadyQueue,
         limiter: RateLimiter,
         execute: Callable[[Claim], Awaitable[None]],
@@ -47,7 +47,7 @@ class Worker:
     ) -> None:
         """`name` is unique to this worker's life; `execute` carries one claimed order to rest."""
         self._name = name
-        self._store = store
+        self._queue = queue
         self._ready = ready
         self._limiter = limiter
         self._execute = execute
@@ -107,7 +107,7 @@ class Worker:
             return
         orphans, self._orphans = self._orphans, {}
         try:
-            await self._store.release(self._name, orphans)
+            await self._queue.release(self._name, orphans)
         except StoreUnavailable:
             self._orphans = {**orphans, **self._orphans}
             raise
@@ -129,7 +129,7 @@ class Worker:
                 await asyncio.wait_for(self._slot_freed.wait(), self._policy.sweep_ms / 1000)
             except TimeoutError:
                 # Who is full has nothing to ask of the store, and is not to be taken for gone because of it.
-                await self._store.expire_dead_leases()
+                await self._queue.expire_dead_leases()
         return 0
 
     async def _claim_some(self, free: int) -> None:
@@ -144,15 +144,15 @@ class Worker:
         if free == 0 or self._stopping.is_set():
             return
         if order_ids:
-            await self._start_all(await self._store.claim(self._name, order_ids, self._policy.lease_ms))
+            await self._start_all(await self._queue.claim(self._name, order_ids, self._policy.lease_ms))
         elif is_time or self._is_more_due:
             if is_time:
                 self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
-                await self._store.expire_dead_leases()
+                await self._queue.expire_dead_leases()
                 free -= await self._start_suspect()
             # The suspect may have taken a second, in which it can be time to stop.
             if free and not self._stopping.is_set():
-                due = await self._store.claim_due(self._name, free, self._policy.lease_ms, self._policy.longest_wait_ms)
+                due = await self._queue.claim_due(self._name, free, self._policy.lease_ms, self._policy.longest_wait_ms)
                 await self._start_all(due)
                 self._is_more_due = len(due) == free
 
@@ -161,7 +161,7 @@ class Worker:
         # Once it died as one, a suspect is taken by a worker that holds nothing, or after a lease of waiting.
         waited_ms = self._policy.lease_ms if self._running else 0
         is_alone = not self._running
-        claims = await self._store.claim_poison(self._name, waited_ms, self._policy.lease_ms)
+        claims = await self._queue.claim_poison(self._name, waited_ms, self._policy.lease_ms)
         await self._start_all(claims)
         running = [task for _, task in self._running.values()]
         if is_alone and running:
@@ -212,7 +212,7 @@ class Worker:
             if not fences:
                 continue
             try:
-                held = await self._store.renew(self._name, fences, self._policy.lease_ms)
+                held = await self._queue.renew(self._name, fences, self._policy.lease_ms)
             except StoreUnavailable as error:
                 observe.store_unavailable("renew", error)
                 continue
@@ -239,7 +239,7 @@ class Worker:
             return
         await asyncio.wait(tasks)
         try:
-            await self._store.release(self._name, left)
+            await self._queue.release(self._name, left)
         except StoreUnavailable as error:
             observe.store_unavailable("release", error)
             return

@@ -1,6 +1,6 @@
 """What keeps the orders, as the engine writes and reads it."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -14,6 +14,7 @@ from order_engine.domain.order import (
     OrderStatus,
     SignedAttempt,
 )
+from order_engine.ports.health import HealthStore
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True):
@@ -101,39 +102,48 @@ class EngineIdentity(msgspec.Struct, frozen=True):
 
 
 class OrderStore(Protocol):
-    """Keeps every fact. May raise StoreUnavailable; then what was being written may or may not be kept."""
+    """Accepts and records, many at once. May raise StoreUnavailable; then a write may or may not be kept.
 
-    async def accept(self, new: NewOrder) -> Accepted:
-        """Store the order, its first event and its idempotency key; committed when this returns.
+    Each item gets its own result, in order: one that is refused fails alone. A caller with one order
+    uses GroupCommit (batching.py). A caller that is cancelled knows nothing of its writes: they may be kept.
+    """
 
-        A known key answers its order again. Raises ClientOrderIdTaken if another order of the account
-        has the client order id and did not end CLIENT_ORDER_ID_KEPT_MS ago.
+    async def accept_many(self, new_orders: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
+        """Store each order, its first event and its idempotency key; committed when this returns.
+
+        A known key answers its order again. ClientOrderIdTaken: another order of the account has the
+        client order id and did not end CLIENT_ORDER_ID_KEPT_MS ago.
         """
 
+    async def record_many(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
+        """Store each write, those of one order in their order; committed when this returns."""
+
+
+class WorkQueue(Protocol):
+    """Claims and leases. May raise StoreUnavailable. A cancelled claim may hold orders until their leases lapse."""
+
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
-        """Take those of the orders that nobody holds and that wait for a worker now."""
+        """Take those of the orders that no worker holds and that wait for one now."""
 
     async def claim_due(
         self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
     ) -> list[Claim]:
-        """Take up to `limit` orders whose lease lapsed or that have been due for a while, but no suspects.
+        """Take up to `limit` orders whose lease lapsed or that have been due for a while, but no poison orders.
 
         An order that is due in more than `longest_wait_ms` is due now: the clock was set back. So is a
         lease of more than LONGEST_LEASE_MS a lapsed one.
         """
 
     async def claim_poison(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
-        """Take one order that was claimed POISON_CLAIMS times in vain, unless the worker holds one already.
+        """Take one poison order (domain/quarantine.py), unless the worker holds one already.
 
-        It has lapsed for longer after each claim in vain, and for `waited_ms` at least once it died as
-        a suspect. One in doubt, which is never parked, is a suspect some claims later. An event clears
-        an order of the suspicion.
+        After its first death as a poison order it waits `waited_ms` longer at least.
         """
 
     async def expire_dead_leases(self) -> None:
-        """Let the orders of processes that have ended lapse at once, as far as the store knows of their end.
+        """Let the leases of ended processes lapse at once, as far as the store knows of their end.
 
-        Safe whatever it believes, since it is the fence that keeps two workers apart.
+        Safe even if the store is wrong: the fence keeps two workers apart.
         """
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
@@ -142,23 +152,30 @@ class OrderStore(Protocol):
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
         """Give back unfinished orders (order id -> fence), due now and uncounted as claims."""
 
-    def record(self, write: Write) -> Awaitable[None]:
-        """Queue the write at once, in order; the awaitable returns when it is committed."""
+
+class Upkeep(Protocol):
+    """The database as a whole. May raise StoreUnavailable."""
 
     async def delete_ended(self, older_than_ms: int, limit: int) -> int:
-        """Delete up to `limit` of the oldest orders that ended so long ago, with all that is kept of them.
+        """Delete up to `limit` of the oldest orders that ended so long ago, with everything kept of them.
 
-        Returns how many. An idempotency key goes with its order.
+        Returns the number of deleted orders. An idempotency key goes with its order.
         """
 
     async def pin_cluster(self, genesis_hash: str) -> str:
-        """Keep the cluster's genesis hash, for ever once an attempt is signed; return the one that is kept.
+        """Keep the cluster's genesis hash, for ever once an attempt is signed; return the kept one.
 
         An attempt that was signed for another cluster than the kept one is refused.
         """
 
     async def identity(self) -> EngineIdentity:
-        """Return who this engine is; always the same for one database."""
+        """Return the identity of the engine; always the same for one database."""
+
+    async def ping(self) -> None:
+        """Return if the database answers."""
+
+    async def close(self) -> None:
+        """Let go of the database."""
 
 
 class OrderFilter(msgspec.Struct, frozen=True):
@@ -193,7 +210,7 @@ class InDoubtCount(msgspec.Struct, frozen=True):
     oldest_ms: int
 
 
-# Of a feed: where everything is still to come.
+# The cursor before the first event of the log.
 BEGINNING: Final = "0"
 
 
@@ -206,13 +223,13 @@ class LogPage(msgspec.Struct, frozen=True):
 
 
 class OrderReader(Protocol):
-    """Reads what is kept. May raise StoreUnavailable."""
+    """Reads orders and attempts. May raise StoreUnavailable."""
 
-    async def get(self, account: str, order_id: OrderId) -> Order | None:
-        """Return the order, or None if this account has no such order."""
+    async def get_many(self, wanted: Sequence[tuple[str, OrderId]]) -> Sequence[Order | None]:
+        """Return the order of each (account, order id), or None if the account has no such order."""
 
     async def attempts(self, order_id: OrderId) -> list[SignedAttempt]:
-        """Return every signed transaction of the order, first one first."""
+        """Return every signed transaction of the order, the first one first."""
 
     async def in_doubt(self, account: str, limit: int) -> list[InDoubt]:
         """Return up to `limit` attempts of the account without an outcome, the oldest first."""
@@ -220,14 +237,24 @@ class OrderReader(Protocol):
     async def count_in_doubt(self) -> InDoubtCount:
         """Return how many attempts of all accounts have no outcome."""
 
-    async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
-        """Return the events with a seq greater than `after`, in order."""
+    async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
+        """Return up to `limit` orders that match, newest first."""
+
+    async def find_by_key(self, account: str, key: str) -> Accepted | None:
+        """Return the order that was accepted with this idempotency key."""
+
+
+class EventLog(Protocol):
+    """Reads events. May raise StoreUnavailable."""
+
+    async def histories(self, wanted: Sequence[tuple[OrderId, int]]) -> Sequence[Sequence[OrderEvent] | Exception]:
+        """Return for each (order id, after) the order's events with a seq greater than `after`, in order."""
 
     async def account_events(self, account: str, after: str | None, until: str | None, limit: int) -> LogPage:
         """Return the account's events committed after one cursor and not after the other, or the first of them.
 
         Every event lies between exactly one page's cursor and the next one's, whenever it was
-        committed. What one commit brought is not divided, so there can be more than `limit`; a
+        committed. The events of one commit stay together, so there can be more than `limit`; a
         limit of 0 only looks whether `after` is a cursor. `after`: BEGINNING, or a cursor of this
         database; without it, a page without events whose cursor stands at the end. `until`: a
         cursor that is not before it, or None for the end; the last page's cursor is `until`.
@@ -235,14 +262,9 @@ class OrderReader(Protocol):
         Raises UnknownCursor.
         """
 
-    async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
-        """Return up to `limit` orders that match, newest first."""
 
-    async def find_by_key(self, account: str, key: str) -> Accepted | None:
-        """Return the order that was accepted with this idempotency key."""
-
-    async def ping(self) -> None:
-        """Return if the database answers."""
+class Store(OrderStore, WorkQueue, Upkeep, OrderReader, EventLog, HealthStore, Protocol):
+    """All roles of a store, for the code that composes the engine."""
 
 
 Announce = Callable[[Sequence[OrderEvent]], None]

@@ -1,10 +1,11 @@
 """The orders, facts and writes that the contract suites are told in."""
 
 from collections.abc import Awaitable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
+from order_engine.batching import GroupCommit
 from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import (
@@ -23,8 +24,7 @@ from order_engine.domain.money import BaseUnits, Bps
 from order_engine.domain.order import AttemptOutcome, EpochMs, Order, OrderId, OrderStatus, SignedAttempt, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
-from order_engine.ports.health import HealthStore
-from order_engine.ports.store import IdempotencyKey, NewOrder, OrderReader, OrderStore, ProvenOutcome, Write
+from order_engine.ports.store import IdempotencyKey, NewOrder, ProvenOutcome, Store, Write
 from order_engine.wiring import new_order_id
 
 _tokens: Final = TokenRegistry()
@@ -46,10 +46,19 @@ CANCELLED: Final = OrderCancelled("Cancelled by the client.")
 EVIDENCE: Final = msgspec.Raw(b'{"slot":1234,"contextSlot":1300}')
 
 
-class Store(OrderStore, OrderReader, HealthStore, Protocol):
-    """All roles of a store."""
+class SingleStore(GroupCommit):
+    """A store with the methods of GroupCommit, for tests that write one order at a time."""
 
-    async def close(self) -> None: ...
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def close(self) -> None:
+        await self.drain()
+        await self._store.close()
 
 
 def asked(**changes: Any) -> SwapRequest:
@@ -131,7 +140,7 @@ def unlawful(life: Life) -> Write:
     return Write(order, (event,), life.order.seq, life.fence)
 
 
-async def claim_new(store: Store, worker: str = "worker", lease_ms: int = LONG_MS, **changes: Any) -> Life:
+async def claim_new(store: SingleStore, worker: str = "worker", lease_ms: int = LONG_MS, **changes: Any) -> Life:
     """Accept an order and claim it."""
     new = new_order(**changes)
     await store.accept(new)
@@ -139,7 +148,7 @@ async def claim_new(store: Store, worker: str = "worker", lease_ms: int = LONG_M
     return Life(claim.order, claim.fence)
 
 
-async def sign_new(store: Store) -> Life:
+async def sign_new(store: SingleStore) -> Life:
     """Accept an order, claim it and carry it to a live attempt."""
     life = await claim_new(store)
     for write in (life.write(ROUTED), life.write(BUILT), life.sign()):
@@ -147,7 +156,7 @@ async def sign_new(store: Store) -> Life:
     return life
 
 
-async def kept(store: Store, order_id: OrderId) -> tuple[object, ...]:
+async def kept(store: SingleStore, order_id: OrderId) -> tuple[object, ...]:
     """Everything that the store keeps of an order, to be compared."""
     order = await store.get(ACCOUNT, order_id)
     return order, await store.history(order_id, 0), await store.attempts(order_id)

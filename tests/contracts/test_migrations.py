@@ -20,7 +20,7 @@ from order_engine.store.postgres.store import PostgresStore
 from order_engine.store.sql import POSTGRES, SQLITE, Dialect, load_migrations
 from order_engine.wiring import migrate
 from tests.contracts.catalogs import postgres_catalog, sqlite_catalog
-from tests.contracts.orders import ACCOUNT, ROUTED, claim_new, kept, new_order
+from tests.contracts.orders import ACCOUNT, ROUTED, SingleStore, claim_new, kept, new_order
 from tests.contracts.raw import open_raw
 from tests.contracts.waiting import until
 from tests.contracts.worlds import PostgresWorld, SqliteWorld, StoreWorld
@@ -102,14 +102,14 @@ async def test_stores_that_open_an_empty_database_at_the_same_moment_all_work(wo
 @pytest.mark.parametrize("schema", ["other", "Other", "order-engine", 'my "own"'])
 async def test_a_store_lives_in_the_schema_that_it_was_given(postgres_world: PostgresWorld, schema: str) -> None:
     url = postgres_world.url
-    store = await PostgresStore.open(url, schema, lambda _: None, 0)
+    store = SingleStore(await PostgresStore.open(url, schema, lambda _: None, 0))
     new = new_order()
     await store.accept(new)
     (claim,) = await store.claim_due("worker", 1, 60_000)
     assert claim.order == new.order
     await store.close()
 
-    again = await PostgresStore.open(url, schema, lambda _: None, 0)
+    again = SingleStore(await PostgresStore.open(url, schema, lambda _: None, 0))
     assert await again.get(ACCOUNT, new.order.order_id) == new.order
     await again.close()
 

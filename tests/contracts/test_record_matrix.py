@@ -19,7 +19,7 @@ from tests.contracts.orders import (
     LONG_MS,
     ROUTED,
     Life,
-    Store,
+    SingleStore,
     kept,
     new_order,
     outcome_of,
@@ -66,7 +66,7 @@ def every_step() -> Iterator[Step]:
     return map(Step._make, product(OrderStatus, WHAT_BECOMES_OF_THE_ATTEMPT, (-1, 0, 1), FENCES))
 
 
-async def bring_to(store: Store, place: Place) -> Life:
+async def bring_to(store: SingleStore, place: Place) -> Life:
     """An order of its own that is there; its fence is the last that it was held by."""
     new = new_order()
     await store.accept(new)
@@ -91,12 +91,12 @@ async def bring_to(store: Store, place: Place) -> Life:
     return life
 
 
-async def claim(store: Store, life: Life) -> Life:
+async def claim(store: SingleStore, life: Life) -> Life:
     (claimed,) = await store.claim("worker", [life.order.order_id], LONG_MS)
     return Life(claimed.order, claimed.fence)
 
 
-async def answers_to(store: Store, lives: Sequence[Life], steps: Sequence[Step]) -> list[object]:
+async def answers_to(store: SingleStore, lives: Sequence[Life], steps: Sequence[Step]) -> list[object]:
     """One step for each of the orders, in one batch."""
     writes = [write_of(life, step) for life, step in zip(lives, steps, strict=False)]
     return await asyncio.gather(*(outcome_of(store.record(write)) for write in writes))

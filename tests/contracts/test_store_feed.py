@@ -15,7 +15,18 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import AttemptOutcome, OrderId
 from order_engine.ports.store import BEGINNING, NewOrder
 from order_engine.store.postgres.store import PostgresStore
-from tests.contracts.orders import ACCOUNT, BUILT, CONFIRMED, FAILED, LONG_MS, ROUTED, Life, Store, claim_new, new_order
+from tests.contracts.orders import (
+    ACCOUNT,
+    BUILT,
+    CONFIRMED,
+    FAILED,
+    LONG_MS,
+    ROUTED,
+    Life,
+    SingleStore,
+    claim_new,
+    new_order,
+)
 from tests.contracts.worlds import MortalPostgres, PostgresWorld, SqliteWorld, StoreWorld
 from tests.servers import PostgresServer
 
@@ -25,7 +36,7 @@ ALL_MS = -3_600_000
 HANG_S = 20
 
 
-async def everything(store: Store, after: str = BEGINNING, limit: int = 100) -> tuple[list[OrderEvent], str]:
+async def everything(store: SingleStore, after: str = BEGINNING, limit: int = 100) -> tuple[list[OrderEvent], str]:
     """All events after the cursor until now, in pages, and the cursor after them."""
     until = (await store.account_events(ACCOUNT, None, None, limit)).cursor
     found: list[OrderEvent] = []
@@ -36,7 +47,7 @@ async def everything(store: Store, after: str = BEGINNING, limit: int = 100) -> 
     return found, after
 
 
-async def live(store: Store) -> Life:
+async def live(store: SingleStore) -> Life:
     """One whole life."""
     life = await claim_new(store)
     for fact in (ROUTED, BUILT):
@@ -273,7 +284,7 @@ async def test_a_cursor_goes_no_further_than_the_last_event(postgres_world: Post
 
 
 async def test_a_crash_of_the_server_costs_a_reader_nothing(mortal_postgres: MortalPostgres) -> None:
-    store = await PostgresStore.open(mortal_postgres.url, None, lambda _: None, 0)
+    store = SingleStore(await PostgresStore.open(mortal_postgres.url, None, lambda _: None, 0))
     connection = await asyncpg.connect(mortal_postgres.url)
     await connection.execute("create table elsewhere (a integer primary key); insert into elsewhere values (1)")
     before = new_order()
@@ -294,7 +305,7 @@ async def test_a_crash_of_the_server_costs_a_reader_nothing(mortal_postgres: Mor
     connection.terminate()
 
 
-async def accepted(store: Store, new: NewOrder) -> None:
+async def accepted(store: SingleStore, new: NewOrder) -> None:
     """Accept it as soon as the server is back."""
     async with asyncio.timeout(HANG_S):
         while True:

@@ -17,7 +17,7 @@ from tests.contracts.orders import (
     LONG_MS,
     ROUTED,
     Life,
-    Store,
+    SingleStore,
     claim_new,
     kept,
     new_order,
@@ -32,7 +32,7 @@ TURNS_OF_CLOSING = 100
 MAX_FROZEN_S = 9.0  # A bound on hangs: one statement's limits, and room.
 
 
-def every_call(store: Store, life: Life) -> dict[str, Callable[[], Any]]:
+def every_call(store: SingleStore, life: Life) -> dict[str, Callable[[], Any]]:
     """Every method of both ports, about one order."""
     order_id, fence = life.order.order_id, life.fence or 0
     return {
@@ -55,7 +55,7 @@ async def answer_to(call: Callable[[], Any]) -> object:
     return await outcome_of(call())
 
 
-async def answers_again(store: Store) -> None:
+async def answers_again(store: SingleStore) -> None:
     """Wait until the store has noticed that its database is back; only the one error is allowed until then."""
 
     async def look() -> bool:

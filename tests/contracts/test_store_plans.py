@@ -13,7 +13,7 @@ import pytest
 from bench.growth import fill, make_schema
 from order_engine.domain.order import AttemptOutcome
 from order_engine.store.postgres.store import PostgresStore
-from tests.contracts.orders import BUILT, CONFIRMED, GENESIS, LONG_MS, ROUTED, Life, new_order, pause
+from tests.contracts.orders import BUILT, CONFIRMED, GENESIS, LONG_MS, ROUTED, Life, SingleStore, new_order, pause
 from tests.servers import PostgresServer
 
 pytestmark = pytest.mark.asyncio
@@ -73,7 +73,7 @@ async def _record(store: PostgresStore, lives: Sequence[Life], end: str) -> None
 
 
 async def opened(url: str) -> PostgresStore:
-    store = await PostgresStore.open(url, None, lambda _events: None, 0)
+    store = SingleStore(await PostgresStore.open(url, None, lambda _events: None, 0))
     await store.pin_cluster(GENESIS)
     return store
 

@@ -16,7 +16,7 @@ from tests.contracts.orders import (
     LONG_MS,
     ROUTED,
     Life,
-    Store,
+    SingleStore,
     claim_new,
     new_order,
     outcome_of,
@@ -28,7 +28,7 @@ from tests.contracts.worlds import PostgresWorld, SqliteWorld, StoreWorld
 pytestmark = pytest.mark.asyncio
 
 
-async def accepted(store: Store, count: int) -> list[OrderId]:
+async def accepted(store: SingleStore, count: int) -> list[OrderId]:
     """The ids of so many new orders."""
     wanted = [new_order() for _ in range(count)]
     await asyncio.gather(*(store.accept(new) for new in wanted))
@@ -39,7 +39,7 @@ def ids(claims: Sequence[Claim]) -> list[OrderId]:
     return sorted(claim.order.order_id for claim in claims)
 
 
-async def taken(store: Store, order_id: OrderId) -> Claim | None:
+async def taken(store: SingleStore, order_id: OrderId) -> Claim | None:
     """Take this one order when its lease has lapsed or it is due; None if it is not to be had."""
     claims = {claim.order.order_id: claim for claim in await store.claim_due("another", 100, LONG_MS)}
     return claims.get(order_id)
@@ -91,7 +91,7 @@ async def test_two_stores_that_claim_at_once_never_get_the_same_order(world: Sto
     stores = [await world.open(grace_ms=0), await world.open(grace_ms=0)]
     wanted = await accepted(stores[0], 120)
 
-    async def take(store: Store, at: int) -> list[Claim]:
+    async def take(store: SingleStore, at: int) -> list[Claim]:
         if way == "announced":
             return await store.claim(f"worker {at}", wanted[at:] + wanted[:at], LONG_MS)
         return await store.claim_due(f"worker {at}", 15, LONG_MS)

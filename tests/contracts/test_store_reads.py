@@ -20,7 +20,7 @@ from tests.contracts.orders import (
     ROUTED,
     SOL,
     USDC,
-    Store,
+    SingleStore,
     attempt_of,
     claim_new,
     new_order,
@@ -80,7 +80,7 @@ async def test_many_readers_at_once_each_read_after_their_own_cursor(world: Stor
 # --- find ---
 
 
-async def filled(store: Store) -> list[Order]:
+async def filled(store: SingleStore) -> list[Order]:
     """Twenty-four orders of one account that differ in everything that can be asked for, newest first."""
     orders = []
     for number in range(24):

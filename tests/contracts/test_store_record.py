@@ -20,7 +20,7 @@ from tests.contracts.orders import (
     LONG_MS,
     ROUTED,
     Life,
-    Store,
+    SingleStore,
     attempt_of,
     claim_new,
     kept,
@@ -111,37 +111,37 @@ async def test_signing_and_proving_in_one_turn_keeps_both(world: StoreWorld) -> 
 # --- fences ---
 
 
-async def lost_lease(world: StoreWorld, store: Store) -> Life:
+async def lost_lease(world: StoreWorld, store: SingleStore) -> Life:
     life = await claim_new(store, lease_ms=1)
     await world.pass_ms(2)
     assert len(await store.claim_due("another", 10, LONG_MS)) == 1
     return life
 
 
-async def newer_fence(world: StoreWorld, store: Store) -> Life:
+async def newer_fence(world: StoreWorld, store: SingleStore) -> Life:
     life = await claim_new(store)
     return copy_of(life, life.fence + 1)
 
 
-async def no_claim(world: StoreWorld, store: Store) -> Life:
+async def no_claim(world: StoreWorld, store: SingleStore) -> Life:
     life = await claim_new(store)
     return copy_of(life, 0)
 
 
-async def older_seq(world: StoreWorld, store: Store) -> Life:
+async def older_seq(world: StoreWorld, store: SingleStore) -> Life:
     life = await claim_new(store)
     stale = copy_of(life, life.fence)
     await store.record(life.write(ROUTED))
     return stale
 
 
-async def newer_seq(world: StoreWorld, store: Store) -> Life:
+async def newer_seq(world: StoreWorld, store: SingleStore) -> Life:
     life = await claim_new(store)
     life.write(ROUTED)
     return life
 
 
-async def released(world: StoreWorld, store: Store) -> Life:
+async def released(world: StoreWorld, store: SingleStore) -> Life:
     life = await claim_new(store)
     await store.release("worker", {life.order.order_id: life.fence})
     return life
@@ -149,7 +149,7 @@ async def released(world: StoreWorld, store: Store) -> Life:
 
 @pytest.mark.parametrize("prepare", [lost_lease, newer_fence, no_claim, older_seq, newer_seq, released])
 async def test_whoever_has_not_both_fence_and_seq_is_fenced_and_writes_nothing(
-    world: StoreWorld, prepare: Callable[[StoreWorld, Store], Awaitable[Life]]
+    world: StoreWorld, prepare: Callable[[StoreWorld, SingleStore], Awaitable[Life]]
 ) -> None:
     store = await world.open()
     life = await prepare(world, store)

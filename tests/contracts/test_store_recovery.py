@@ -10,14 +10,14 @@ from order_engine.domain.errors import WrongCluster
 from order_engine.domain.order import OrderId
 from order_engine.ports.store import POISON_CLAIMS, Claim
 from order_engine.store.postgres.store import SESSION, PostgresStore
-from tests.contracts.orders import BUILT, GENESIS, LONG_MS, ROUTED, Life, Store, claim_new, sign_new
+from tests.contracts.orders import BUILT, GENESIS, LONG_MS, ROUTED, Life, SingleStore, claim_new, sign_new
 from tests.contracts.test_store_queue import accepted
 from tests.contracts.worlds import PostgresWorld, StoreWorld
 
 pytestmark = pytest.mark.asyncio
 
 
-async def claimed_in_vain(world: StoreWorld, store: Store, order_ids: Sequence[OrderId]) -> None:
+async def claimed_in_vain(world: StoreWorld, store: SingleStore, order_ids: Sequence[OrderId]) -> None:
     """Let so many workers take the orders and die of them that they are suspects, and time pass until they are due."""
     for _ in range(POISON_CLAIMS - 1):
         await world.pass_ms(2)
@@ -94,7 +94,9 @@ async def test_orders_of_a_process_that_ended_are_due_long_before_their_lease_la
         return f"{SESSION}{name}"
 
     async def opened(name: str) -> PostgresStore:
-        return await PostgresStore.open(postgres_world.url, None, lambda _: None, LONG_MS, session_of(name))
+        return SingleStore(
+            await PostgresStore.open(postgres_world.url, None, lambda _: None, LONG_MS, session_of(name))
+        )
 
     gone, lives, looks = await opened("gone"), await opened("lives"), await opened("looks")
     (left,) = await accepted(gone, 1)

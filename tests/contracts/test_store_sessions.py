@@ -13,7 +13,7 @@ from order_engine.domain.errors import StoreUnavailable
 from order_engine.domain.order import OrderId
 from order_engine.ports.store import Accepted
 from order_engine.store.postgres.store import PostgresStore
-from tests.contracts.orders import ACCOUNT, LONG_MS, Life, claim_new, new_order, outcome_of
+from tests.contracts.orders import ACCOUNT, LONG_MS, Life, SingleStore, claim_new, new_order, outcome_of
 from tests.contracts.waiting import PATIENCE_S, until
 from tests.contracts.worlds import MortalPostgres, PostgresWorld
 from tests.servers import PostgresServer
@@ -115,7 +115,7 @@ async def test_after_a_switchover_every_statement_goes_to_the_server_that_takes_
     mortal_postgres: MortalPostgres, postgres: PostgresServer, *, begins_with_a_read: bool
 ) -> None:
     async with two_servers(mortal_postgres, postgres) as (both, there):
-        store = await PostgresStore.open(both, None, lambda _: None, 0)
+        store = SingleStore(await PostgresStore.open(both, None, lambda _: None, 0))
         first = await asyncio.gather(*(store.accept(new_order()) for _ in range(75)))
         await make_read_only(mortal_postgres, is_read_only=True)
         try:
@@ -137,7 +137,7 @@ async def test_a_first_server_that_answers_nothing_leaves_time_for_the_second(
     mortal_postgres: MortalPostgres, postgres: PostgresServer
 ) -> None:
     async with two_servers(mortal_postgres, postgres) as (both, _):
-        store = await PostgresStore.open(both, None, lambda _: None, 0)
+        store = SingleStore(await PostgresStore.open(both, None, lambda _: None, 0))
         await store.ping()
         mortal_postgres.pause()
         try:
@@ -237,7 +237,6 @@ async def test_a_lock_that_stays_taken_is_unavailable_and_not_a_bug(postgres_wor
 
 async def test_a_statement_that_the_server_forgot_is_prepared_again(postgres_world: PostgresWorld) -> None:
     store = await postgres_world.open()
-    assert isinstance(store, PostgresStore)
     life = await claim_new(store)
     await store._sessions.fetch("deallocate all")
     for _ in range(3):

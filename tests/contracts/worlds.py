@@ -18,7 +18,7 @@ from order_engine.domain.order import EpochMs, OrderId
 from order_engine.ports.store import Announce
 from order_engine.store.postgres.store import PostgresStore
 from order_engine.store.sqlite.store import SqliteStore
-from tests.contracts.orders import GENESIS, LONG_MS, Store
+from tests.contracts.orders import GENESIS, LONG_MS, SingleStore
 from tests.contracts.waiting import until
 from tests.servers import PostgresServer
 
@@ -43,7 +43,7 @@ class StoreWorld(Protocol):
 
     announced: list[OrderEvent]
 
-    async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> Store:
+    async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> SingleStore:
         """Open a store; it is closed at the end of the test, if not before."""
         ...
 
@@ -63,9 +63,9 @@ class StoreWorld(Protocol):
 class _World:
     def __init__(self) -> None:
         self.announced: list[OrderEvent] = []
-        self._stores: list[Store] = []
+        self._stores: list[SingleStore] = []
 
-    async def _opened(self, store: Store) -> Store:
+    async def _opened(self, store: SingleStore) -> SingleStore:
         self._stores.append(store)
         # An engine asks its chain before it signs anything.
         await store.pin_cluster(GENESIS)
@@ -87,8 +87,10 @@ class SqliteWorld(_World):
         self.path = path
         self._clock = SteppedClock()
 
-    async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> Store:
-        return await self._opened(await SqliteStore.open(self.path, self._clock, announce or self._announce, grace_ms))
+    async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> SingleStore:
+        return await self._opened(
+            SingleStore(await SqliteStore.open(self.path, self._clock, announce or self._announce, grace_ms))
+        )
 
     async def pass_ms(self, by_ms: int) -> None:
         self._clock.advance(by_ms)
@@ -106,8 +108,10 @@ class PostgresWorld(_World):
         super().__init__()
         self.url = url
 
-    async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> Store:
-        return await self._opened(await PostgresStore.open(self.url, None, announce or self._announce, grace_ms))
+    async def open(self, grace_ms: int = LONG_MS, announce: Announce | None = None) -> SingleStore:
+        return await self._opened(
+            SingleStore(await PostgresStore.open(self.url, None, announce or self._announce, grace_ms))
+        )
 
     async def pass_ms(self, by_ms: int) -> None:
         connection = await asyncpg.connect(self.url)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from order_engine.batching import GroupCommit
 from order_engine.domain.errors import ChainUnavailable, StoreUnavailable
 from order_engine.domain.events import TransactionBuilt, TransactionSigned
 from order_engine.domain.lifecycle import TERMINAL, open_order
@@ -51,7 +52,7 @@ async def sign_and_send_unsaved(executor: Any, journal: OrderWriter) -> SignedAt
     order = journal.order
     transaction = await executor._venues[order.venue].build(order)
     if order.status is OrderStatus.ROUTING:
-        journal.note(TransactionBuilt(order.venue, transaction.steps))
+        journal.append(TransactionBuilt(order.venue, transaction.steps))
     signed = executor._chain.sign(transaction, await executor._blockhash())
     with contextlib.suppress(ChainUnavailable):
         await executor._chain.send(signed.raw)
@@ -74,7 +75,7 @@ async def sign_and_send_unsaved(executor: Any, journal: OrderWriter) -> SignedAt
 def sends_before_it_persists(patch: pytest.MonkeyPatch) -> None:
     async def build(self: Any, journal: OrderWriter) -> SignedAttempt | None:
         attempt = await sign_and_send_unsaved(self, journal)
-        journal.note(TransactionSigned(attempt.signature, attempt.last_valid_block_height), signed=attempt)
+        journal.append(TransactionSigned(attempt.signature, attempt.last_valid_block_height), signed=attempt)
         await journal.commit()
         return attempt
 
@@ -190,7 +191,7 @@ def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:
         self._accepts.submit(new)
         return await asyncio.sleep(0, Accepted(new.order, is_replay=False, digest=None))
 
-    patch.setattr(SqliteStore, "accept", accept)
+    patch.setattr(GroupCommit, "accept", accept)
 
 
 @planted

@@ -163,7 +163,7 @@ def a_timeout_is_a_failure(patch: pytest.MonkeyPatch) -> None:
                 await real(self, journal, attempt)
         except TimeoutError:
             proven = ProvenOutcome(attempt.attempt_number, AttemptOutcome.EXPIRED, EVIDENCE)
-            journal.note(OrderFailed(ReasonCode.TRANSACTION_EXPIRED, "timed out"), proven=proven)
+            journal.append(OrderFailed(ReasonCode.TRANSACTION_EXPIRED, "timed out"), proven=proven)
 
     patch.setattr(Executor, "_settle", settle)
 
@@ -191,7 +191,7 @@ def sent_is_confirmed(patch: pytest.MonkeyPatch) -> None:
         with contextlib.suppress(ChainUnavailable):
             await self._chain.send(attempt.raw)
         proven = ProvenOutcome(attempt.attempt_number, AttemptOutcome.LANDED, EVIDENCE)
-        journal.note(SwapConfirmed(BaseUnits(1), 1), proven=proven)
+        journal.append(SwapConfirmed(BaseUnits(1), 1), proven=proven)
 
     patch.setattr(Executor, "_settle", settle)
 
@@ -220,7 +220,7 @@ def doubt_is_given_up_after_some_claims(patch: pytest.MonkeyPatch) -> None:
         if claim.order.is_in_doubt and claim.claims >= 2:
             journal = OrderWriter(self._store, self._clock, claim)
             proven = ProvenOutcome(claim.order.attempt_number, AttemptOutcome.EXPIRED, EVIDENCE)
-            journal.note(OrderFailed(ReasonCode.PARKED, "parked"), proven=proven)
+            journal.append(OrderFailed(ReasonCode.PARKED, "parked"), proven=proven)
             await journal.commit()
         else:
             await real(self, claim)

@@ -17,7 +17,7 @@ from order_engine.domain.money import BaseUnits
 from order_engine.domain.order import OrderId, SwapRequest
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import TokenRegistry
-from order_engine.engine import stream
+from order_engine.engine import order_stream
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.order_stream import follow_order
@@ -26,6 +26,7 @@ from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import RateVerdict
 from order_engine.ports.store import IdempotencyKey
 from order_engine.store.sqlite.store import SqliteStore
+from tests.contracts.orders import SingleStore
 from tests.simulation.checks import violations_of
 from tests.simulation.loop import Stuck, VirtualLoop, host_of
 from tests.simulation.ports import WALLET, Faults, SimBus, SimClock, SimCluster, SimDatabase, SimVenue
@@ -43,7 +44,7 @@ class Host(msgspec.Struct):
 
     name: str
     clock: SimClock
-    store: SqliteStore
+    store: SingleStore
     tasks: list["asyncio.Task[Any]"] = []
 
 
@@ -97,7 +98,9 @@ class World:
         self._lives += 1
         name = f"{role}#{self._lives}"
         announce = announcer(self.bus, self.bus)
-        store = SqliteStore(self.database, self.database, SimClock(self.loop), self._traced(announce), GRACE_MS)
+        store = SingleStore(
+            SqliteStore(self.database, self.database, SimClock(self.loop), self._traced(announce), GRACE_MS)
+        )
         skew_ms = self.random.randrange(-20_000, 20_000) if self.faults.database else 0
         host = Host(name, SimClock(self.loop, skew_ms), store, [])
         self.note(f"start {name}")
@@ -143,13 +146,13 @@ class World:
         """Live the whole history and return what was violated."""
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
         asyncio.set_event_loop(None)
-        often, stream.POLL_CONNECTED_S = stream.POLL_CONNECTED_S, POLL_S  # type: ignore[misc]
+        often, order_stream.POLL_CONNECTED_S = order_stream.POLL_CONNECTED_S, POLL_S  # type: ignore[misc]
         try:
             return self.loop.run_until_complete(self._live())
         except Stuck:
             return ["I1: nothing can happen any more, and not every order is terminal"]
         finally:
-            stream.POLL_CONNECTED_S = often  # type: ignore[misc]
+            order_stream.POLL_CONNECTED_S = often  # type: ignore[misc]
             self.loop.bury()
             self.database.connection.close()
 

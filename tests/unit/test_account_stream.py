@@ -19,7 +19,7 @@ from order_engine.engine import account_stream
 from order_engine.engine.account_stream import AccountStream
 from order_engine.ports.store import BEGINNING, LogPage
 from order_engine.store.sqlite.store import SqliteStore
-from tests.contracts.orders import ACCOUNT, CANCELLED, Life, new_order
+from tests.contracts.orders import ACCOUNT, CANCELLED, Life, SingleStore, new_order
 
 pytestmark = pytest.mark.asyncio
 
@@ -60,7 +60,7 @@ class World:
         self.is_deaf = False
 
     async def open(self) -> None:
-        self.store = await SqliteStore.open(self._path, SystemClock(), self._publish, 0)
+        self.store = SingleStore(await SqliteStore.open(self._path, SystemClock(), self._publish, 0))
         self.reader = Reader(self.store)
         self.stream = self.new_stream()
 

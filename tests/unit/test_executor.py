@@ -17,7 +17,7 @@ from order_engine.engine.intake import CANCELLED
 from order_engine.engine.settlement import Settlement
 from order_engine.ports.chain import UnsignedTransaction
 from order_engine.ports.store import Claim, Write
-from tests.contracts.orders import FAILED, Store, claim_new
+from tests.contracts.orders import FAILED, SingleStore, claim_new
 from tests.contracts.worlds import SqliteWorld
 from tests.unit.chains import message_of, open_chain_world
 from tests.unit.samples import quote
@@ -28,7 +28,7 @@ class MovingVenue:
 
     name = "raydium"
 
-    def __init__(self, store: Store, fact: Fact) -> None:
+    def __init__(self, store: SingleStore, fact: Fact) -> None:
         self._store = store
         self._fact = fact
 

@@ -1,13 +1,12 @@
 """The store on PostgreSQL: group commit, a file for each statement, and nothing between them and the server."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import asyncpg
 import msgspec
 
-from order_engine.batching import Batcher
 from order_engine.domain.errors import ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor, WrongCluster
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Order, OrderId, SignedAttempt
@@ -52,7 +51,6 @@ from order_engine.store.rows import (
 from order_engine.store.schema import Applied, schema_trouble
 from order_engine.store.sql import POSTGRES, load_migrations, load_queries
 
-_MAX_IN_A_BATCH: Final = 512
 _EVENT_FROM: Final = 6  # Of a row of account_events.sql: where the event begins.
 _OPEN_TIMEOUT_S: Final = 10.0
 # What a worker's name begins with when its process's sessions bear it too; PostgreSQL cuts it at 63 bytes.
@@ -62,7 +60,7 @@ _LOOK_IS_OLD_S: Final = 3.0
 
 
 class PostgresStore:
-    """OrderStore and OrderReader on one PostgreSQL database, for one process."""
+    """A Store on one PostgreSQL database, for one process."""
 
     def __init__(self, sessions: Sessions, announce: Announce, grace_ms: int) -> None:
         """`grace_ms`: how long an announced order is left to the ready queue before it is due."""
@@ -73,10 +71,6 @@ class PostgresStore:
         self._last_write = LastWrite()
         self._missing_since_s: dict[str, float] = {}
         self._looked_s = 0.0
-        self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MAX_IN_A_BATCH)
-        self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MAX_IN_A_BATCH)
-        self._gets: Batcher[OrderId, Order | None] = Batcher(self._get_together, _MAX_IN_A_BATCH)
-        self._readers: Batcher[tuple[OrderId, int], list[OrderEvent]] = Batcher(self._read_histories, _MAX_IN_A_BATCH)
 
     @classmethod
     async def open(
@@ -98,34 +92,97 @@ class PostgresStore:
         return cls(sessions, announce, grace_ms)
 
     async def close(self) -> None:
-        """Finish what was queued and disconnect."""
-        await self._accepts.drain()
-        await self._writes.drain()
+        """Disconnect."""
         await self._sessions.close()
 
     # --- OrderStore ---
 
-    async def accept(self, new: NewOrder) -> Accepted:
+    async def accept_many(self, new_orders: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
         """See OrderStore."""
-        return await self._accepts.submit(new)
+        # Keys in one order, so that two processes that accept the same ones cannot deadlock.
+        news = [accept_columns(new) for new in sorted(new_orders, key=_account_and_key)]
+        try:
+            with self._last_write.noted():
+                rows = await self._fetch("accept", news, self._grace_ms, CLIENT_ORDER_ID_KEPT_MS)
+        except asyncpg.PostgresError as error:
+            return await bisect_failures(self.accept_many, new_orders, error)
+        stored = {str(row[0]) for row in rows}
+        self._announce([new.event for new in new_orders if new.order.order_id in stored])
+        others = [new for new in new_orders if new.order.order_id not in stored]
+        answers: dict[OrderId, Accepted | Exception] = await self._answers_to(others) if others else {}
+        return [
+            answers.get(new.order.order_id) or Accepted(new.order, is_replay=False, digest=None) for new in new_orders
+        ]
+
+    async def _answers_to(self, others: Sequence[NewOrder]) -> dict[OrderId, Accepted | Exception]:
+        """Return what those are answered that were not stored: the order of their key, or whose name it is."""
+        known = await self._find("find_by_keys", others, _key)
+        by_key = {(row["account"], row["idempotency_key"]): row for row in known}
+        unknown = [new for new in others if _key(new) not in by_key]
+        found = await self._find("find_namesakes", unknown, _name, CLIENT_ORDER_ID_KEPT_MS) if unknown else []
+        by_name = {(row["account"], row["client_order_id"]): str(row["order_id"]) for row in found}
+        # The row that was in the way is gone: its order was deleted in between.
+        gone = [new for new in unknown if _name(new) not in by_name]
+        again = await self.accept_many(gone) if gone else []
+        answers: dict[OrderId, Accepted | Exception] = {
+            new.order.order_id: it for new, it in zip(gone, again, strict=True)
+        }
+        for new in others:
+            if (row := by_key.get(_key(new))) is not None:
+                answers[new.order.order_id] = accepted_from_row(row)
+            elif (existing := by_name.get(_name(new))) is not None:
+                answers[new.order.order_id] = ClientOrderIdTaken(_name(new)[1] or "", existing)
+        return answers
+
+    async def _find(
+        self, query: str, news: Sequence[NewOrder], of: Callable[[NewOrder], tuple[str, str | None]], *values: Any
+    ) -> list[asyncpg.Record]:
+        wanted = [it for it in {of(new) for new in news} if it[1] is not None]
+        return await self._fetch(query, *zip(*wanted, strict=True), *values) if wanted else []
+
+    async def record_many(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
+        """See OrderStore."""
+        return await flush_folded(writes, self._write_folded)
+
+    async def _write_folded(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
+        # Rows and not columns: to an array of each, the driver would look at every single value first.
+        moves = [(*move_columns(write).values(),) for write in writes]
+        events = [event_columns(event) for write in writes for event in write.events]
+        signed = [attempt_columns(it.order.order_id, it.signed) for it in writes if it.signed]
+        proven = [
+            (it.order.order_id, it.proven.attempt_number, it.proven.outcome.value, text(it.proven.evidence))
+            for it in writes
+            if it.proven
+        ]
+        try:
+            with self._last_write.noted():
+                rows = await self._fetch("record", moves, events, signed, proven)
+        except asyncpg.PostgresError as error:
+            is_foreign = getattr(error, "constraint_name", None) == ONE_CLUSTER
+            return await bisect_failures(self._write_folded, writes, WrongCluster(str(error)) if is_foreign else error)
+        moved = {str(row[0]) for row in rows}
+        self._announce([event for write in writes if write.order.order_id in moved for event in write.events])
+        return [None if write.order.order_id in moved else Fenced(write.order.order_id) for write in writes]
+
+    # --- WorkQueue ---
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
-        """See OrderStore."""
+        """See WorkQueue."""
         return _claims(await self._fetch("claim", worker, order_ids, lease_ms, POISON_CLAIMS))
 
     async def claim_due(
         self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
     ) -> list[Claim]:
-        """See OrderStore."""
+        """See WorkQueue."""
         limits = (POISON_CLAIMS, LONGEST_LEASE_MS, longest_wait_ms)
         return _claims(await self._fetch("claim_due", worker, limit, lease_ms, *limits))
 
     async def claim_poison(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
-        """See OrderStore."""
+        """See WorkQueue."""
         return _claims(await self._fetch("claim_poison", worker, lease_ms, POISON_CLAIMS, waited_ms))
 
     async def expire_dead_leases(self) -> None:
-        """See OrderStore. Missing for a second: a worker has time to come back when it was the server that ended."""
+        """See WorkQueue. Missing for a second: a worker has time to come back when it was the server that ended."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._looked_s > _LOOK_IS_OLD_S:
             self._missing_since_s.clear()
@@ -137,40 +194,43 @@ class PostgresStore:
             await self._fetch("expire_leases", sorted(gone))
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
-        """See OrderStore."""
+        """See WorkQueue."""
         rows = await self._fetch("renew", worker, *_in_order(claims), lease_ms)
         return {OrderId(str(row[0])) for row in rows}
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
-        """See OrderStore."""
+        """See WorkQueue."""
         await self._fetch("release", worker, *_in_order(claims), POISON_CLAIMS)
 
-    def record(self, write: Write) -> Awaitable[None]:
-        """See OrderStore."""
-        return self._writes.submit(write)
+    # --- Upkeep ---
 
     async def delete_ended(self, older_than_ms: int, limit: int) -> int:
-        """See OrderStore."""
+        """See Upkeep."""
         deleted: int = (await self._fetch("delete_ended", older_than_ms, limit))[0][0]
         return deleted
 
     async def pin_cluster(self, genesis_hash: str) -> str:
-        """See OrderStore."""
+        """See Upkeep."""
         while not (rows := await self._fetch("pin_cluster", genesis_hash)):
             pass  # Somebody else's came first, after this statement began: the next one sees it.
         kept: str = rows[0][0]
         return kept
 
     async def identity(self) -> EngineIdentity:
-        """See OrderStore."""
+        """See Upkeep."""
         return EngineIdentity(*(await self._fetch("identity"))[0])
+
+    async def ping(self) -> None:
+        """See Upkeep."""
+        await self._sessions.fetch("select 1")
 
     # --- OrderReader ---
 
-    async def get(self, account: str, order_id: OrderId) -> Order | None:
+    async def get_many(self, wanted: Sequence[tuple[str, OrderId]]) -> Sequence[Order | None]:
         """See OrderReader."""
-        found = await self._gets.submit(order_id)
-        return found if found is not None and found.account == account else None
+        found = (order_from_row(row) for row in await self._fetch("get", [*{order_id for _, order_id in wanted}]))
+        by_id = {(order.account, order.order_id): order for order in found}
+        return [by_id.get(it) for it in wanted]
 
     async def attempts(self, order_id: OrderId) -> list[SignedAttempt]:
         """See OrderReader."""
@@ -185,12 +245,30 @@ class PostgresStore:
         """See OrderReader."""
         return InDoubtCount(*(await self._fetch("count_in_doubt"))[0])
 
-    async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
+    async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
         """See OrderReader."""
-        return await self._readers.submit((order_id, after))
+        return [order_from_row(row) for row in await self._fetch("find", *_values(order_filter), limit)]
+
+    async def find_by_key(self, account: str, key: str) -> Accepted | None:
+        """See OrderReader."""
+        rows = await self._fetch("find_by_keys", [account], [key])
+        return accepted_from_row(rows[0]) if rows else None
+
+    # --- EventLog ---
+
+    async def histories(self, wanted: Sequence[tuple[OrderId, int]]) -> Sequence[list[OrderEvent]]:
+        """See EventLog."""
+        least: dict[OrderId, int] = {}
+        for order_id, after in wanted:
+            least[order_id] = min(after, least.get(order_id, after))
+        found: dict[OrderId, list[OrderEvent]] = {order_id: [] for order_id in least}
+        for row in await self._fetch("history", [*least], [*least.values()]):
+            event = event_from_row(tuple(row))
+            found[event.order_id].append(event)
+        return [[it for it in found[order_id] if it.seq > after] for order_id, after in wanted]
 
     async def account_events(self, account: str, after: str | None, until: str | None, limit: int) -> LogPage:
-        """See OrderReader. The place of a cursor is a snapshot: the transactions whose events have been seen."""
+        """See EventLog. The place of a cursor is a snapshot: the transactions whose events have been seen."""
         seen, mark = (NOTHING_SEEN, None) if after in (BEGINNING, None) else split(after)
         if not is_snapshot(seen) or (mark is None and seen != NOTHING_SEEN):
             raise UnknownCursor("is not a cursor of this log")
@@ -222,19 +300,6 @@ class PostgresStore:
         events = [MarkedEvent(number, str(row[1]), row[2], row[3]) for row in rows if row[1] is not None]
         check_mark(mark, events, rows[0]["deleted_before_ms"])
 
-    async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
-        """See OrderReader."""
-        return [order_from_row(row) for row in await self._fetch("find", *_values(order_filter), limit)]
-
-    async def find_by_key(self, account: str, key: str) -> Accepted | None:
-        """See OrderReader."""
-        rows = await self._fetch("find_by_keys", [account], [key])
-        return accepted_from_row(rows[0]) if rows else None
-
-    async def ping(self) -> None:
-        """See OrderReader."""
-        await self._sessions.fetch("select 1")
-
     # --- HealthStore ---
 
     @property
@@ -257,86 +322,6 @@ class PostgresStore:
         trouble = schema_trouble(applied, load_migrations(POSTGRES))
         in_doubt, oldest_ms = (await self._fetch("count_in_doubt"))[0]
         return StoreHealth(processes, queue["waiting"], queue["oldest_due_ms"], in_doubt, oldest_ms, trouble)
-
-    # --- batches ---
-
-    async def _accept_batch(self, batch: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
-        # Keys in one order, so that two processes that accept the same ones cannot deadlock.
-        news = [accept_columns(new) for new in sorted(batch, key=_account_and_key)]
-        try:
-            with self._last_write.noted():
-                rows = await self._fetch("accept", news, self._grace_ms, CLIENT_ORDER_ID_KEPT_MS)
-        except asyncpg.PostgresError as error:
-            return await bisect_failures(self._accept_batch, batch, error)
-        stored = {str(row[0]) for row in rows}
-        self._announce([new.event for new in batch if new.order.order_id in stored])
-        others = [new for new in batch if new.order.order_id not in stored]
-        answers: dict[OrderId, Accepted | Exception] = await self._answers_to(others) if others else {}
-        return [answers.get(new.order.order_id) or Accepted(new.order, is_replay=False, digest=None) for new in batch]
-
-    async def _answers_to(self, others: Sequence[NewOrder]) -> dict[OrderId, Accepted | Exception]:
-        """Return what those are answered that were not stored: the order of their key, or whose name it is."""
-        known = await self._find("find_by_keys", others, _key)
-        by_key = {(row["account"], row["idempotency_key"]): row for row in known}
-        unknown = [new for new in others if _key(new) not in by_key]
-        found = await self._find("find_namesakes", unknown, _name, CLIENT_ORDER_ID_KEPT_MS) if unknown else []
-        by_name = {(row["account"], row["client_order_id"]): str(row["order_id"]) for row in found}
-        # The row that was in the way is gone: its order was deleted in between.
-        gone = [new for new in unknown if _name(new) not in by_name]
-        again = await self._accept_batch(gone) if gone else []
-        answers: dict[OrderId, Accepted | Exception] = {
-            new.order.order_id: it for new, it in zip(gone, again, strict=True)
-        }
-        for new in others:
-            if (row := by_key.get(_key(new))) is not None:
-                answers[new.order.order_id] = accepted_from_row(row)
-            elif (existing := by_name.get(_name(new))) is not None:
-                answers[new.order.order_id] = ClientOrderIdTaken(_name(new)[1] or "", existing)
-        return answers
-
-    async def _find(
-        self, query: str, news: Sequence[NewOrder], of: Callable[[NewOrder], tuple[str, str | None]], *values: Any
-    ) -> list[asyncpg.Record]:
-        wanted = [it for it in {of(new) for new in news} if it[1] is not None]
-        return await self._fetch(query, *zip(*wanted, strict=True), *values) if wanted else []
-
-    async def _write_batch(self, batch: Sequence[Write]) -> Sequence[Exception | None]:
-        return await flush_folded(batch, self._write_folded)
-
-    async def _write_folded(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
-        # Rows and not columns: to an array of each, the driver would look at every single value first.
-        moves = [(*move_columns(write).values(),) for write in writes]
-        events = [event_columns(event) for write in writes for event in write.events]
-        signed = [attempt_columns(it.order.order_id, it.signed) for it in writes if it.signed]
-        proven = [
-            (it.order.order_id, it.proven.attempt_number, it.proven.outcome.value, text(it.proven.evidence))
-            for it in writes
-            if it.proven
-        ]
-        try:
-            with self._last_write.noted():
-                rows = await self._fetch("record", moves, events, signed, proven)
-        except asyncpg.PostgresError as error:
-            is_foreign = getattr(error, "constraint_name", None) == ONE_CLUSTER
-            return await bisect_failures(self._write_folded, writes, WrongCluster(str(error)) if is_foreign else error)
-        moved = {str(row[0]) for row in rows}
-        self._announce([event for write in writes if write.order.order_id in moved for event in write.events])
-        return [None if write.order.order_id in moved else Fenced(write.order.order_id) for write in writes]
-
-    async def _get_together(self, order_ids: Sequence[OrderId]) -> Sequence[Order | None]:
-        found = (order_from_row(row) for row in await self._fetch("get", [*set(order_ids)]))
-        by_id = {order.order_id: order for order in found}
-        return [by_id.get(order_id) for order_id in order_ids]
-
-    async def _read_histories(self, wanted: Sequence[tuple[OrderId, int]]) -> Sequence[list[OrderEvent] | Exception]:
-        least: dict[OrderId, int] = {}
-        for order_id, after in wanted:
-            least[order_id] = min(after, least.get(order_id, after))
-        found: dict[OrderId, list[OrderEvent]] = {order_id: [] for order_id in least}
-        for row in await self._fetch("history", [*least], [*least.values()]):
-            event = event_from_row(tuple(row))
-            found[event.order_id].append(event)
-        return [[it for it in found[order_id] if it.seq > after] for order_id, after in wanted]
 
     async def _fetch(self, query: str, *values: Any) -> list[asyncpg.Record]:
         return await self._sessions.fetch(self._queries[query], *values)

@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import re
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
 
-from order_engine.batching import Batcher
 from order_engine.domain.errors import ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor, WrongCluster
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Order, OrderId, SignedAttempt
@@ -62,13 +61,12 @@ from order_engine.store.sqlite.connections import (
 from order_engine.store.sqlite.retention import delete_ended
 from order_engine.store.sqlite.statements import fetch_all, fetch_one, json_text
 
-_MAX_IN_A_BATCH: Final = 512
 _FORGOTTEN_AFTER_MS: Final = 3_600_000
 _POSITION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class SqliteStore:
-    """OrderStore and OrderReader on one file that one process has open."""
+    """A Store on one file that one process has open."""
 
     def __init__(self, writer: JobRunner, reader: JobRunner, clock: Clock, announce: Announce, grace_ms: int) -> None:
         """`grace_ms`: how long an announced order is left to the ready queue before it is due."""
@@ -79,8 +77,6 @@ class SqliteStore:
         self._last_write = LastWrite()
         self._writer = writer
         self._reader = reader
-        self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_batch, _MAX_IN_A_BATCH)
-        self._writes: Batcher[Write, None] = Batcher(self._write_batch, _MAX_IN_A_BATCH)
 
     @classmethod
     async def open(cls, path: Path, clock: Clock, announce: Announce, grace_ms: int) -> Self:
@@ -94,213 +90,18 @@ class SqliteStore:
         return cls(writer, reader, clock, announce, grace_ms)
 
     async def close(self) -> None:
-        """Finish what was queued and close the file."""
-        await self._accepts.drain()
-        await self._writes.drain()
+        """Close the file."""
         await self._writer.close()
         await self._reader.close()
 
     # --- OrderStore ---
 
-    async def accept(self, new: NewOrder) -> Accepted:
+    async def accept_many(self, new_orders: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
         """See OrderStore."""
-        return await self._accepts.submit(new)
-
-    async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
-        """See OrderStore."""
-        wanted = {"order_ids": json_text(order_ids), "now_ms": self._clock.now_ms(), "poison_claims": POISON_CLAIMS}
-
-        def job(connection: sqlite3.Connection) -> list[Claim]:
-            found = [row[0] for row in fetch_all(connection, self._sql["claimable"], wanted)]
-            return self._take(connection, worker, found, lease_ms)
-
-        return await self._writer.run(job)
-
-    async def claim_due(
-        self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
-    ) -> list[Claim]:
-        """See OrderStore."""
-        values = {
-            "most": limit,
-            "poison_claims": POISON_CLAIMS,
-            "longest_lease_ms": LONGEST_LEASE_MS,
-            "longest_wait_ms": longest_wait_ms,
-        }
-        return await self._claim_found("claimable_due", values, worker, lease_ms)
-
-    async def claim_poison(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
-        """See OrderStore."""
-        values = {"worker": worker, "waited_ms": waited_ms, "poison_claims": POISON_CLAIMS}
-        return await self._claim_found("claimable_poison", values, worker, lease_ms)
-
-    async def expire_dead_leases(self) -> None:
-        """See OrderStore. One process has the file: nobody else is there to be gone."""
-
-    async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
-        """See OrderStore."""
-        values = {"worker": worker, "claims": json_text(list(claims.items())), "lease_ms": lease_ms}
-
-        def job(connection: sqlite3.Connection) -> set[OrderId]:
-            rows = fetch_all(connection, self._sql["renew"], {**values, "now_ms": self._clock.now_ms()})
-            return {row[0] for row in rows}
-
-        return await self._writer.run(job)
-
-    async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
-        """See OrderStore."""
-        values = {"worker": worker, "claims": json_text(list(claims.items())), "poison_claims": POISON_CLAIMS}
-
-        def job(connection: sqlite3.Connection) -> None:
-            connection.execute(self._sql["release"], {**values, "now_ms": self._clock.now_ms()})
-
-        await self._writer.run(job)
-
-    async def take_back_leases(self) -> int:
-        """Free what a former life of this process still holds; returns how many orders that were.
-
-        Only for the one process that has the file: then whoever holds a lease is dead. The claims
-        stay counted, so that an order that kills its process is parked all the same.
-        """
-        values = {"now_ms": self._clock.now_ms()}
-        return await self._writer.run(lambda connection: connection.execute(self._sql["take_back"], values).rowcount)
-
-    def record(self, write: Write) -> Awaitable[None]:
-        """See OrderStore."""
-        return self._writes.submit(write)
-
-    async def delete_ended(self, older_than_ms: int, limit: int) -> int:
-        """See OrderStore."""
-        before_ms = self._clock.now_ms() - older_than_ms
-        return await self._writer.run(lambda connection: delete_ended(connection, self._sql, before_ms, limit))
-
-    async def pin_cluster(self, genesis_hash: str) -> str:
-        """See OrderStore."""
-        values = (genesis_hash,)
-        kept: str = (
-            await self._writer.run(lambda connection: fetch_one(connection, self._sql["pin_cluster"], values))
-        )[0]
-        return kept
-
-    async def identity(self) -> EngineIdentity:
-        """See OrderStore."""
-        return EngineIdentity(*await self._read(lambda connection: fetch_one(connection, self._sql["identity"], ())))
-
-    # --- OrderReader ---
-
-    async def get(self, account: str, order_id: OrderId) -> Order | None:
-        """See OrderReader."""
-        row = await self._read(lambda connection: fetch_one(connection, self._sql["get"], (order_id,)))
-        return order_from_row(row) if row and row["account"] == account else None
-
-    async def attempts(self, order_id: OrderId) -> list[SignedAttempt]:
-        """See OrderReader."""
-        rows = await self._read(lambda connection: fetch_all(connection, self._sql["attempts"], (order_id,)))
-        return [attempt_from_row(row) for row in rows]
-
-    async def in_doubt(self, account: str, limit: int) -> list[InDoubt]:
-        """See OrderReader."""
-        values = (account, limit)
-        rows = await self._read(lambda connection: fetch_all(connection, self._sql["in_doubt"], values))
-        return [InDoubt(row["order_id"], attempt_from_row(row[1:])) for row in rows]
-
-    async def count_in_doubt(self) -> InDoubtCount:
-        """See OrderReader."""
-        values = (self._clock.now_ms(),)
-        row = await self._read(lambda connection: fetch_one(connection, self._sql["count_in_doubt"], values))
-        return InDoubtCount(*row)
-
-    async def history(self, order_id: OrderId, after: int) -> list[OrderEvent]:
-        """See OrderReader."""
-        values = (order_id, after)
-        rows = await self._read(lambda connection: fetch_all(connection, self._sql["history"], values))
-        return [event_from_row(row) for row in rows]
-
-    async def account_events(self, account: str, after: str | None, until: str | None, limit: int) -> LogPage:
-        """See OrderReader. The place of a cursor is a position in the log."""
-        seen, mark = _position(after)
-        most, _ = _position(until)
-
-        def job(connection: sqlite3.Connection) -> LogPage:
-            end, *newest = fetch_one(connection, self._sql["log_end"], ())
-            end_mark = None if newest[0] is None else MarkedEvent(*newest).mark
-            if seen is None:
-                return LogPage([], join(str(end), end_mark))
-            if seen > end:
-                raise UnknownCursor("is ahead of this log: the file was restored from an older backup")
-            if not limit and mark is not None:
-                self._check_mark(connection, mark)
-            values = {"account": account, "after": seen, "until": end if most is None else most, "most": limit}
-            rows = fetch_all(connection, self._sql["account_events"], values)
-            has_more = 0 < limit == len(rows)
-            cursor = until or join(str(end), end_mark)
-            if has_more:
-                last = rows[-1]
-                event = MarkedEvent(last["position"], last["order_id"], last["seq"], last["at_ms"])
-                cursor = join(str(event.number), event.mark)
-            return LogPage([event_from_row(tuple(row)[:-1]) for row in rows], cursor, has_more)
-
-        return await self._read(job)
-
-    def _check_mark(self, connection: sqlite3.Connection, mark: str) -> None:
-        number = number_of(mark)
-        deleted_before_ms, *found = fetch_one(connection, self._sql["marked_event"], (number,))
-        events = [] if found[0] is None else [MarkedEvent(number, *found)]
-        check_mark(mark, events, deleted_before_ms)
-
-    async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
-        """See OrderReader."""
-        values = {**msgspec.structs.asdict(order_filter), "most": limit}
-        rows = await self._read(lambda connection: fetch_all(connection, self._sql["find"], values))
-        return [order_from_row(row) for row in rows]
-
-    async def find_by_key(self, account: str, key: str) -> Accepted | None:
-        """See OrderReader."""
-        values = (account, key)
-        row = await self._read(lambda connection: fetch_one(connection, self._sql["find_by_key"], values))
-        return accepted_from_row(row) if row else None
-
-    async def ping(self) -> None:
-        """See OrderReader."""
-        await self._read(lambda connection: connection.execute("select 1").fetchone())
-
-    # --- HealthStore ---
-
-    @property
-    def write_trouble(self) -> str | None:
-        """See HealthStore."""
-        return self._last_write.trouble
-
-    async def beat(self, heartbeat: Heartbeat) -> None:
-        """See HealthStore."""
-        now_ms = self._clock.now_ms()
-
-        def job(connection: sqlite3.Connection) -> None:
-            connection.execute(self._sql["forget_processes"], (now_ms - _FORGOTTEN_AFTER_MS,))
-            connection.execute(self._sql["beat"], (*heartbeat_columns(heartbeat), now_ms))
-
-        await self._writer.run(job)
-
-    async def health(self) -> StoreHealth:
-        """See HealthStore."""
-        now_ms = self._clock.now_ms()
-
-        def job(connection: sqlite3.Connection) -> StoreHealth:
-            processes = [process_from_row(row) for row in fetch_all(connection, self._sql["processes"], (now_ms,))]
-            queue = fetch_one(connection, self._sql["queue_state"], (now_ms, MAX_COUNTED_WAITING))
-            applied = [Applied(*row) for row in fetch_all(connection, self._sql["applied_migrations"], ())]
-            in_doubt, oldest_ms = fetch_one(connection, self._sql["count_in_doubt"], (now_ms,))
-            trouble = schema_trouble(applied, load_migrations(SQLITE))
-            return StoreHealth(processes, queue["waiting"], queue["oldest_due_ms"], in_doubt, oldest_ms, trouble)
-
-        return await self._read(job)
-
-    # --- batches ---
-
-    async def _accept_batch(self, batch: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
         now_ms = self._clock.now_ms()
 
         def job(connection: sqlite3.Connection) -> list[Accepted | Exception]:
-            return [self._accept(connection, new, now_ms) for new in batch]
+            return [self._accept(connection, new, now_ms) for new in new_orders]
 
         try:
             with self._last_write.noted():
@@ -308,8 +109,8 @@ class SqliteStore:
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
-            return await bisect_failures(self._accept_batch, batch, error)
-        answered = zip(batch, accepted, strict=True)
+            return await bisect_failures(self.accept_many, new_orders, error)
+        answered = zip(new_orders, accepted, strict=True)
         self._announce([new.event for new, it in answered if isinstance(it, Accepted) and not it.is_replay])
         return accepted
 
@@ -327,8 +128,9 @@ class SqliteStore:
         connection.execute(self._sql["insert_event"], event_columns(new.event))
         return Accepted(new.order, is_replay=False, digest=None)
 
-    async def _write_batch(self, batch: Sequence[Write]) -> Sequence[Exception | None]:
-        return await flush_folded(batch, self._write_folded)
+    async def record_many(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
+        """See OrderStore."""
+        return await flush_folded(writes, self._write_folded)
 
     async def _write_folded(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
         def job(connection: sqlite3.Connection) -> list[Exception | None]:
@@ -363,6 +165,203 @@ class SqliteStore:
         # Last, since each event is refused unless the order and its attempt already say the same.
         connection.executemany(self._sql["insert_event"], map(event_columns, write.events))
         return None
+
+    # --- WorkQueue ---
+
+    async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
+        """See WorkQueue."""
+        wanted = {"order_ids": json_text(order_ids), "now_ms": self._clock.now_ms(), "poison_claims": POISON_CLAIMS}
+
+        def job(connection: sqlite3.Connection) -> list[Claim]:
+            found = [row[0] for row in fetch_all(connection, self._sql["claimable"], wanted)]
+            return self._take(connection, worker, found, lease_ms)
+
+        return await self._writer.run(job)
+
+    async def claim_due(
+        self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
+    ) -> list[Claim]:
+        """See WorkQueue."""
+        values = {
+            "most": limit,
+            "poison_claims": POISON_CLAIMS,
+            "longest_lease_ms": LONGEST_LEASE_MS,
+            "longest_wait_ms": longest_wait_ms,
+        }
+        return await self._claim_found("claimable_due", values, worker, lease_ms)
+
+    async def claim_poison(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
+        """See WorkQueue."""
+        values = {"worker": worker, "waited_ms": waited_ms, "poison_claims": POISON_CLAIMS}
+        return await self._claim_found("claimable_poison", values, worker, lease_ms)
+
+    async def expire_dead_leases(self) -> None:
+        """See WorkQueue. One process has the file: nobody else is there to be gone."""
+
+    async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
+        """See WorkQueue."""
+        values = {"worker": worker, "claims": json_text(list(claims.items())), "lease_ms": lease_ms}
+
+        def job(connection: sqlite3.Connection) -> set[OrderId]:
+            rows = fetch_all(connection, self._sql["renew"], {**values, "now_ms": self._clock.now_ms()})
+            return {row[0] for row in rows}
+
+        return await self._writer.run(job)
+
+    async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
+        """See WorkQueue."""
+        values = {"worker": worker, "claims": json_text(list(claims.items())), "poison_claims": POISON_CLAIMS}
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(self._sql["release"], {**values, "now_ms": self._clock.now_ms()})
+
+        await self._writer.run(job)
+
+    async def take_back_leases(self) -> int:
+        """Free what a former life of this process still holds; returns how many orders that were.
+
+        Only for the one process that has the file: then whoever holds a lease is dead. The claims
+        stay counted, so that an order that kills its process is parked all the same.
+        """
+        values = {"now_ms": self._clock.now_ms()}
+        return await self._writer.run(lambda connection: connection.execute(self._sql["take_back"], values).rowcount)
+
+    # --- Upkeep ---
+
+    async def delete_ended(self, older_than_ms: int, limit: int) -> int:
+        """See Upkeep."""
+        before_ms = self._clock.now_ms() - older_than_ms
+        return await self._writer.run(lambda connection: delete_ended(connection, self._sql, before_ms, limit))
+
+    async def pin_cluster(self, genesis_hash: str) -> str:
+        """See Upkeep."""
+        values = (genesis_hash,)
+        kept: str = (
+            await self._writer.run(lambda connection: fetch_one(connection, self._sql["pin_cluster"], values))
+        )[0]
+        return kept
+
+    async def identity(self) -> EngineIdentity:
+        """See Upkeep."""
+        return EngineIdentity(*await self._read(lambda connection: fetch_one(connection, self._sql["identity"], ())))
+
+    async def ping(self) -> None:
+        """See Upkeep."""
+        await self._read(lambda connection: connection.execute("select 1").fetchone())
+
+    # --- OrderReader ---
+
+    async def get_many(self, wanted: Sequence[tuple[str, OrderId]]) -> Sequence[Order | None]:
+        """See OrderReader."""
+
+        def job(connection: sqlite3.Connection) -> list[Order | None]:
+            rows = [fetch_one(connection, self._sql["get"], (order_id,)) for _, order_id in wanted]
+            found = zip(wanted, rows, strict=True)
+            return [order_from_row(row) if row and row["account"] == account else None for (account, _), row in found]
+
+        return await self._read(job)
+
+    async def attempts(self, order_id: OrderId) -> list[SignedAttempt]:
+        """See OrderReader."""
+        rows = await self._read(lambda connection: fetch_all(connection, self._sql["attempts"], (order_id,)))
+        return [attempt_from_row(row) for row in rows]
+
+    async def in_doubt(self, account: str, limit: int) -> list[InDoubt]:
+        """See OrderReader."""
+        values = (account, limit)
+        rows = await self._read(lambda connection: fetch_all(connection, self._sql["in_doubt"], values))
+        return [InDoubt(row["order_id"], attempt_from_row(row[1:])) for row in rows]
+
+    async def count_in_doubt(self) -> InDoubtCount:
+        """See OrderReader."""
+        values = (self._clock.now_ms(),)
+        row = await self._read(lambda connection: fetch_one(connection, self._sql["count_in_doubt"], values))
+        return InDoubtCount(*row)
+
+    async def find(self, order_filter: OrderFilter, limit: int) -> list[Order]:
+        """See OrderReader."""
+        values = {**msgspec.structs.asdict(order_filter), "most": limit}
+        rows = await self._read(lambda connection: fetch_all(connection, self._sql["find"], values))
+        return [order_from_row(row) for row in rows]
+
+    async def find_by_key(self, account: str, key: str) -> Accepted | None:
+        """See OrderReader."""
+        values = (account, key)
+        row = await self._read(lambda connection: fetch_one(connection, self._sql["find_by_key"], values))
+        return accepted_from_row(row) if row else None
+
+    # --- EventLog ---
+
+    async def histories(self, wanted: Sequence[tuple[OrderId, int]]) -> Sequence[list[OrderEvent]]:
+        """See EventLog."""
+
+        def job(connection: sqlite3.Connection) -> list[list[OrderEvent]]:
+            return [[event_from_row(row) for row in fetch_all(connection, self._sql["history"], it)] for it in wanted]
+
+        return await self._read(job)
+
+    async def account_events(self, account: str, after: str | None, until: str | None, limit: int) -> LogPage:
+        """See EventLog. The place of a cursor is a position in the log."""
+        seen, mark = _position(after)
+        most, _ = _position(until)
+
+        def job(connection: sqlite3.Connection) -> LogPage:
+            end, *newest = fetch_one(connection, self._sql["log_end"], ())
+            end_mark = None if newest[0] is None else MarkedEvent(*newest).mark
+            if seen is None:
+                return LogPage([], join(str(end), end_mark))
+            if seen > end:
+                raise UnknownCursor("is ahead of this log: the file was restored from an older backup")
+            if not limit and mark is not None:
+                self._check_mark(connection, mark)
+            values = {"account": account, "after": seen, "until": end if most is None else most, "most": limit}
+            rows = fetch_all(connection, self._sql["account_events"], values)
+            has_more = 0 < limit == len(rows)
+            cursor = until or join(str(end), end_mark)
+            if has_more:
+                last = rows[-1]
+                event = MarkedEvent(last["position"], last["order_id"], last["seq"], last["at_ms"])
+                cursor = join(str(event.number), event.mark)
+            return LogPage([event_from_row(tuple(row)[:-1]) for row in rows], cursor, has_more)
+
+        return await self._read(job)
+
+    def _check_mark(self, connection: sqlite3.Connection, mark: str) -> None:
+        number = number_of(mark)
+        deleted_before_ms, *found = fetch_one(connection, self._sql["marked_event"], (number,))
+        events = [] if found[0] is None else [MarkedEvent(number, *found)]
+        check_mark(mark, events, deleted_before_ms)
+
+    # --- HealthStore ---
+
+    @property
+    def write_trouble(self) -> str | None:
+        """See HealthStore."""
+        return self._last_write.trouble
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """See HealthStore."""
+        now_ms = self._clock.now_ms()
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(self._sql["forget_processes"], (now_ms - _FORGOTTEN_AFTER_MS,))
+            connection.execute(self._sql["beat"], (*heartbeat_columns(heartbeat), now_ms))
+
+        await self._writer.run(job)
+
+    async def health(self) -> StoreHealth:
+        """See HealthStore."""
+        now_ms = self._clock.now_ms()
+
+        def job(connection: sqlite3.Connection) -> StoreHealth:
+            processes = [process_from_row(row) for row in fetch_all(connection, self._sql["processes"], (now_ms,))]
+            queue = fetch_one(connection, self._sql["queue_state"], (now_ms, MAX_COUNTED_WAITING))
+            applied = [Applied(*row) for row in fetch_all(connection, self._sql["applied_migrations"], ())]
+            in_doubt, oldest_ms = fetch_one(connection, self._sql["count_in_doubt"], (now_ms,))
+            trouble = schema_trouble(applied, load_migrations(SQLITE))
+            return StoreHealth(processes, queue["waiting"], queue["oldest_due_ms"], in_doubt, oldest_ms, trouble)
+
+        return await self._read(job)
 
     # --- jobs ---
 
