@@ -23,7 +23,7 @@ from bench.burst import CONNECTIONS, burst_round, embedded_round
 from bench.growth import LONG_QUEUE, fill, full_tables_round, long_queue_round
 from bench.measure import Stand, median_of, stand
 from bench.pieces import build_piece, chain_piece, quotes_piece, sign_piece, store_piece
-from bench.report import BEGIN, END, readme_section
+from bench.report import BEGIN, END, LINE_BEGIN, LINE_END, performance_section, summary_line
 from bench.scenarios import (
     IN_FLIGHT,
     RATES,
@@ -40,13 +40,15 @@ from bench.subjects import BATCHING_PEER, ENGINE, SUBJECTS, USUAL_PEER, Subject
 from docs.generate import with_section
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
 PARTS = ("burst", "watched", "watchers", "rates", "in_flight", "scale", "slow_disk", "growth", "queues", "pieces")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Something to measure, once in each round; `missing` says why it cannot be."""
+    """One measurement, made once in each round; `missing` says why it is impossible here."""
 
     name: str
     title: str
@@ -55,7 +57,7 @@ class Measured:
 
 
 class Bench:
-    """One run: what is measured, part by part."""
+    """One run of the bench; each part is a method that returns its measurements."""
 
     def __init__(self, found: Stand, options: argparse.Namespace) -> None:
         """`options`: see main."""
@@ -65,7 +67,7 @@ class Bench:
         self._missing = {it.name: it.missing() for it in SUBJECTS}
 
     async def run(self, part: str) -> dict[str, Any]:
-        """Measure everything of a part in turn, as often as there are rounds; returns it with the medians."""
+        """Make each measurement of a part once per round; returns all rounds with their medians."""
         wanted: list[Measured] = await getattr(self, part)()
         found: dict[str, Any] = {
             it.name: {"title": it.title} | ({"missing": it.missing} if it.missing else {"rounds": []}) for it in wanted
@@ -81,7 +83,7 @@ class Bench:
         return found
 
     async def burst(self) -> list[Measured]:
-        """As many orders as the connections bring, in every shape and from every peer."""
+        """Bursts: each configuration of the engine, and each peer."""
         subjects = [it for it in SUBJECTS if not self._options.quick or it in (ENGINE, USUAL_PEER, BATCHING_PEER)]
         ours = {"profiles": self._options.profile}
         found = [self._of(it, burst_round, it, self._orders, **(ours if it is ENGINE else {})) for it in subjects]
@@ -94,14 +96,14 @@ class Bench:
         return [self._of(it, burst_round, it, self._orders // 5, is_watched=True) for it in subjects]
 
     async def watchers(self) -> list[Measured]:
-        """Many who watch every order at once."""
+        """Many watchers of every order."""
         return [
             Measured(f"watchers-{count}", f"{count:,}", partial(watchers_round, self._stand, count, WATCHED_PER_S))
             for count in WATCHERS
         ]
 
     async def rates(self) -> list[Measured]:
-        """Orders at a rate, and one peer where there is next to nothing to batch."""
+        """Orders at fixed rates; the usual peer at the two lowest, with almost nothing to batch."""
         wanted = [*((ENGINE, per_s) for per_s in RATES), *((USUAL_PEER, per_s) for per_s in RATES[:2])]
         return [
             self._of(it, rate_round, it, per_s, per_s * SECONDS_AT_A_RATE, name=f"{it.name}-at-{per_s}")
@@ -109,7 +111,7 @@ class Bench:
         ]
 
     async def in_flight(self) -> list[Measured]:
-        """Thousands at once, at the delays that are shipped."""
+        """5,000 orders in flight at once, with the default delays."""
         return [Measured("in-flight", "in flight", partial(in_flight_round, self._stand, IN_FLIGHT))]
 
     async def scale(self) -> list[Measured]:
@@ -124,11 +126,11 @@ class Bench:
         ]
 
     async def slow_disk(self) -> list[Measured]:
-        """Each flush of the log takes longer."""
+        """Each flush of the WAL takes 5 ms longer."""
         return [self._of(it, slow_disk_round, it, self._orders // 2) for it in (ENGINE, USUAL_PEER)]
 
     async def growth(self) -> list[Measured]:
-        """Full tables. No database is made or dropped between them: the checkpoint would be charged to the next."""
+        """Full tables. No round makes or drops a database: its checkpoint would be charged to the next round."""
         found = []
         for finished in (0, 100_000, 1_000_000):
             url = await self._stand.postgres.create_database()
@@ -148,7 +150,7 @@ class Bench:
         return found
 
     async def pieces(self) -> list[Measured]:
-        """What some of an order's way costs by itself."""
+        """The processor time of single steps of an order."""
         return [
             Measured("quotes", "two quotes and the choice between them", quotes_piece),
             Measured("build", "the swap's instruction and message", build_piece),
@@ -171,13 +173,14 @@ def rounds_of(part: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for it in part.values() for one in it.get("rounds", ())]
 
 
-def write_readme(document: dict[str, Any]) -> None:
-    """Put the figures into the README, between its markers."""
-    README.write_text(with_section(README.read_text(), BEGIN, END, readme_section(document)))
+def write_documents(document: dict[str, Any]) -> None:
+    """Put the figures into docs/performance.md and the README, between their markers."""
+    PERFORMANCE.write_text(with_section(PERFORMANCE.read_text(), BEGIN, END, performance_section(document)))
+    README.write_text(with_section(README.read_text(), LINE_BEGIN, LINE_END, summary_line(document)))
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Run what was asked for, and return the document."""
+    """Measure the parts in the options, and return the document."""
     async with stand() as found:
         connection = await asyncpg.connect(found.postgres.url)
         version = await connection.fetchval("show server_version")
@@ -210,8 +213,8 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts alone; keeps no figures"
     )
-    parser.add_argument("--again", action="store_true", help="with --only: keep them, in place of those kept")
-    parser.add_argument("--profile", type=Path, help="a directory for what py-spy sees of this engine's processes")
+    parser.add_argument("--again", action="store_true", help="with --only: replace these parts' kept figures")
+    parser.add_argument("--profile", type=Path, help="a directory for py-spy's flame graphs of this engine")
     parser.add_argument("--quick", action="store_true", help="one small burst; keeps no figures")
     options = parser.parse_args()
     if options.again and (options.quick or options.profile):
@@ -219,7 +222,7 @@ def main() -> None:
     if options.quick:
         options.orders, options.rounds, options.only = 2_000, 1, ["burst"]
     document = asyncio.run(measure(options))
-    print(readme_section(document))
+    print(performance_section(document))
     bad = [
         it
         for name in options.only
@@ -235,7 +238,7 @@ def main() -> None:
     if options.again or (options.only == list(PARTS) and not options.profile):
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(document, indent=2) + "\n")
-        write_readme(document)
+        write_documents(document)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The burst: as many orders as the connections bring, one after the other on each."""
+"""The burst: each of 64 connections posts its next order as soon as the last one is answered."""
 
 import asyncio
 import sqlite3
@@ -26,7 +26,7 @@ from bench.subjects import V1_ORDERS, Running, Subject
 from tests.stack import embedded_stack
 
 CONNECTIONS = 64
-WARM_UP = 20  # A twentieth of the orders, before anything is measured.
+WARM_UP = 20  # A twentieth of the orders is posted before the measurement.
 
 
 async def burst_round(
@@ -40,7 +40,7 @@ async def burst_round(
 ) -> dict[str, Any]:
     """Measure one subject once, in a database of its own; `is_watched`: with a WebSocket for each order.
 
-    `url`: a database that is there already, and stays; in `profiles` py-spy leaves what it saw.
+    `url`: an existing database, which is kept; `profiles`: the directory for py-spy's flame graphs.
     """
     own_url = None if url else await stand.postgres.create_database()
     url = url or own_url or ""
@@ -104,7 +104,7 @@ async def _load(running: Running, subject: Subject, orders: int, *, is_watched: 
 
 
 async def embedded_round(stand: Stand, orders: int, concurrency: int) -> dict[str, Any]:
-    """Measure `up` once, checked through its own file."""
+    """Measure `up` once, and check the orders in its database file."""
     settings = {"MOCK_DELAY_SCALE": "0", "WORKER_CONCURRENCY": str(concurrency), "LOG_LEVEL": "warning"}
     directory = stand.directory()
     with embedded_stack(directory, **settings) as stack:

@@ -1,4 +1,4 @@
-"""What an order costs when the tables are full, when the queue is long, and beside a transaction that stays open."""
+"""The cost of an order with full tables, with a long queue, and beside a transaction that stays open."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from order_engine.store.postgres.store import PostgresStore
 SESSION_IS_OLD = "select 1 from orders limit 1"
 LONG_QUEUE = 100_000
 
-# Orders as the engine leaves them; ids in the order of time, as it makes them.
+# Orders as the engine stores them; the ids are ordered by time, like the engine's.
 _ID = "(lpad(to_hex(1700000000000 + n), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid"
 FINISHED = f"""
 insert into orders (order_id, account, token_in, token_in_mint, token_in_decimals,
@@ -36,9 +36,9 @@ select {_ID}, k,
 from generate_series($1::bigint, $2::bigint) n, generate_series(1, $3) k
 """
 ATTEMPTS = f"""
-insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot,
+insert into attempts (order_id, attempt, signature, raw, owner, last_valid_block_height, signed_slot,
     signed_block_height, blockhash_slot, signed_at_ms, genesis_hash, outcome, evidence)
-select {_ID}, 1, 'signature' || lpad(n::text, 79, '0'), decode(repeat('ab', 450), 'hex'), 1000, 1000,
+select {_ID}, 1, 'signature' || lpad(n::text, 79, '0'), decode(repeat('ab', 450), 'hex'), repeat('o', 44), 1000, 1000,
     950, 1030, 1700000000000 + n, repeat('g', 44), 'landed', repeat('e', 180)
 from generate_series($1::bigint, $2::bigint) n
 """
@@ -60,13 +60,13 @@ AT_ONCE = 50_000
 
 
 async def fill(url: str, administrator: str, finished: int, events: int = 5) -> None:
-    """Make the schema and put finished orders into it, each with this many of its events.
+    """Make the schema and insert `finished` orders, each with its first `events` events.
 
     `administrator`: the same database for a role that may switch triggers off.
     """
     await make_schema(url)
     connection = await asyncpg.connect(administrator)
-    # What is written here is finished already: nothing is to look each row over.
+    # These orders are finished: no trigger needs to check each row.
     await connection.execute("set session_replication_role = replica")
     for begin in range(1, finished + 1, AT_ONCE):
         end = min(begin + AT_ONCE - 1, finished)
@@ -78,13 +78,13 @@ async def fill(url: str, administrator: str, finished: int, events: int = 5) -> 
 
 
 async def make_schema(url: str) -> None:
-    """Bring the schema up to date, as an engine does that starts."""
+    """Bring the schema up to date, as a starting engine does."""
     store = await PostgresStore.open(url, None, lambda _events: None, 0)
     await store.close()
 
 
 async def forget_the_chain(url: str) -> None:
-    """Let the next round sign for a chain of its own, which the database would refuse."""
+    """Delete the pinned cluster, so that the database accepts the next round's new chain."""
     connection = await asyncpg.connect(url)
     await connection.execute("set session_replication_role = replica")
     await connection.execute("delete from cluster")
@@ -92,14 +92,14 @@ async def forget_the_chain(url: str) -> None:
 
 
 async def full_tables_round(stand: Stand, url: str, orders: int) -> dict[str, Any]:
-    """Measure a burst in a database that is filled already, and stays."""
+    """Measure a burst in a filled database, which is kept."""
     await forget_the_chain(url)
     return await burst_round(stand, ENGINE, orders, url=url)
 
 
 @contextlib.asynccontextmanager
 async def open_transaction(url: str) -> AsyncIterator[None]:
-    """Hold a snapshot, as a forgotten session or a long report does: nothing that dies meanwhile can be removed."""
+    """Hold a snapshot, as a forgotten session or a long report does: VACUUM cannot remove rows that die meanwhile."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction(isolation="repeatable_read"):
@@ -123,11 +123,11 @@ async def long_queue_round(stand: Stand, waiting: int, orders: int, *, is_held_o
             await stack.enter_async_context(open_transaction(url))
         running = stack.enter_context(subject.running(directory, url, stand.redis.url))
         pids = running.pids | {"postgres": stand.postgres.pid, "redis": stand.redis.pid}
-        # From an index that holds nothing else: a look at whole tables would take the processors from the engine.
+        # An index with landed attempts only: a scan of a whole table would take processor time from the engine.
         ended = "select count(*) from attempts where outcome = 'landed'"
         before = cpu_seconds_of(pids, connection.get_server_pid())
         began = time.perf_counter()
-        # The worker has begun already.
+        # The worker has started, and may have finished some orders.
         there, done = await connection.fetchval(ended), 0
         while done < orders:
             await asyncio.sleep(0.5)

@@ -4,7 +4,7 @@ python -m bench.load burst URL ORDERS CONNECTIONS [BODY]
 python -m bench.load rate URL ORDERS RATE [BODY]
 python -m bench.load watched URL ORDERS CONNECTIONS STREAM_PATH [BODY]
 
-Its clients are as little work as a client can be: what they take is taken from whom they measure.
+Its clients do as little work as possible: they take processor time from the system that they measure.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Client:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection that the server has not closed, as servers do with idle ones."""
+        """Whether the connection is open; servers close idle ones."""
         return self._reader is not None and not self._reader.at_eof()
 
     async def post(self) -> tuple[bool, bytes]:
@@ -91,8 +91,8 @@ class Client:
 async def burst(url: str, count: int, connections: int, body: bytes, stream: str | None = None) -> dict[str, Any]:
     """Post `count` orders over `connections` sockets, each as soon as the one before it is answered.
 
-    With `stream`, a path with a place for the order's id, as soon as the one before it has ended
-    and its life was read over a WebSocket.
+    `stream`: a path such as `/v1/orders/{}/stream`; each order is then read to its end over a
+    WebSocket before the next one is posted.
     """
     left, refused, frames = count, 0, 0
     latencies: list[float] = []
@@ -119,8 +119,8 @@ async def burst(url: str, count: int, connections: int, body: bytes, stream: str
 async def rate(url: str, count: int, per_s: float, body: bytes) -> dict[str, Any]:
     """Post one order every 1/`per_s` seconds, whether or not those before it are answered.
 
-    A latency counts from the time at which the order was to be posted, so that a server that
-    stalls is charged with every order that it kept from being posted (no coordinated omission).
+    A latency counts from the time at which the order was due, so that a server that stalls is
+    charged with every order that it delays (no coordinated omission).
     """
     latencies: list[float] = []
     refused = 0
@@ -129,7 +129,7 @@ async def rate(url: str, count: int, per_s: float, body: bytes) -> dict[str, Any
 
     async def post(due: float) -> None:
         nonlocal refused
-        # The one that was used last: the server closes those that idle.
+        # Take the connection that was used last: the server closes idle ones.
         client = idle.pop() if idle else Client(url, body)
         try:
             if not client.is_open:
@@ -167,8 +167,8 @@ def _summary(took_s: float, latencies: list[float], refused: int) -> dict[str, A
 
 
 def main() -> None:
-    """Read the command line, load, and print what was found."""
-    import uvloop  # noqa: PLC0415 - this module is also read where there is none
+    """Read the command line, generate the load, and print the figures."""
+    import uvloop  # noqa: PLC0415 - this module is also imported where uvloop is missing
 
     _, mode, url, count, number, *more = sys.argv
     if mode == "watched":

@@ -1,4 +1,4 @@
-"""What every round does, whoever is measured: load, wait for the end, count, check the tables."""
+"""The steps of every round, for every subject: load, wait for the end, count, check the tables."""
 
 import asyncio
 import json
@@ -21,10 +21,10 @@ from tests.servers import PostgresServer, RedisServer, postgres_server, redis_se
 
 MAX_SECONDS = 600
 POLL_S = 0.05
-# The bench asks as a user of its own, so that its statements are not taken for the engine's.
+# The bench connects as its own user, so that its statements are not counted as the engine's.
 OBSERVER = "bench"
 
-# The engine's own question: both counts are answered from small partial indexes.
+# The query for the engine's tables: small partial indexes answer both counts.
 NOBODY_WAITS = (
     "select (select count(*) from orders where due_at_ms is not null) + "
     "(select count(*) from orders where lease_until_ms is not null)"
@@ -49,7 +49,7 @@ class Stand:
     root: Path
 
     def directory(self) -> Path:
-        """Return a new, empty one."""
+        """Return a new, empty directory."""
         return Path(tempfile.mkdtemp(dir=self.root))
 
 
@@ -62,7 +62,7 @@ def processes_of(pid: int) -> list[psutil.Process]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process and of all of its children, those included that have ended."""
+    """Return the processor time of a process and of all of its children, ended ones included."""
     ended = psutil.Process(pid).cpu_times()
     total = ended.children_user + ended.children_system
     for it in processes_of(pid):
@@ -72,14 +72,14 @@ def cpu_seconds(pid: int) -> float:
 
 
 def cpu_seconds_of(pids: dict[str, int], observer_pid: int) -> dict[str, float]:
-    """Return the processor time of each; what PostgreSQL does for the observer is not PostgreSQL's."""
+    """Return the processor time of each process; PostgreSQL's without its work for the observer."""
     used = {name: cpu_seconds(pid) for name, pid in pids.items()}
     used["postgres"] -= cpu_seconds(observer_pid)
     return used
 
 
 def peak_memory_mib(pid: int) -> int:
-    """Return the most memory that a process and each of its children ever had resident; now, where nobody kept it."""
+    """Return the peak resident memory of a process and its children; the current one where the system keeps no peak."""
     total = 0
     for it in processes_of(pid):
         try:
@@ -91,7 +91,7 @@ def peak_memory_mib(pid: int) -> int:
 
 
 class Counters:
-    """What one database and one Redis were asked, apart from what the bench asks."""
+    """Counts the work of one database and one Redis, without the bench's own queries."""
 
     def __init__(self, stand: Stand, url: str) -> None:
         """Nothing is counted before `open`. `url`: the database of one subject."""
@@ -112,10 +112,10 @@ class Counters:
         self._redis_before = await self._redis_commands()
 
     async def per_order(self, orders: int) -> dict[str, float | None]:
-        """Return what an order took since the database was made; to be asked when the processes have ended.
+        """Return the work per order since the database was made; call it when the processes have ended.
 
-        A process tells the server's counters at its end what it has not told yet. The statements
-        are None where the server has no pg_stat_statements.
+        A backend adds its last counts to the server's counters when it ends. The statements are
+        None if the server has no pg_stat_statements.
         """
         name = await self.connection.fetchval("select current_database()")
         await self.connection.close()
@@ -175,7 +175,7 @@ async def stand() -> AsyncIterator[Stand]:
 
 
 async def generate(arguments: list[str]) -> dict[str, Any]:
-    """Run the load generator in a process of its own and return what it found."""
+    """Run the load generator in a process of its own and return its figures."""
     command = [sys.executable, "-m", "bench.load", *arguments]
     done = await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.PIPE, timeout=MAX_SECONDS)
     loaded: dict[str, Any] = json.loads(done.stdout)
@@ -183,17 +183,17 @@ async def generate(arguments: list[str]) -> dict[str, Any]:
 
 
 async def post_orders(url: str, orders: int, connections: int, body: bytes | None = None) -> dict[str, Any]:
-    """Post as fast as it goes; without a body, this engine's orders."""
+    """Post as fast as possible; without a body, post this engine's orders."""
     return await generate(["burst", url, str(orders), str(connections), *([body.decode()] if body else [])])
 
 
 async def wait_until_all_ended(
     connection: asyncpg.Connection, count: int, *, open_orders: str = NOBODY_WAITS, poll_s: float = POLL_S
 ) -> None:
-    """Return when `count` orders exist and `open_orders`, a statement, finds that none is open."""
+    """Return when `count` orders exist and the query `open_orders` finds none open."""
     deadline = time.monotonic() + MAX_SECONDS
     while time.monotonic() < deadline:
-        # The cheap question first: the count of all orders is asked only when none is open.
+        # The cheap query first: all orders are counted only when none is open.
         if (
             not await connection.fetchval(open_orders)
             and await connection.fetchval("select count(*) from orders") >= count
@@ -220,7 +220,7 @@ def summary(
 
 
 async def checked_figures(connection: asyncpg.Connection) -> dict[str, Any]:
-    """Return what CHECK finds in the tables, as part of a round's figures."""
+    """Return the result of CHECK, as part of a round's figures."""
     (row,) = await connection.fetch(CHECK)
     return {
         "confirm_p50_ms": row["p50"],
@@ -231,7 +231,7 @@ async def checked_figures(connection: asyncpg.Connection) -> dict[str, Any]:
 
 
 def median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the median of each figure over the rounds; None where there is none."""
+    """Return the median of each figure over the rounds; None for a figure that was not measured."""
     return {
         name: median_of([it[name] for it in rounds])
         if isinstance(value, dict)

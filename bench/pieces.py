@@ -1,7 +1,7 @@
-"""What some of an order's way costs by itself, in processor time: what no other arrangement of the engine would save.
+"""The processor time of single steps of an order: no other arrangement of the engine would save it.
 
-Everything here is the engine's own code on orders as they are; only the node's answers are played
-back from memory, so that its work is not counted with the client's.
+Every step runs the engine's own code on real orders; only the node's answers are played back from
+memory, so that the node's work is not counted with the client's.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from order_engine.paper.market import METEORA, RAYDIUM, REFERENCE_PRICES_USD, Pa
 from order_engine.paper.venue import PaperFaults, PaperVenue
 from order_engine.store.postgres.store import PostgresStore
 from tests.contracts.orders import BUILT, CONFIRMED, GENESIS, LONG_MS, ROUTED, USDC, Life, SingleStore, new_order
-from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world
+from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world, sign
 
 ORDERS = 2_000
 AT_ONCE = 100
-_SLOW_S = 3_600.0  # Nothing here waits, so nothing is sent or looked at twice.
+_SLOW_S = 3_600.0  # Long enough that nothing is sent or looked at twice.
 _TRIGGERS = """
 select format('drop trigger %I on %s', tgname, tgrelid::regclass) from pg_trigger
 where not tgisinternal and tgrelid in (
@@ -38,7 +38,7 @@ where not tgisinternal and tgrelid in (
 
 
 async def quotes_piece() -> dict[str, Any]:
-    """Ask both venues and compare what they would give."""
+    """Ask both venues and compare their quotes."""
     venues, requests = _venues(), [new_order().order.request for _ in range(ORDERS)]
 
     async def quote() -> None:
@@ -60,21 +60,21 @@ async def build_piece() -> dict[str, Any]:
 
 
 async def sign_piece() -> dict[str, Any]:
-    """Date the message, sign it, and make the bytes that are sent."""
+    """Put the blockhash into the message, sign it, and make the bytes that are sent."""
     venue = _venues()[0]
     transactions = [await venue.build(_routed()) for _ in range(ORDERS)]
     async with open_chain_world() as world:
         blockhash = await world.chain.latest_blockhash()
 
-        async def sign() -> None:
+        async def sign_all() -> None:
             for transaction in transactions:
-                world.chain.sign(transaction, blockhash)
+                await sign(transaction, blockhash)
 
-        return _figure(await _own_cpu_s(sign()))
+        return _figure(await _own_cpu_s(sign_all()))
 
 
 async def chain_piece() -> dict[str, Any]:
-    """Send the bytes, look the signature up, fetch what the swap did, and weigh it all: the client's part."""
+    """Send the bytes, look the signature up, fetch the swap's result, and decide the outcome: the client's work."""
     async with open_chain_world() as world:
         attempts = [await _attempt(world, f"order {number}") for number in range(ORDERS)]
         tape = _Tape(LocalTransport(world.node, world.network), {})
@@ -83,7 +83,7 @@ async def chain_piece() -> dict[str, Any]:
 
 
 async def store_piece(stand: Stand, *, has_triggers: bool = True) -> dict[str, Any]:
-    """Accept orders, claim them and write what became of them: the worker's part, and all that PostgreSQL does."""
+    """Accept orders, claim them and write their outcomes: the worker's time, and all of PostgreSQL's."""
     url = await stand.postgres.create_database()
     store = SingleStore(await PostgresStore.open(url, None, lambda _events: None, 0))
     await store.pin_cluster(GENESIS)
@@ -98,7 +98,7 @@ async def store_piece(stand: Stand, *, has_triggers: bool = True) -> dict[str, A
         before_s = cpu_seconds(stand.postgres.pid)
         await asyncio.gather(*(store.accept(new) for new in news))
         used_s = await _own_cpu_s(_carry(store, [new.order.order_id for new in news]))
-        if number:  # The first time, statements are prepared and pages are made.
+        if number:  # The first time also prepares statements and makes pages.
             own_s += used_s
             server_s += cpu_seconds(stand.postgres.pid) - before_s
     await store.close()
@@ -117,7 +117,7 @@ async def _carry(store: PostgresStore, order_ids: Sequence[Any]) -> None:
 
 @dataclass
 class _Tape:
-    """A Transport that keeps what a node answers, or without one plays it back."""
+    """A Transport that records a node's answers, or plays them back if it has no node."""
 
     node: LocalTransport | None
     answers: dict[bytes, bytes]
@@ -128,19 +128,27 @@ class _Tape:
         return self.answers[body]
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """There is nothing to close."""
 
 
 async def _attempt(world: ChainWorld, memo: str) -> SignedAttempt:
     signed = await world.signed(memo)
     height, point = signed.last_valid_block_height, signed.signed_point
     return SignedAttempt(
-        1, signed.signature, signed.raw, height, point, signed.blockhash_slot, world.clock.ms, signed.genesis_hash
+        1,
+        signed.signature,
+        signed.raw,
+        signed.owner,
+        height,
+        point,
+        signed.blockhash_slot,
+        world.clock.ms,
+        signed.genesis_hash,
     )
 
 
 async def _prove_all(world: ChainWorld, tape: _Tape, attempts: Sequence[SignedAttempt]) -> None:
-    chain = SolanaChain(tape, WALLET, world.clock, Genesis().keep)
+    chain = SolanaChain(tape, world.clock, Genesis().keep)
     settlement = Settlement(chain, lambda: 0.0, _SLOW_S, _SLOW_S)
     for begin in range(0, len(attempts), AT_ONCE):
         await asyncio.gather(*(settlement.prove(it, USDC, 1, 0) for it in attempts[begin : begin + AT_ONCE]))
@@ -164,7 +172,7 @@ async def _own_cpu_s(work: Coroutine[Any, Any, None]) -> float:
 
 
 def _figure(worker_s: float, postgres_s: float | None = None) -> dict[str, Any]:
-    """Return what an order took, in millionths of a second; None where PostgreSQL has no part in it."""
+    """Return an order's processor time in microseconds; None where PostgreSQL does no work."""
     return {
         "worker_us": 1e6 * worker_s / ORDERS,
         "postgres_us": None if postgres_s is None else 1e6 * postgres_s / ORDERS,

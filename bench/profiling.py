@@ -1,4 +1,4 @@
-"""py-spy beside what is measured: where each of this engine's processes spends its time."""
+"""py-spy during a measurement: where each of this engine's processes spends its time."""
 
 import shutil
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def profiler() -> str:
-    """Return the program; ends with a sentence where there is none."""
+    """Return the path of py-spy; exits with an error if it is missing."""
     found = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
     if found is None:
         sys.exit("--profile needs py-spy: pip install py-spy")

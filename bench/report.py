@@ -1,13 +1,24 @@
-"""The figures as Markdown: what the README says of them is made here, so that it cannot say more."""
+"""The figures as Markdown: docs/performance.md and one line of the README are made here, so that both match them."""
 
 from collections.abc import Iterator
 from typing import Any
 
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+LINE_BEGIN, LINE_END = "<!-- bench-line -->", "<!-- /bench-line -->"
 
 
-def readme_section(document: dict[str, Any]) -> str:
-    """Return the README's performance section."""
+def summary_line(document: dict[str, Any]) -> str:
+    """Return the line of the README: the burst of this engine, 500 orders at once."""
+    one = document["burst"]["engine-500"]["median"]
+    return (
+        f"- `{document['command']}` ({document['at'][:10]}, {document['machine']['cores']} cores, one API process, one "
+        f"worker): {one['completed_per_s']:,.0f} orders/s completed, {one['cpu_s_per_1000_total']:.2f} CPU seconds for "
+        f"1,000 orders,\n  POST p50/p99 {_pair(one, 'post')} ms in a burst of {document['options']['orders']:,} orders."
+    )
+
+
+def performance_section(document: dict[str, Any]) -> str:
+    """Return the generated section of docs/performance.md."""
     machine, options = document["machine"], document["options"]
     measured = "one round" if options["rounds"] == 1 else f"medians of {options['rounds']} rounds"
     head = (
@@ -27,7 +38,7 @@ def readme_section(document: dict[str, Any]) -> str:
 
 def _burst(document: dict[str, Any]) -> str:
     options, burst = document["options"], document["burst"]
-    columns = ("", "completed/s (least-most)", "accepted/s", "POST p50/p99 ms", "accept → confirmed p50/p99 ms")
+    columns = ("", "completed/s (min-max)", "accepted/s", "POST p50/p99 ms", "accept → confirmed p50/p99 ms")
     columns = (
         *columns,
         "CPU-s per 1,000",
@@ -61,7 +72,7 @@ def _burst(document: dict[str, Any]) -> str:
 
 
 def _ratios(burst: dict[str, Any]) -> str:
-    """Return this engine beside each peer that was measured."""
+    """Return this engine's ratio to each measured peer."""
     medians = {name: it["median"] for name, it in burst.items() if "median" in it}
     ours = medians.get("engine-500")
     if ours is None:
@@ -171,7 +182,7 @@ def _in_flight(found: dict[str, Any] | None) -> str:
     (one,) = _medians(found)
     return (
         f"**Venue delays as shipped, {one['orders']:,} orders at once on one worker:** "
-        f"{one['most_in_flight']:,} in flight; what an order took beyond its venue and its chain: "
+        f"{one['most_in_flight']:,} in flight; time of an order beyond its venue and its chain: "
         f"p50 {one['overhead_p50_ms']:,.0f} ms, p99 {one['overhead_p99_ms']:,.0f} ms; "
         f"peak memory {_parts(one['peak_memory_mib'], '.0f')} MiB."
     )
@@ -240,7 +251,7 @@ def _pieces(found: dict[str, Any] | None) -> str:
         (it["title"], f"{it['worker_us']:.0f}", "-" if it["postgres_us"] is None else f"{it['postgres_us']:.0f}")
         for it in _medians(found)
     ]
-    title = "**What some of an order's way costs by itself,** 100 orders at a time, in µs of a processor"
+    title = "**Cost of single steps of an order,** 100 orders at a time, in µs of a processor"
     return title + "\n\n" + _table(("", "worker", "PostgreSQL"), rows)
 
 

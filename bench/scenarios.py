@@ -1,4 +1,4 @@
-"""Beside the burst: orders at a fixed rate, thousands in flight, several workers, a slow disk."""
+"""Rounds other than the burst: orders at a fixed rate, thousands in flight, several workers, a slow disk."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ WATCHERS = (100, 1_000)
 WATCHED_PER_S = 500
 LAST_MESSAGES_S = 3
 IN_FLIGHT = 5_000
-# What the paper venues and the paper chain take at MOCK_DELAY_SCALE=1: a quote at most; and from landing to confirmed.
+# Delays at MOCK_DELAY_SCALE=1: a paper venue's longest quote, and the paper chain's time from landing to confirmed.
 QUOTE_MS = 250
 CONFIRMED_AFTER_MS = 800
 SLOW_FSYNC_US = 5_000
@@ -47,7 +47,7 @@ group by o.order_id
 
 
 async def rate_round(stand: Stand, subject: Subject, per_s: int, orders: int) -> dict[str, Any]:
-    """Measure one subject under orders that come at a rate of their own."""
+    """Measure one subject under orders that come at a fixed rate."""
     url, directory = await stand.postgres.create_database(), stand.directory()
     with subject.running(directory, url, stand.redis.url) as running:
         connection = await asyncpg.connect(url)
@@ -91,13 +91,13 @@ async def rate_round(stand: Stand, subject: Subject, per_s: int, orders: int) ->
 
 @asynccontextmanager
 async def _watching(url: str, watchers: int) -> AsyncIterator[dict[str, Any]]:
-    """Watch every order for as long as the context lasts; what was found is there after it."""
+    """Watch every order for as long as the context lasts; the dictionary has the figures after it."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.watching", url, FEED, str(watchers)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    assert process.stdout is not None  # noqa: S101 - it was asked for
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
     found: dict[str, Any] = {}
     try:
         await process.stdout.readline()
@@ -111,7 +111,7 @@ async def _watching(url: str, watchers: int) -> AsyncIterator[dict[str, Any]]:
 
 
 async def watchers_round(stand: Stand, watchers: int, per_s: int) -> dict[str, Any]:
-    """Measure how late those are who watch all orders that come at a rate."""
+    """Measure how late the watchers of all orders are, at a fixed rate of orders."""
     url, directory = await stand.postgres.create_database(), stand.directory()
     orders = per_s * SECONDS_AT_A_RATE
     with ENGINE.running(directory, url, stand.redis.url) as running:
@@ -142,11 +142,11 @@ async def watchers_round(stand: Stand, watchers: int, per_s: int) -> dict[str, A
 
 
 async def in_flight_round(stand: Stand, orders: int) -> dict[str, Any]:
-    """Measure one worker with all orders in flight at once, at the delays that are shipped.
+    """Measure one worker with all orders in flight at once, with the default delays.
 
-    The overhead of an order is what it took beyond its venue and its chain: to its route less the
-    longest that a quote takes, from there to its signed transaction, and from the moment at which
-    the chain's ledger says it was confirmed to its own confirmation.
+    The overhead of an order is its time without its venue and its chain, a sum of three: from its
+    creation to its route, less the longest quote; from its route to its signed transaction; and
+    from its confirmation by the chain's ledger to its own.
     """
     url, directory = await stand.postgres.create_database(), stand.directory()
     subject = EngineSubject("", "", orders, {"MOCK_DELAY_SCALE": "1"})
@@ -190,13 +190,13 @@ async def in_flight_round(stand: Stand, orders: int) -> dict[str, Any]:
 
 
 async def scale_round(stand: Stand, workers: int, apis: int, orders: int) -> dict[str, Any]:
-    """Measure several processes on this one machine, and who did how much of the work."""
+    """Measure several processes on this one machine, and how much of the work each did."""
     subject = EngineSubject("", "", ENGINE.concurrency, workers=workers, apis=apis)
     return await burst_round(stand, subject, orders)
 
 
 async def slow_disk_round(stand: Stand, subject: Subject, orders: int) -> dict[str, Any]:
-    """Measure with every flush of the log held up, as by a disk whose fsync takes that much longer."""
+    """Measure with every flush of the WAL delayed by 5 ms, as on a disk with a slow fsync."""
     connection = await asyncpg.connect(stand.postgres.url)
     try:
         await connection.execute(f"alter system set commit_delay = {SLOW_FSYNC_US}")

@@ -1,4 +1,4 @@
-"""Who is measured: this engine in its shapes, and its peers, each started, loaded and asked in the same way."""
+"""The measured systems: this engine in several configurations, and its peers, started and loaded in the same way."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +18,7 @@ PEER_STREAM = "/ws?orderId={}"
 
 @dataclass(frozen=True)
 class Running:
-    """A subject that serves. The processes in `outside` are listed, and not counted as its own."""
+    """A subject that serves. The processes in `outside` are listed, but not counted as its own."""
 
     urls: list[str]
     body: bytes | None
@@ -27,7 +27,7 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Return where to post orders, if there is an API."""
+        """Return the URL for orders, if there is an API."""
         return self.urls[0]
 
 
@@ -66,7 +66,7 @@ class EngineSubject:
     stream_path = V1_STREAM
 
     def missing(self) -> str | None:
-        """Return None: what this engine needs, the bench has."""
+        """Return None: the bench has everything that this engine needs."""
         return None
 
     @contextmanager
@@ -102,12 +102,12 @@ class PeerSubject:
 
     @property
     def title(self) -> str:
-        """Return what it is made of."""
+        """Return its parts and its concurrency."""
         return f"{self.peer.title}, {self.concurrency} at once"
 
     @property
     def stream_path(self) -> str | None:
-        """Return where an order is watched, if it can be."""
+        """Return the path of an order's stream, if it has one."""
         return PEER_STREAM if self.peer.has_streams else None
 
     def missing(self) -> str | None:
@@ -145,6 +145,6 @@ SUBJECTS = (
     PeerSubject(PEERS["fastify"], 10),
     PeerSubject(PEERS["fastify-transaction"], 100),
     BATCHING_PEER,
-    # At a tenth of the speed, a tenth of the orders.
+    # It has about a tenth of the speed, so it gets a tenth of the orders.
     PeerSubject(PEERS["python-queue"], 100, orders_factor=0.1),
 )

@@ -1,9 +1,9 @@
-"""Many who watch every order at once, a process of its own: how late they are, and whether they get everything.
+"""Many watchers of every order, in a process of its own: how late they are, and whether they get everything.
 
 python -m bench.watching URL PATH WATCHERS
 
-Watches until its standard input ends, and then prints what it found. Each watcher notes, of every
-message, how old its first event is; ten of them read every event and check that nothing is missing.
+Watches until its standard input ends, and then prints the figures. Each watcher notes the age of the
+first event of every message; 10 of them read every event and check that none is missing.
 They offer permessage-deflate, as browsers and the usual clients do.
 """
 
@@ -27,7 +27,7 @@ _AT_ONCE = 50
 _SHORT, _LONG = 126, 127
 _IS_DEFLATED, _OPCODE, _TEXT = 0x40, 0x0F, 0x01
 _END_OF_MESSAGE = b"\x00\x00\xff\xff"
-# The same bytes come to all. Each machine would read them for itself; here one stands for a thousand.
+# All watchers get the same bytes. Real watchers decode them on their own machines; here all share one result.
 _for_all = lru_cache(maxsize=256)
 
 
@@ -45,7 +45,7 @@ _decoder = msgspec.json.Decoder(_Page)
 
 @_for_all
 def messages_in(received: bytes) -> tuple[tuple[bytes, ...], bytes]:
-    """Return the text of each message that is whole, and what is left."""
+    """Return the text of each complete message, and the remaining bytes."""
     texts = []
     while len(received) > 1:
         head, length, begin = received[0], received[1], 2
@@ -63,7 +63,7 @@ def messages_in(received: bytes) -> tuple[tuple[bytes, ...], bytes]:
 
 @_for_all
 def time_of(text: bytes) -> float | None:
-    """Return when a message's first event was, in seconds since 1970."""
+    """Return the time of a message's first event, in seconds since 1970."""
     _, _, rest = text.partition(b'"at":"')
     return datetime.fromisoformat(rest[: rest.index(b'"')].decode()).timestamp() if rest else None
 
@@ -92,12 +92,12 @@ class Watcher(asyncio.Protocol):
         transport.write(self._request)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Nobody is to wait for a watcher that was refused."""
+        """End the wait for this watcher if it was refused."""
         if not self.began.done():
             self.began.set_exception(error or ConnectionError(f"the WebSocket was refused: {self._waiting[:200]!r}"))
 
     def data_received(self, data: bytes) -> None:
-        """Note the messages that are whole by now."""
+        """Note the messages that are complete by now."""
         self.bytes += len(data)
         data = self._waiting + data
         if not self._is_open:
@@ -143,14 +143,14 @@ async def watch(url: str, path: str, watchers: int) -> dict[str, Any]:
         "messages": sum(it.messages for it in found),
         "mib": sum(it.bytes for it in found) / 2**20,
         "checked": len(checked),
-        # By whoever saw the fewest: with lives that are gapless, the last event of one can still be missing.
+        # The watcher that saw the fewest counts: a gapless life can still lack its last event.
         "events_seen": min(sum(map(len, seqs.values())) for seqs in checked),
         "gaps_seen": sum(life != [*range(1, len(life) + 1)] for seqs in checked for life in seqs.values()),
     }
 
 
 def main() -> None:
-    """Print one JSON document of what was found."""
+    """Print the figures as one JSON document."""
     _, url, path, watchers = sys.argv
     print(json.dumps(uvloop.run(watch(url, path, int(watchers)))))
 

@@ -1,1 +1,1 @@
-"""The project's documents, and what writes parts of them."""
+"""The project's documents, and the code that writes parts of them."""

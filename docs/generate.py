@@ -1,4 +1,4 @@
-"""`make docs`: writes what the documents take from the code, so that they cannot differ from it."""
+"""`make docs`: writes the parts of the documents that come from the code, so that they cannot differ from it."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def lifecycle_diagram() -> str:
 
 
 def example_environment() -> str:
-    """Return `.env.example`: every setting, what it means and its default."""
+    """Return `.env.example`: every setting with its meaning and its default."""
     blocks = ["# Every setting of order-engine with its default. Copy to .env and change what you need."]
     for name, field in Settings.model_fields.items():
         value = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
@@ -47,15 +47,15 @@ def postman_collection() -> str:
 
 
 def with_section(text: str, begin: str, end: str, section: str) -> str:
-    """Return the text with what stands between the markers replaced."""
+    """Return the text with a new section between the markers."""
     before, rest = text.split(begin)
     return f"{before}{begin}\n{section}\n{end}{rest.split(end)[1]}"
 
 
 def main() -> None:
     """Write everything."""
-    readme = ROOT / "README.md"
-    readme.write_text(with_section(readme.read_text(), BEGIN, END, lifecycle_diagram()))
+    architecture = ROOT / "ARCHITECTURE.md"
+    architecture.write_text(with_section(architecture.read_text(), BEGIN, END, lifecycle_diagram()))
     (ROOT / ".env.example").write_text(example_environment())
     (ROOT / "docs" / "postman_collection.json").write_text(postman_collection(), "utf-8")
 

@@ -9,11 +9,11 @@ _BY_SIGTERM: Final = 128 + signal.SIGTERM
 
 
 def main() -> None:
-    """Run the command line; Ctrl+C ends it quietly, also while it is still being read from disk."""
-    # The first process of a container (PID 1) ignores a signal that nobody handles, and loading takes a second.
+    """Run the command line; Ctrl+C ends it without a traceback, also while its modules are still loading."""
+    # As PID 1 of a container, the process ignores a signal without a handler, and loading takes a second.
     signal.signal(signal.SIGTERM, _end)
     try:
-        from order_engine.cli import main as run_command_line  # noqa: PLC0415 - this is what Ctrl+C may interrupt
+        from order_engine.cli import main as run_command_line  # noqa: PLC0415 - Ctrl+C may interrupt this import
 
         run_command_line()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The command line: data on stdout, talk on stderr, and an exit code that says how it ended."""
+"""The command line: data on stdout, messages on stderr, and an exit code that tells the result."""
 
 import asyncio
 import shlex
@@ -35,7 +35,7 @@ from order_engine.terminal import (
     OutputLostError,
     output_is_secondary,
     prepare_console,
-    talk,
+    print_error,
     usage,
 )
 
@@ -53,9 +53,9 @@ app = App(
 )
 # Importing the engine takes 0.8 s; commands that only talk to a running one skip it.
 _PROCESSES: Final = {
-    "demo": "Run the whole engine embedded, place sample orders and show each one's life.",
-    "up": "Run API and worker in one process, on SQLite unless DATABASE_URL says otherwise.",
-    "api": "Run the API alone; workers run beside it.",
+    "demo": "Run the whole engine in this process, place sample orders and show each order's events.",
+    "up": "Run API and worker in one process, on SQLite unless DATABASE_URL names PostgreSQL.",
+    "api": "Run the API alone; workers are separate processes.",
     "worker": "Run a worker alone.",
     "chain": "Run the paper chain alone, at the address that CHAIN_URL names; its ledger is in DATA_DIR.",
     "reconcile": "After a restore: list the orders that wait here and that the chain has executed already.",
@@ -86,11 +86,11 @@ def submit(  # noqa: PLR0913 - an order's fields
     Parameters
     ----------
     slippage_bps
-        The most that the price may move against you, in bps.
+        The maximum that the price may move against you, in bps.
     client_order_id
         Your own name for the order.
     idempotency_key
-        Makes it safe to repeat the command: the same key places one order. Without it a new one is made.
+        Makes it safe to repeat the command: the same key places one order. Without it, a new key is made.
     wait
         Follow the order to its end; exit code 4 if it fails.
     timeout
@@ -119,7 +119,7 @@ def submit(  # noqa: PLR0913 - an order's fields
             return await _follow(client, order_id, parting, as_json=json)
 
     def tell(sentence: str) -> None:
-        talk(sentence if parting.is_placed else f"{sentence} The idempotency key is {key}.")
+        print_error(sentence if parting.is_placed else f"{sentence} The idempotency key is {key}.")
 
     return converse(place, retry_for, parting, tell)
 
@@ -135,7 +135,7 @@ def watch(
     retry_for: RetryFor = None,
     json: Json = False,
 ) -> int:
-    """Follow an order's life from its start to its end, or with --all every order's from now on.
+    """Follow an order's events from its start to its end, or with --all every order's from now on.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def watch(
 
 @app.command
 def get(order_id: str, /, *, retry_for: RetryFor = None, json: Json = False) -> int:
-    """Show an order, each venue's quote, and what proves the outcome of each of its attempts."""
+    """Show an order, each venue's quote, and the proof of each attempt's outcome."""
 
     async def show(client: EngineClient) -> int:
         show_whole_order(await client.get(order_id), as_json=json)
@@ -205,7 +205,7 @@ def list_orders(  # noqa: PLR0913 - the filters
     limit
         How many to show, at most 100; 20 without it.
     cursor
-        Where to go on, as the page before says.
+        The cursor at the end of the page before.
 
     """
     if csv and json:
@@ -234,7 +234,7 @@ def list_orders(  # noqa: PLR0913 - the filters
             for order in page["orders"]:
                 show_as_csv(order) if csv else show_listed(order, as_json=json)
             if page["nextCursor"] and not all_orders:
-                talk(f"More: order-engine list --cursor {page['nextCursor']}")
+                print_error(f"More: order-engine list --cursor {page['nextCursor']}")
                 break
         return OK
 
@@ -256,7 +256,7 @@ def attempts(
     Parameters
     ----------
     in_doubt
-        Every order's, oldest first, with the blocks that are left until each can be proven dead.
+        Those of every order, oldest first, with the blocks that are left until each can be proven dead.
     limit
         How many to show, at most 1000.
 
@@ -277,7 +277,7 @@ def attempts(
 
 @app.command
 def status(*, retry_for: RetryFor = None, json: Json = False) -> int:
-    """Tell whether the engine can take orders and end them, and why not; exit code 4 unless it is ready."""
+    """Tell whether the engine can accept and execute orders, and if not, why; exit code 4 unless it is ready."""
 
     async def show(client: EngineClient) -> int:
         readiness = await client.readiness()
@@ -313,12 +313,12 @@ def main() -> None:
     except SettingsError as error:
         code = usage(str(error))
     except Unavailable as error:
-        talk(str(error))
+        print_error(str(error))
         code = UNREACHABLE
     except OutputLostError as error:
-        # A reader that went away, as in `order-engine list | head -1`, has read enough.
+        # A reader that closed the pipe, as in `order-engine list | head -1`, has read enough.
         if not error.is_reader_gone:
-            talk(str(error))
+            print_error(str(error))
         code = OK if error.is_reader_gone else NOT_WRITTEN
     sys.exit(code if isinstance(code, int) else OK)
 
@@ -327,7 +327,7 @@ def main() -> None:
 
 
 def _console_for_help() -> "Console | None":
-    """Return the console for the help, where it was asked for: importing rich takes a while."""
+    """Return the console for the help if the command asks for it, because importing rich takes a while."""
     words = sys.argv[1:]
     if words and not {*app.help_flags, *app.version_flags} & {*words}:
         return None
@@ -337,7 +337,7 @@ def _console_for_help() -> "Console | None":
 
 
 async def _follow(client: EngineClient, order_id: str, parting: Parting, *, after: int = 0, as_json: bool) -> int:
-    """Show the order's events; of a placed order, the end counts also when they cannot be shown."""
+    """Show the order's events; for a placed order, return its result even if they cannot be shown."""
     status = "unknown"
     async for event in client.watch(order_id, after):
         status = event["status"]
@@ -350,7 +350,7 @@ async def _follow(client: EngineClient, order_id: str, parting: Parting, *, afte
                 f"The order goes on; see the rest with: order-engine watch {order_id} --after {event['seq']}"
             )
     if status == "unknown":
-        # Everything was seen before: how it ended is in the order itself.
+        # All events were seen before, so read the result from the order itself.
         status = (await client.get(order_id))["status"]
     return OK if status == "confirmed" else FAILED
 

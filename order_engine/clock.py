@@ -1,4 +1,4 @@
-"""The machine's clocks: the one that people set, and one that nobody sets back."""
+"""The machine's clocks: the time of day, which people can set, and one that never goes back."""
 
 import time
 
@@ -14,7 +14,7 @@ class SystemClock:
 
 
 class SteadyClock:
-    """A Clock that begins at a time of day, and from then on counts what passes, whoever sets the machine's clock."""
+    """A Clock that begins at the time of day and then counts elapsed time, even if the machine's clock is set."""
 
     def __init__(self) -> None:
         """Begin now."""

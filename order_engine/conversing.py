@@ -1,4 +1,4 @@
-"""How a command talks to an engine: errors become exit codes, and a signal leaves the sentence that matters."""
+"""Runs a command against an engine: errors become exit codes, and a signal prints the command's last sentence."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from order_engine.client import (
     UnusableAddressError,
 )
 from order_engine.settings import load_client_settings
-from order_engine.terminal import REJECTED, SIGNALLED, TIMED_OUT, UNKNOWN, UNREACHABLE, talk, usage
+from order_engine.terminal import REJECTED, SIGNALLED, TIMED_OUT, UNKNOWN, UNREACHABLE, print_error, usage
 
 _STDERR: Final = 2
 
@@ -39,7 +39,7 @@ RetryFor = Annotated[
         validator=_seconds,
         show_default=False,
         help="How long to try again while the engine does not answer, in seconds; 0 tries once. "
-        "Without it 60 s, but 20 s where no engine has answered yet, and 130 s at a rate limit.",
+        "Without it 60 s, but 20 s if no engine has answered yet, and 130 s at a rate limit.",
     ),
 ]
 
@@ -51,7 +51,7 @@ class Parting:
     """
 
     def __init__(self) -> None:
-        """There is nothing to say yet."""
+        """Start without a sentence."""
         self.sentence = ""
         self.is_placed = False
 
@@ -65,7 +65,7 @@ def converse(
     talk_to: Callable[[EngineClient], Coroutine[Any, Any, int]],
     retry_for_s: float | None,
     parting: Parting | None = None,
-    on_lost: Callable[[str], None] = talk,
+    on_lost: Callable[[str], None] = print_error,
 ) -> int:
     """Talk to the engine that the settings name; returns the exit code."""
     settings = load_client_settings()
@@ -78,7 +78,7 @@ def converse(
             try:
                 return await talk_to(client)
             except TimeoutError:
-                talk(f"The time is up. {last.sentence}".rstrip())
+                print_error(f"The time is up. {last.sentence}".rstrip())
                 return TIMED_OUT if client.has_answered else UNREACHABLE
 
     with says_when_stopped(last):
@@ -89,24 +89,24 @@ def converse(
 
 
 def exit_code_of(error: EngineClientError) -> int:
-    """Say what went wrong, and return the exit code for it."""
+    """Print the error, and return its exit code."""
     if isinstance(error, UnusableAddressError):
         return usage(str(error))
     if isinstance(error, EngineRefusedError):
-        talk(f"Refused: {error}")
+        print_error(f"Refused: {error}")
         return REJECTED
     if isinstance(error, OrderUnknownError):
-        talk(error.why)
-        talk(may_be_placed(error.idempotency_key or ""))
+        print_error(error.why)
+        print_error(may_be_placed(error.idempotency_key or ""))
         return UNKNOWN
-    talk(str(error))
+    print_error(str(error))
     return UNREACHABLE
 
 
 def _end(error: EngineClientError, parting: Parting) -> int:
     code = exit_code_of(error)
     if parting.is_placed:
-        talk(parting.sentence)
+        print_error(parting.sentence)
         return UNREACHABLE
     return code
 
@@ -115,11 +115,11 @@ def _end(error: EngineClientError, parting: Parting) -> int:
 def says_when_stopped(parting: Parting) -> Iterator[None]:
     """End the process at once on Ctrl+C, SIGTERM and SIGHUP, with the parting sentence on stderr.
 
-    The exit code is 128 and the signal's number. A signal that is ignored, as under nohup, stays so.
+    The exit code is 128 plus the signal's number. A signal that is ignored, as under nohup, stays ignored.
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
-        # Not through sys.stderr, and with no way back: the signal may have come in the middle of anything.
+        # Not through sys.stderr and without cleanup, because the signal may have interrupted any statement.
         with contextlib.suppress(OSError):
             if parting.sentence:
                 os.write(_STDERR, f"\n{parting.sentence}\n".encode("ascii", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""The demo: sample orders side by side, each one's life as it happens."""
+"""The demo: sample orders side by side, each with its events as they happen."""
 
 import asyncio
 from typing import IO, Any, Final, cast
@@ -24,12 +24,12 @@ _COLOURS: Final = {"confirmed": "green", "failed": "red", "cancelled": "yellow",
 
 
 def sturdy_console(stream: Any) -> Console:
-    """Return a console whose reader may go away, as in `demo --once | head`: the command goes on in silence."""
+    """Return a console whose reader may close the pipe, as in `demo --once | head`: the command goes on silently."""
     return Console(file=cast("IO[str]", SturdyOutput(stream)), soft_wrap=True)
 
 
 class DemoBoard:
-    """What is known of the sample orders, as a table that a terminal can show."""
+    """The sample orders and their events, as a table for a terminal."""
 
     def __init__(self, console: Console) -> None:
         """On a terminal the table is redrawn in place; elsewhere each event is a line."""
@@ -104,5 +104,5 @@ async def _follow_all(client: EngineClient, orders: list[dict[str, Any]], board:
             for order in orders:
                 group.create_task(follow(order["orderId"]))
     except ExceptionGroup as errors:
-        # One is enough to tell: all of them speak to the same engine.
+        # One error is enough, because all orders are on the same engine.
         raise errors.exceptions[0] from None

@@ -1,4 +1,4 @@
-"""The address of a running engine: as a user writes it, as it is used, and as it may be shown."""
+"""The address of a running engine: as a user writes it, as the client uses it, and without secrets."""
 
 import base64
 import re
@@ -18,7 +18,7 @@ class AddressError(ValueError):
 
 
 class EngineAddress(msgspec.Struct, frozen=True):
-    """Where an engine is.
+    """The address of an engine.
 
     `shown` has no user, no password, no path and no query: it is for the terminal and for errors.
     `credentials` is the Authorization header that the user and the password of the URL make, or "".
@@ -68,7 +68,7 @@ def parse_engine_address(url: str) -> EngineAddress:
 
 
 def check_api_key(api_key: str) -> None:
-    """Raise AddressError unless the key can be sent in a header; no key at all can."""
+    """Raise AddressError unless the key is empty or can be sent in a header."""
     if api_key and not _API_KEY.fullmatch(api_key):
         message = "must be visible ASCII characters without spaces and line feeds, as it is sent in an HTTP header"
         raise AddressError(message)

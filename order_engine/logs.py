@@ -1,4 +1,4 @@
-"""Log lines on their way to stderr: written by a thread of their own, so that no line holds up or stops the engine."""
+"""Log lines for stderr: a separate thread writes them, so that no line delays or stops the engine."""
 
 import atexit
 import logging
@@ -11,7 +11,7 @@ import structlog
 
 from order_engine.settings import Settings
 
-# A reader that is slower than the engine loses lines beyond these; the engine waits for none of them.
+# If stderr's reader is slower than the engine, further lines are dropped; the engine never waits.
 _MAX_WAITING_LINES: Final = 10_000
 _FLUSH_S: Final = 0.5
 _STDERR: Final = 2
@@ -20,12 +20,12 @@ _STDERR: Final = 2
 class LogStream:
     """A text stream that never raises and never waits: a line that cannot be written is dropped, and counted.
 
-    A full disk, a pipe whose reader went away or stopped reading, a closed stderr: none of them may end a
-    worker, keep a process from ending, or make an order late.
+    A full disk, a pipe whose reader closed it or stopped reading, or a closed stderr must not end a worker, keep a
+    process from ending, or delay an order.
     """
 
     def __init__(self, descriptor: int) -> None:
-        """`descriptor`: the open file that lines go to, past Python's own buffer: that would be flushed at the end."""
+        """`descriptor`: the open file for the lines, without Python's own buffer, which would be flushed at exit."""
         self._descriptor = descriptor
         self._lines: queue.Queue[str | threading.Event] = queue.Queue(_MAX_WAITING_LINES)
         self.dropped = 0
@@ -79,7 +79,7 @@ def configure_logging(settings: Settings) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
-        # Plain tracebacks: the rich ones print local variables, and take minutes over a deep recursion.
+        # Plain tracebacks: rich's print local variables, and take minutes for a deep recursion.
         else structlog.dev.ConsoleRenderer(
             colors=os.isatty(_STDERR),
             exception_formatter=structlog.dev.plain_traceback,

@@ -8,12 +8,12 @@ import structlog
 
 _log = structlog.stdlib.get_logger("order_engine")
 
-# Longer than any transaction can live: an attempt that is older is in doubt because nobody can prove it.
+# Longer than any transaction can live: an older attempt is in doubt because its outcome cannot be proven.
 _LONG_IN_DOUBT_MS = 120_000
 
 
 class Counters(msgspec.Struct):
-    """What is worth an alarm in this process: gauges as last counted, and counts since it started."""
+    """The numbers of this process for alarms: gauges as last counted, and counts since its start."""
 
     in_doubt: int = 0
     """Attempts of all workers without a proven outcome."""
@@ -26,13 +26,13 @@ class Counters(msgspec.Struct):
     unproven_messages: int = 0
     """Messages on Redis that this engine did not send; they were ignored."""
     parked: int = 0
-    """Orders that were claimed again and again without getting anywhere."""
+    """Orders that were claimed again and again without an event."""
     crashed: int = 0
-    """Orders whose work ended in an error that nobody expected."""
+    """Orders whose work ended in an unexpected error."""
     chain_outages: int = 0
-    """Times that the chain did not answer for seconds on end."""
+    """Times that the chain did not answer for several seconds."""
     chain_lies: int = 0
-    """Times that the chain told numbers for seconds on end that cannot be true."""
+    """Times that the chain returned impossible numbers for several seconds."""
     deleted: int = 0
     """Orders that ended longer ago than RETENTION_DAYS."""
     failed_sends: int = 0
@@ -59,7 +59,7 @@ class Faults:
         self._addresses.setdefault(kind, address[:64])
 
     def take(self, now_s: float) -> tuple[dict[str, int], dict[str, str]] | None:
-        """Return counts and addresses and begin again; None if there are none, or the last line is not a minute old."""
+        """Return counts and addresses and reset them; None without any, or if the last line is less than 60 s old."""
         if not self._counts or now_s < self._next_line_s:
             return None
         taken = dict(self._counts), self._addresses
@@ -72,13 +72,13 @@ _faults = Faults()
 
 
 def client_at_fault(kind: str, address: str, now_s: float) -> None:
-    """A client sent something that no client should: it costs a count, and one line a minute for all of them."""
+    """A client broke the protocol or a limit: count it, and log one line a minute for all clients."""
     _faults.add(kind, address)
     tell_faults(now_s)
 
 
 def tell_faults(now_s: float) -> None:
-    """Write the line about clients' faults if it is due; `now_s` is of a clock that only goes forward."""
+    """Write the line about clients' faults if it is due; `now_s` is from a clock that never goes back."""
     taken = _faults.take(now_s)
     if taken is not None:
         counts, addresses = taken
@@ -86,7 +86,7 @@ def tell_faults(now_s: float) -> None:
 
 
 def log_counters(role: str) -> None:
-    """Write all numbers as one line, for whoever raises alarms from logs."""
+    """Write all numbers as one line, for alarms from logs."""
     _log.info("numbers", role=role, **msgspec.structs.asdict(numbers))
 
 
@@ -104,45 +104,45 @@ def in_doubt_at_start(count: int, oldest_ms: int) -> None:
 
 
 def orders_deleted(count: int) -> None:
-    """Orders that had ended long ago went, as RETENTION_DAYS says."""
+    """Orders that ended more than RETENTION_DAYS ago were deleted."""
     numbers.deleted += count
     if count:
         _log.debug("orders deleted", count=count)
 
 
 def process_started(role: str, address: str, store: str, bus: str, chain: str) -> None:
-    """Say what runs, where it listens and what it stands on."""
+    """A process started: log its role, its address, and its store, bus and chain."""
     _log.info("started", role=role, address=address, store=store, bus=bus, chain=chain)
 
 
 def chain_started(address: str, ledger: str) -> None:
-    """Say where the paper chain listens and what it keeps its ledger in."""
+    """The paper chain started: log its address and its ledger's file."""
     _log.info("started", role="chain", address=address, ledger=ledger)
 
 
 def leases_taken_back(count: int) -> None:
-    """A former life of this process ended in the middle of its orders; they go on at once."""
+    """An earlier run of this process ended with unfinished orders; they continue at once."""
     if count:
         _log.info("leases taken back", count=count)
 
 
 def process_stopping(role: str) -> None:
-    """A signal asked for the end."""
+    """A signal asked the process to end."""
     _log.info("stopping", role=role)
 
 
 def part_ended(name: str, error: BaseException | None) -> None:
-    """A part that has to last as long as the process ended by itself: the process ends too, with an exit code of 1."""
+    """A part that must last as long as the process ended by itself: the process ends too, with exit code 1."""
     _log.error("part ended", part=name, error=str(error or ""), exc_info=error)
 
 
 def process_cut_off(role: str) -> None:
-    """A signal asked for the end, and something that hangs kept it from coming in time."""
+    """A signal asked the process to end, and a part that hangs kept it from ending in time."""
     _log.error("cut off", role=role)
 
 
 def order_ended(order_id: str, status: str, attempts: int, elapsed_ms: int, reason: str | None) -> None:
-    """An order came to its end in this worker."""
+    """An order ended in this worker."""
     _log.debug(
         "order ended",
         order_id=order_id,
@@ -154,7 +154,7 @@ def order_ended(order_id: str, status: str, attempts: int, elapsed_ms: int, reas
 
 
 def order_crashed(order_id: str, error: Exception) -> None:
-    """A bug: the order is left to its lease; its claims are counted, and it is parked in the end."""
+    """A bug: the order waits until its lease lapses; its claims are counted, and it is parked in the end."""
     numbers.crashed += 1
     _log.error("order crashed", order_id=order_id, exc_info=error)
 
@@ -175,24 +175,24 @@ def order_taken_back(order_id: str) -> None:
 
 
 def write_fenced(order_id: str) -> None:
-    """Another worker or the client moved the order on; what this one wanted to write was refused."""
+    """Another worker or the client moved the order on, so this worker's write was refused."""
     numbers.fenced_writes += 1
     _log.warning("write fenced", order_id=order_id)
 
 
 def orders_released(count: int) -> None:
-    """Unfinished orders were given back on the way out."""
+    """Unfinished orders were released at the end of the process."""
     _log.info("orders released", count=count)
 
 
 def order_parked(order_id: str, claims: int) -> None:
-    """An order was claimed again and again without an event: it is out of the way now."""
+    """An order was claimed again and again without an event, and is parked now."""
     numbers.parked += 1
     _log.error("order parked", order_id=order_id, claims=claims)
 
 
 def chain_lost(error: Exception) -> None:
-    """The chain does not answer: what is signed stays in doubt until it does."""
+    """The chain does not answer; signed transactions stay in doubt until it does."""
     numbers.chain_outages += 1
     _log.warning("chain lost", error=str(error))
 
@@ -203,28 +203,28 @@ def chain_recovered() -> None:
 
 
 def chain_not_believed(error: Exception) -> None:
-    """For seconds on end the chain tells numbers that cannot be true: no expiry is believed until they can."""
+    """The chain has returned impossible numbers for several seconds; until it stops, no expiry is accepted."""
     numbers.chain_lies += 1
     _log.error("chain not believed", error=str(error))
 
 
 def chain_believed() -> None:
-    """The chain's numbers can be true again."""
+    """The chain's numbers are possible again."""
     _log.info("chain believed again")
 
 
 def still_in_doubt(signature: str, why: str) -> None:
-    """A transaction has had no proven outcome for minutes; what the chain said last of it."""
+    """A transaction has had no proven outcome for minutes; `why` is the chain's last answer about it."""
     _log.warning("still in doubt", signature=signature, why=why)
 
 
 def send_failed() -> None:
-    """The chain refused a transaction or did not answer; it may have gone out all the same."""
+    """The chain refused a transaction or did not answer; the transaction may still have been sent."""
     numbers.failed_sends += 1
 
 
 def sends_refused(error: Exception) -> None:
-    """For seconds on end the chain takes no transaction: what is signed will expire unexecuted."""
+    """The chain has accepted no transaction for several seconds; signed ones will expire unexecuted."""
     _log.warning("sends refused", error=str(error))
 
 
@@ -244,12 +244,12 @@ def loop_crashed(where: str, error: Exception) -> None:
 
 
 def clock_set_back(by_ms: int) -> None:
-    """The machine's clock was set back: what waits goes by other clocks, and goes on."""
+    """The machine's clock was set back; waiting orders use other clocks, and are not delayed."""
     _log.warning("clock set back", by_s=by_ms // 1000)
 
 
 def bus_lost(reason: str) -> None:
-    """Redis does not answer or refuses: orders go on from the database, streams from the log."""
+    """Redis does not answer or refuses; workers then find orders in the database, and streams read the log."""
     _log.warning("redis lost", error=reason)
 
 
@@ -264,7 +264,7 @@ def announcements_dropped(count: int) -> None:
 
 
 def message_unproven() -> None:
-    """A message on this engine's channels is not from this engine; it was ignored. Said once, then counted."""
+    """A message on this engine's channels is not from this engine; it was ignored. Logged once, then counted."""
     numbers.unproven_messages += 1
     if numbers.unproven_messages == 1:
         _log.warning("message on redis is not ours")

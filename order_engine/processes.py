@@ -44,9 +44,9 @@ from order_engine.terminal import (
     UNREACHABLE,
     Json,
     output_is_secondary,
+    print_aside,
+    print_error,
     print_line,
-    talk,
-    talk_aside,
     usage,
 )
 from order_engine.wiring import migrate as bring_schema_up_to_date
@@ -56,7 +56,7 @@ _DEMO_PORTS: Final = 20
 
 
 def demo(*, orders: int = 5, once: bool = False, port: int | None = None, json: Json = False) -> int:
-    """Run the whole engine embedded, place sample orders and show each one's life.
+    """Run the whole engine in this process, place sample orders and show each order's events.
 
     Parameters
     ----------
@@ -79,12 +79,12 @@ def demo(*, orders: int = 5, once: bool = False, port: int | None = None, json: 
 
 
 def up(*, json: Json = False) -> int:
-    """Run API and worker in one process, on SQLite unless DATABASE_URL says otherwise."""
+    """Run API and worker in one process, on SQLite unless DATABASE_URL names PostgreSQL."""
     return _serve(partial(run_both, on_started=_say_where), as_json=json)
 
 
 def api(*, json: Json = False) -> int:
-    """Run the API alone; workers run beside it."""
+    """Run the API alone; workers are separate processes."""
     return _serve(run_api, as_json=json, alone=True)
 
 
@@ -128,14 +128,16 @@ def reconcile(*, cancel: bool = False, json: Json = False) -> int:
             try:
                 found = await find_executed(store, ACCOUNT, history.landed_memos)
             except ChainUnavailable as error:
-                talk(f"Nothing is known yet: {error}. Run it again when the chain answers; start no worker before.")
+                print_error(
+                    f"Nothing is known yet: {error}. Run it again when the chain answers; start no worker before."
+                )
                 return UNREACHABLE
             for it in found:
                 _show_executed(it.order, it.landed, as_json=json)
                 if cancel:
                     await intake.cancel_order(ACCOUNT, it.order.order_id)
         what_next = "they are cancelled" if cancel else "cancel them with --cancel before a worker starts"
-        talk(f"{len(found)} waiting orders were executed already" + (f"; {what_next}." if found else "."))
+        print_error(f"{len(found)} waiting orders were executed already" + (f"; {what_next}." if found else "."))
         return FAILED if found and not cancel else OK
 
     return run(compare)
@@ -147,7 +149,7 @@ def reconcile(*, cancel: bool = False, json: Json = False) -> int:
 def _serve(main_of: Callable[[Settings], Coroutine[Any, Any, int]], *, as_json: bool, alone: bool = False) -> int:
     settings = load_settings(**({"log_format": "json"} if as_json else {}))
     if alone and settings.postgres is None:
-        # The file belongs to one process, which nothing that runs beside it could reach.
+        # The SQLite file belongs to one process, so an API and a worker in two processes cannot share it.
         return usage(
             "DATABASE_URL must name PostgreSQL where API and worker run apart; on SQLite there is `order-engine up`."
         )
@@ -159,7 +161,7 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         return run(main)
     except PartEnded as error:
-        talk_aside([f"order-engine ends: {error}."])
+        print_aside([f"order-engine ends: {error}."])
         return ENDED
 
 
@@ -178,7 +180,9 @@ async def _demo(settings: Settings, orders: int, *, once: bool, port: int | None
                 samples.cancel()
                 await asyncio.wait({samples})
             if is_stopped:
-                talk("The demo is stopped. Orders that were placed are on paper, and the next demo goes on with them.")
+                print_error(
+                    "The demo is stopped. Orders that were placed are on paper, and the next demo goes on with them."
+                )
                 return SIGNALLED + signalled.result()
             code = await samples
             if not once:
@@ -212,7 +216,7 @@ def _show_executed(order: Order, landed: LandedMemo, *, as_json: bool) -> None:
 
 
 def _first_signal() -> "asyncio.Future[int]":
-    """Return the number of the first SIGINT or SIGTERM; a second one ends the process as it would have anyway."""
+    """Return the number of the first SIGINT or SIGTERM; a second one ends the process by Python's default."""
     loop = asyncio.get_running_loop()
     first: asyncio.Future[int] = loop.create_future()
 
@@ -227,7 +231,7 @@ def _first_signal() -> "asyncio.Future[int]":
 
 
 def _demo_listener(settings: Settings, port: int | None) -> socket.socket:
-    """Take the port asked for, or the first free one: a demo should not stop at a busy port."""
+    """Bind the requested port, or the first free one, because a busy port should not stop a demo."""
     if port is not None:
         return listen(settings.host, port)
     for candidate in range(settings.port, settings.port + _DEMO_PORTS):
@@ -239,10 +243,10 @@ def _demo_listener(settings: Settings, port: int | None) -> socket.socket:
 
 
 def _say_where(settings: Settings, store_name: str, address: str) -> None:
-    """Say on a terminal where the data and the documents are, and how to place an order."""
+    """Print on a terminal where the data and the documents are, and how to place an order."""
     if settings.log_format != "console":
-        return  # Each line of the log is JSON, and has the address and the store.
-    talk_aside((f"  the data            {store_name}", *_places(_reachable(address))))
+        return  # A log in JSON already has the address and the store.
+    print_aside((f"  the data            {store_name}", *_places(_reachable(address))))
 
 
 def _places(url: str) -> tuple[str, ...]:
@@ -264,7 +268,7 @@ def _reachable(address: str) -> str:
 
 
 def _command() -> str:
-    """Return how to call this command from here, as a shell takes it: by name only where PATH leads to it."""
+    """Return the shell text that calls this command: its name alone only if PATH finds it."""
     program = Path(sys.argv[0]).absolute()
     if program.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m order_engine"

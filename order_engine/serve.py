@@ -1,4 +1,4 @@
-"""Runs the processes: listens, works, and ends within ten seconds of being asked to."""
+"""Runs the processes: listens, works, and ends within 10 s of a signal."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ _FILES: Final = 65_536
 _OTHER_FILES: Final = 512
 _MAX_STOPPING_S: Final = 9.3
 _LAST_WORDS_S: Final = 0.2
-# Python's own are (700, 10, 10). Less garbage is in cycles here than it expects.
+# Python's defaults are (700, 10, 10). This process makes less cyclic garbage than they expect.
 _COLLECTOR_THRESHOLDS: Final = (10_000, 20, 20)
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
@@ -37,7 +37,7 @@ _DAY_MS: Final = 24 * 60 * 60 * 1000
 def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run a process's main coroutine on the fastest loop there is, with room for many sockets.
 
-    The files that it makes are its user's alone, whatever the umask was: they hold every order.
+    Only the process's user can read the files that it creates, even with another umask: they hold every order.
     """
     os.umask(0o077)
     # Each open stream is a file; some systems start a process with as few as 256.
@@ -53,13 +53,13 @@ def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def listen(host: str, port: int, setting: str = "HOST and PORT") -> socket.socket:
-    """Bind an address now, so that a port in use is one clear sentence that names the setting.
+    """Bind an address now, so that a port in use is reported in one sentence that names the setting.
 
     `::` is all addresses, of IPv4 and of IPv6, as far as the machine has both.
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # `::` means all addresses of both kinds, whatever the machine's default is.
+        # `::` means all addresses of both kinds, even if the machine's default differs.
         is_dual = address[0] == "::" and socket.has_dualstack_ipv6()
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)
     except (OSError, UnicodeError) as error:
@@ -134,7 +134,7 @@ def _beating(health: HealthMonitor) -> contextlib.AbstractAsyncContextManager[No
 
 @contextlib.asynccontextmanager
 async def _working(engine: Engine, role: str) -> AsyncIterator[None]:
-    """Work, count what is in doubt and delete what ended long ago, for as long as the context lasts."""
+    """Run a worker, count attempts in doubt and delete old orders, for as long as the context lasts."""
     worker = build_worker(engine)
     _spare_the_collector()
     async with contextlib.AsyncExitStack() as stack:
@@ -159,7 +159,7 @@ def _spare_the_collector() -> None:
 
 
 def _limits(settings: Settings) -> Limits:
-    """Return what clients may ask; each connection is a file, and some are left for the databases."""
+    """Return the limits of clients; each connection is a file, and some files are reserved for the databases."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = max(files - _OTHER_FILES, files // 2) if files != resource.RLIM_INFINITY else settings.max_connections
     policy = edge_policy(settings)
@@ -175,7 +175,7 @@ def _limits(settings: Settings) -> Limits:
 
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket, limits: Limits | None = None) -> AsyncIterator[None]:
-    """Serve the app on the socket; open streams get a moment to end when the context does."""
+    """Serve the app on the socket; open streams get 1 s to end when the context ends."""
     server = build_server(app, listener, limits)
     _spare_the_collector()
 
@@ -191,7 +191,7 @@ async def serving(app: ASGIApp, listener: socket.socket, limits: Limits | None =
 
 
 class PartEnded(Exception):  # noqa: N818 - a past participle reads best at `except`
-    """A part of this process that must last as long as the process ended; the process ends with it."""
+    """A part of this process has ended that must last as long as the process; so the process ends too."""
 
 
 @contextlib.asynccontextmanager
@@ -200,7 +200,7 @@ async def lasting(
 ) -> AsyncIterator[None]:
     """Run the work for as long as the context lasts; if it ends before, raise PartEnded where the context is.
 
-    `end` asks the work to come to its end; without it, the work is cancelled.
+    `end` asks the work to end; without it, the work is cancelled.
     """
     body = asyncio.current_task()
     assert body is not None  # noqa: S101 - a context is entered in a task
@@ -217,7 +217,7 @@ async def lasting(
     try:
         yield
     except asyncio.CancelledError:
-        # Ours, unless somebody else cancelled at the same moment.
+        # Our own cancellation, unless another caller cancelled at the same moment.
         if not has_died or body.uncancel():
             raise
         error = None if task.cancelled() else task.exception()
@@ -235,9 +235,9 @@ def _stop_on_signal(role: str) -> asyncio.Event:
     stopped = asyncio.Event()
 
     def stop() -> None:
-        # It acts first: whatever goes wrong with a log line, the process ends.
+        # Set the event first, so that the process ends even if the log line fails.
         stopped.set()
-        # Nothing is lost by an end without goodbyes; a server that hangs must not hold up the end.
+        # A hanging server must not delay the end; nothing is lost if the process ends without closing connections.
         loop.call_later(_MAX_STOPPING_S, give_up)
         observe.process_stopping(role)
 

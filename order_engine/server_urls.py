@@ -16,7 +16,7 @@ SQLITE_URL: Final = "sqlite:///"
 _MAX_PORT: Final = 65_535
 
 _POSTGRES_SCHEME: Final = re.compile(r"postgres(?:ql)?(?:\+[a-z0-9_]+)?", re.ASCII)
-# The port of a service as Kubernetes and Docker write it into the environment of each process.
+# The address of a service as Kubernetes and Docker write it into a PORT variable of each process.
 PLATFORM_PORT: Final = re.compile(r"(?:tcp|udp|sctp)://", re.ASCII)
 
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -45,7 +45,7 @@ _POSTGRES_DROPPED: Final = frozenset({
     "tcp_user_timeout", "application_name", "fallback_application_name", "channel_binding", "gssencmode",
     "gssdelegation", "load_balance_hosts", "sslcompression", "sslsni", "client_encoding", "min_protocol_version",
     "max_protocol_version",
-    # settings of a session that bound what the engine bounds by itself
+    # limits of a session that the engine has itself
     "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
     "timezone", "TimeZone",
     # Prisma
@@ -63,7 +63,7 @@ _POSTGRES_DROPPED: Final = frozenset({
     "reaping_frequency", "prepared_statements", "prepared_statement_cache_size", "async_fallback", "command_timeout",
     "conn_max_age", "conn_health_checks",
 })  # fmt: skip
-# The first one is the default. The engine writes, so a standby is no place for it.
+# The first value is the default. The engine writes, so a standby is not allowed.
 _POSTGRES_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "target_session_attrs": ("any", "read-write", "primary"),
     "sslnegotiation": ("postgres", "direct"),
@@ -74,7 +74,7 @@ _POSTGRES_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "gssencmode": ("prefer", "disable"),
     "sslaccept": ("accept_invalid_certs", "strict"),
 }
-# `options=-c NAME=value`: with these the server would not keep what it says it keeps, or refuse what it must.
+# `options=-c NAME=value`: with these the server could lose committed orders or skip checks.
 _FORBIDDEN_OPTIONS: Final = re.compile(
     r"synchronous[_-]commit|session[_-]replication[_-]role|(default[_-])?transaction[_-](read[_-]only|isolation)"
     r"|client[_-]encoding|fsync",
@@ -87,7 +87,7 @@ _REDIS_TLS: Final = frozenset({
     "ssl_check_hostname", "ssl_ciphers",
 })  # fmt: skip
 _REDIS_FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
-# asyncio looks up addresses of both families by itself, and keeps its connections.
+# asyncio looks up addresses of both families and keeps connections alive by itself.
 _REDIS_DROPPED: Final = frozenset({"family", "socket_keepalive", "keepAlive"})
 _REDIS_CERT_REQS: Final = {
     "none": "none", "optional": "optional", "required": "required",
@@ -107,7 +107,7 @@ class PostgresTarget(msgspec.Struct, frozen=True):
 
 
 def is_postgres(url: str) -> bool:
-    """Return whether the URL names a PostgreSQL, whatever driver it was written for."""
+    """Return whether the URL names a PostgreSQL, in any driver's spelling."""
     return _POSTGRES_SCHEME.fullmatch(url.partition("://")[0]) is not None
 
 
@@ -126,7 +126,7 @@ def check_database_url(url: str) -> str:
 
 
 def read_postgres_url(url: str) -> PostgresTarget:
-    """Return what the driver is told; raises ValueError with half a sentence about what is wrong."""
+    """Return the target for the driver; raises ValueError with the second half of an error sentence."""
     parts = _split(url)
     if parts.netloc.count("@") > 1:
         raise ValueError(_unescaped("@"))
@@ -139,7 +139,7 @@ def read_postgres_url(url: str) -> PostgresTarget:
     options = {name: value for name, value in given.items() if name in _POSTGRES_KNOWN} | _tls_of(given)
     hosts = options.get("host") or parts.netloc.rpartition("@")[2]
     if "," in hosts:
-        # Of several servers one takes writes, and after a switchover it is another one.
+        # Only one of several servers takes writes, and after a switchover it is another one.
         wanted = options.get("target_session_attrs", "any")
         options["target_session_attrs"] = "read-write" if wanted == "any" else wanted
     dsn = urlunsplit(parts._replace(scheme=parts.scheme.partition("+")[0], query=urlencode(options)))
@@ -148,7 +148,7 @@ def read_postgres_url(url: str) -> PostgresTarget:
 
 
 def check_redis_url(url: str) -> str:
-    """Return the URL as the Redis client wants it; raises ValueError with half a sentence about what is wrong."""
+    """Return the URL as the Redis client wants it; raises ValueError with the second half of an error sentence."""
     url = url.strip()
     if not url:
         return url
@@ -188,9 +188,9 @@ def check_http_url(url: str) -> str:
 
 
 def _split(url: str, *, is_http: bool = False) -> SplitResult:
-    """Take the URL apart; refuses what stands in no URL, and what a password must not hold as it is."""
+    """Split the URL; refuses characters that no URL can hold, and unescaped ones in a password."""
     if _UNPRINTABLE.search(url):
-        # The library would leave out line feeds, and with them join what does not belong together.
+        # The library would remove line feeds, and so join separate texts.
         raise ValueError("holds a space, a line feed or another character that no URL can hold; write a space as %20")
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Every environment variable, typed, with its unit and its limits."""
+"""Every environment variable, with its type, unit and limits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,7 @@ SLOWEST_PAPER_QUOTE_MS: Final = 250
 _ENV_FILE: Final = ".env"
 # Docker Compose reads the same file, and has settings of its own.
 _NOT_OURS: Final = "compose_"
-# Where to find an engine that listens on every address.
+# The local address of an engine that listens on every address.
 _ON_THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}  # noqa: S104 - it is replaced
 _MAX_SHOWN: Final = 60
 
@@ -45,7 +45,7 @@ _Loaded = TypeVar("_Loaded", bound="ClientSettings")
 
 
 class SettingsError(Exception):
-    """A setting is wrong; the message is one sentence for each, ready to be shown."""
+    """Settings are wrong; the message has one sentence for each, ready for the user."""
 
 
 def _known_engine(url: str) -> str:
@@ -56,7 +56,7 @@ def _known_engine(url: str) -> str:
 
 
 def _checked_by(parse: Callable[[str], object]) -> Callable[[str], str]:
-    """Return a validator that keeps the text which `parse` takes."""
+    """Return a validator that accepts and keeps each text that `parse` accepts."""
 
     def check(text: str) -> str:
         parse(text)
@@ -72,7 +72,7 @@ def _sendable_key(key: SecretStr) -> SecretStr:
 
 
 class ClientSettings(BaseSettings):
-    """What the commands that talk to an engine need, from the environment or from a file `.env`."""
+    """The settings of the commands that talk to an engine, from the environment or from a file `.env`."""
 
     model_config = SettingsConfigDict(
         env_file=_ENV_FILE,
@@ -83,22 +83,22 @@ class ClientSettings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    host: str = Field("127.0.0.1", description="Address that the API listens on; :: is all, of IPv4 and IPv6.")
+    host: str = Field("127.0.0.1", description="Address that the API listens on; :: is all addresses, IPv4 and IPv6.")
     port: int = Field(3000, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
     engine_url: Annotated[str, AfterValidator(_known_engine)] = Field(
         "",
         repr=False,
-        description="The engine that the command line talks to, such as http://127.0.0.1:3000. None: the one at HOST "
+        description="The engine that the command line talks to, such as http://127.0.0.1:3000. Empty: the one at HOST "
         "and PORT.",
     )
     engine_api_key: Annotated[SecretStr, AfterValidator(_sendable_key)] = Field(
-        SecretStr(""), description="Sent to that engine, where a proxy asks for a key."
+        SecretStr(""), description="API key for that engine, if a proxy before it asks for one."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _only_where_they_count(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Where ENGINE_URL is set, the command line minds HOST and PORT as little as any other setting."""
+        """Ignore settings that the command line does not use: HOST and PORT, too, if ENGINE_URL is set."""
         if cls is not ClientSettings:
             return values
         unused = ("host", "port") if values.get("engine_url") else ()
@@ -132,28 +132,28 @@ class Settings(ClientSettings):
     database_url: Annotated[str, AfterValidator(check_database_url)] = Field(
         "",
         repr=False,
-        description="postgres://user:password@host/database, or sqlite:///path. None: SQLite in DATA_DIR.",
+        description="postgres://user:password@host/database, or sqlite:///path. Empty: SQLite in DATA_DIR.",
     )
     redis_url: Annotated[str, AfterValidator(check_redis_url)] = Field(
-        "", repr=False, description="redis://host:6379/0. None: in process, which only SQLite allows."
+        "", repr=False, description="redis://host:6379/0. Empty: no Redis, which only SQLite allows."
     )
     redis_host: str = Field("", description="Instead of REDIS_URL: the host alone.")
     redis_port: int = Field(6379, ge=1, le=65_535, description="The port that goes with REDIS_HOST.")
     redis_key_prefix: str = Field(
-        "order-engine", min_length=1, description="Begins every Redis key, so that engines can share a server."
+        "order-engine", min_length=1, description="First part of every Redis key, so that engines can share a server."
     )
     chain_url: Annotated[str, AfterValidator(check_http_url)] = Field(
         "",
         repr=False,
-        description="Address of the chain's RPC; `order-engine chain` listens on it. None: the paper chain runs in "
-        "process, which only SQLite allows.",
+        description="Address of the chain's RPC; `order-engine chain` listens on it. Empty: the paper chain runs in "
+        "this process, which only SQLite allows.",
     )
     data_dir: Path = Field(Path(".order-engine"), description="Directory of the SQLite files, from the current one.")
     tokens_file: Path | None = Field(
         None,
         description="JSON list of more tokens: symbol, mint, decimals, and referencePriceUsd for the paper venues.",
     )
-    mock_fail_rate: float = Field(0, ge=0, le=1, description="Part of the paper venues' swaps that fail, 0 to 1.")
+    mock_fail_rate: float = Field(0, ge=0, le=1, description="Fraction of the paper venues' swaps that fail, 0 to 1.")
     mock_delay_scale: float = Field(
         1, ge=0, le=100, description="Factor on the paper delays. 1: quotes about 0.2 s, swaps 2-3 s. 0: none."
     )
@@ -163,7 +163,7 @@ class Settings(ClientSettings):
         description="Rates from 0 to 1 at which the paper chain misbehaves, such as drop=0.1,lag=0.3: drop, late, "
         "duplicate, fork, lag, false_height, lost_reply, timeout, error, rate_limit, or all.",
     )
-    default_slippage_bps: int = Field(50, ge=1, le=1000, description="Slippage of an order that names none, in bps.")
+    default_slippage_bps: int = Field(50, ge=1, le=1000, description="Slippage of an order without its own, in bps.")
     allowed_hosts: Annotated[str, AfterValidator(_checked_by(parse_host_names))] = Field(
         "",
         description="Host names, separated by commas, under which the API answers besides addresses, localhost and "
@@ -203,17 +203,20 @@ class Settings(ClientSettings):
         MAX_CONNECTIONS_PER_ADDRESS,
         ge=0,
         le=1_000_000,
-        description="The same for one client address. 0 is no limit.",
+        description="Connections of one client address at once; further ones get 503. 0 is no limit.",
     )
     websocket_max_frames: int = Field(
         MAX_FRAMES_PER_WINDOW,
         ge=0,
         le=1_000_000,
-        description="Frames of any kind that a WebSocket client may send in 10 s; then it is closed with 1008. 0 is no "
-        "limit.",
+        description="Frames of any kind that a WebSocket client may send in 10 s; after more it is closed with 1008. "
+        "0 is no limit.",
     )
     websocket_max_kib: int = Field(
-        MAX_KIB_PER_WINDOW, ge=0, le=1_000_000, description="The same for what it sends in all, in KiB. 0 is no limit."
+        MAX_KIB_PER_WINDOW,
+        ge=0,
+        le=1_000_000,
+        description="Maximum KiB from a WebSocket client in 10 s. 0 is no limit.",
     )
     queue_max_per_min: int = Field(
         0, ge=0, le=1_000_000, description="Orders a minute that all workers together start; 0 is no limit."
@@ -223,9 +226,9 @@ class Settings(ClientSettings):
     retry_backoff_ms: int = Field(
         1_000, ge=0, le=600_000, description="Pause after the first failed attempt, in ms; doubles each time."
     )
-    retry_backoff_max_ms: int = Field(30_000, ge=0, le=3_600_000, description="Longest such pause, in ms.")
-    retry_jitter_percent: int = Field(20, ge=0, le=100, description="Spread of the pause, in percent either way.")
-    quote_timeout_ms: int = Field(2_000, ge=10, le=60_000, description="How long a venue may take over a quote, in ms.")
+    retry_backoff_max_ms: int = Field(30_000, ge=0, le=3_600_000, description="Maximum of that pause, in ms.")
+    retry_jitter_percent: int = Field(20, ge=0, le=100, description="Random change of a pause, in percent up or down.")
+    quote_timeout_ms: int = Field(2_000, ge=10, le=60_000, description="Maximum time of a venue for a quote, in ms.")
     lease_seconds: int = Field(15, ge=1, le=600, description="How long a silent worker keeps its orders, in s.")
     sweep_interval_ms: int = Field(
         500, ge=50, le=60_000, description="How often a worker looks for due and abandoned orders, in ms."
@@ -234,10 +237,10 @@ class Settings(ClientSettings):
         0,
         ge=0,
         le=10_000,
-        description="Days after its end for which an order is kept, with its history and its key; 0 is for ever.",
+        description="Days that an ended order is kept, with its history and its key; 0 is for ever.",
     )
     max_claims: int = Field(5, ge=4, le=100, description="Claims without an event after which an order is parked.")
-    chain_poll_ms: int = Field(200, ge=10, le=60_000, description="Longest pause between looks at a signature, in ms.")
+    chain_poll_ms: int = Field(200, ge=10, le=60_000, description="Maximum pause between checks of a signature, in ms.")
     chain_resend_ms: int = Field(
         2_000, ge=100, le=60_000, description="Pause between two sends of the same bytes, in ms."
     )
@@ -245,10 +248,10 @@ class Settings(ClientSettings):
         6_000, ge=0, le=8_000, description="How long orders may finish after SIGTERM before they are released, in ms."
     )
     postgres_password: SecretStr = Field(
-        SecretStr(""), description="Read by docker-compose.yml alone: the password of its PostgreSQL."
+        SecretStr(""), description="Password of PostgreSQL in docker-compose.yml; nothing else reads it."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
-    log_format: Literal["console", "json"] = Field("console", description="Shape of a log line.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    log_format: Literal["console", "json"] = Field("console", description="Format of a log line.")
 
     @model_validator(mode="before")
     @classmethod
@@ -277,7 +280,7 @@ class Settings(ClientSettings):
         return value
 
     def require_services(self) -> None:
-        """Raise SettingsError if several machines are meant and what they have to share is not named."""
+        """Raise SettingsError if DATABASE_URL names PostgreSQL and the shared Redis or chain is not set."""
         if self.postgres is not None and self.redis is None:
             raise SettingsError("DATABASE_URL names PostgreSQL, so REDIS_URL (or REDIS_HOST) must be set too.")
         if self.postgres is not None and not self.chain_url:
@@ -299,7 +302,7 @@ class Settings(ClientSettings):
 
     @property
     def postgres(self) -> PostgresTarget | None:
-        """Where PostgreSQL is, as its driver wants it; None: SQLite."""
+        """The address of PostgreSQL for its driver; None: SQLite."""
         return read_postgres_url(self.database_url) if is_postgres(self.database_url) else None
 
     @property
@@ -318,12 +321,12 @@ class Settings(ClientSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; raises SettingsError with a sentence for everything that is wrong."""
+    """Read the settings; raises SettingsError with a sentence for each wrong setting."""
     return _load(Settings, overrides)
 
 
 def load_client_settings() -> ClientSettings:
-    """Read what the command line needs to talk to an engine; raises SettingsError like `load_settings`."""
+    """Read the settings for talking to an engine; raises SettingsError like `load_settings`."""
     return _load(ClientSettings, {})
 
 
@@ -332,12 +335,12 @@ def _load(kind: type[_Loaded], overrides: dict[str, Any]) -> _Loaded:
     try:
         return kind(**overrides)
     except ValidationError as error:
-        # Without a cause: pydantic's own words quote what was given.
+        # Without a cause, because pydantic's own message quotes the value, which may be a secret.
         raise SettingsError("\n".join(_sentence(it) for it in error.errors())) from None
 
 
 def _check_env_file(path: Path) -> None:
-    """Refuse what would otherwise be a traceback, or a line that is silently ignored."""
+    """Refuse a file that would otherwise cause a traceback, and a line that would be silently ignored."""
     if not path.is_file():
         return
     try:
@@ -355,7 +358,7 @@ def _check_env_file(path: Path) -> None:
 
 
 def _is_of_the_platform(name: str, value: object) -> bool:
-    """Return whether Docker Compose or a platform means something else by the name.
+    """Return whether Docker Compose or a platform uses this name for another purpose.
 
     For a service that is called redis, Kubernetes sets REDIS_PORT=tcp://10.0.0.1:6379 in every pod.
     """
@@ -378,14 +381,14 @@ def _sentence(error: object) -> str:
 
 
 def _may_hold_a_secret(name: str, value: object) -> bool:
-    """Return whether the value is not for the terminal and the logs: a key, a URL, or one in the wrong place."""
+    """Return whether the value must stay out of terminal and logs: a key or a URL, also in the wrong setting."""
     text = str(value)
     is_odd = not text.isprintable() or len(text) > _MAX_SHOWN or set("@?") & set(text) or "://" in text
     return bool(name.endswith(("_url", "_password", "_key", "_secret", "_token")) or is_odd)
 
 
 def _where_in_env_file(name: str) -> str:
-    """Name a variable of .env, or its line if it may be the rest of a secret that broke over two lines."""
+    """Name a variable of .env, or only its line if it may be the second line of a secret."""
     with Path(_ENV_FILE).open(encoding="utf-8") as file:
         found = {it.key: it.original.line for it in parse_stream(file) if it.key and it.key.lower() == name}
     if name.upper() in found and len(name) <= _MAX_SHOWN:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from order_engine.client import TERMINAL
-from order_engine.terminal import print_line, print_text, talk
+from order_engine.terminal import print_error, print_line, print_text
 
 _CSV_COLUMNS: Final = (
     "orderId",
@@ -35,7 +35,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\u
 
 
 def words_of(event: dict[str, Any]) -> str:  # noqa: PLR0911 - one answer for each status
-    """Return what an event says, in a few words."""
+    """Return an event's details in a few words."""
     details = event["data"]
     match event["status"]:
         case "pending" if details.get("tokenIn"):
@@ -64,7 +64,7 @@ def show_event(event: dict[str, Any], *, as_json: bool) -> None:
 
 
 def show_page(page: dict[str, Any], *, as_json: bool) -> None:
-    """Print a page of the account's events: as it came, or each event as a line."""
+    """Print a page of the account's events: unchanged as JSON, or each event as a line."""
     if as_json:
         print_line(json.dumps(page))
         return
@@ -81,7 +81,7 @@ def show_order(order: dict[str, Any], *, as_json: bool) -> None:
 
 
 def show_whole_order(order: dict[str, Any], *, as_json: bool) -> None:
-    """Print an order, every venue's quote, and what proves the outcome of each attempt."""
+    """Print an order, every venue's quote, and the proof of each attempt's outcome."""
     show_order(order, as_json=as_json)
     if as_json:
         return
@@ -103,7 +103,7 @@ def show_listed(order: dict[str, Any], *, as_json: bool) -> None:
 
 
 def show_readiness(readiness: dict[str, Any], *, as_json: bool) -> None:
-    """Print how the engine is: the verdict, its reasons, and a line for each part."""
+    """Print the engine's health: its status, the reasons, and a line for each part."""
     if as_json:
         print_line(json.dumps(readiness))
         return
@@ -133,7 +133,7 @@ def show_as_csv(order: dict[str, Any]) -> None:
 
 
 def show_attempt(attempt: dict[str, Any], *, as_json: bool) -> None:
-    """Print one signed transaction of an order, with what proves its outcome."""
+    """Print one signed transaction of an order, with the proof of its outcome."""
     if as_json:
         print_line(json.dumps(attempt))
         return
@@ -155,7 +155,7 @@ def show_in_doubt(answer: dict[str, Any], *, as_json: bool) -> None:
         print_line(f"{attempt['orderId']}  attempt {attempt['attempt']}  {age}  {left}  {attempt['txSignature']}")
     height = answer["finalizedBlockHeight"]
     at = "the chain did not answer just now" if height is None else f"finalized block height {height}"
-    talk(f"{len(answer['attempts'])} attempts in doubt; {at}.")
+    print_error(f"{len(answer['attempts'])} attempts in doubt; {at}.")
 
 
 def say_done(sentence: str, document: dict[str, Any], *, as_json: bool) -> None:
@@ -163,7 +163,7 @@ def say_done(sentence: str, document: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_line(json.dumps(document))
     else:
-        talk(sentence)
+        print_error(sentence)
 
 
 def _words_of_new(details: dict[str, Any]) -> Iterator[str]:
@@ -197,7 +197,7 @@ def _reason(order: dict[str, Any]) -> str:
 
 
 def _ended_at(order: dict[str, Any]) -> str | None:
-    """Return the time of the terminal event: nothing changes an order after it."""
+    """Return the time of the terminal event, after which an order never changes."""
     return order["updatedAt"] if order["status"] in TERMINAL else None
 
 

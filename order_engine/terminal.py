@@ -1,4 +1,4 @@
-"""The terminal: data on stdout, sentences on stderr, and an exit code. Neither stream can end a command."""
+"""The terminal: data on stdout, sentences on stderr, and an exit code. An error of a stream gives no traceback."""
 
 import codecs
 import contextlib
@@ -21,7 +21,7 @@ FAILED: Final = 4
 TIMED_OUT: Final = 5
 UNREACHABLE: Final = 6
 UNKNOWN: Final = 7
-# Plus the number of the signal that ended the command: 130 is Ctrl+C.
+# The number of the signal that ended the command is added: 130 is Ctrl+C.
 SIGNALLED: Final = 128
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, one document a line.")]
@@ -35,10 +35,10 @@ _ASIDE_S: Final = 0.5
 
 
 class OutputLostError(Exception):
-    """Stdout takes no more: its reader is gone, its disk is full, or it was closed. Later lines go nowhere."""
+    """Stdout takes no more text: its reader is gone, its disk is full, or it is closed. Later lines are discarded."""
 
     def __init__(self, reason: str, *, is_reader_gone: bool) -> None:
-        """`is_reader_gone`: as in `order-engine list | head -1`, which is no error."""
+        """`is_reader_gone`: as in `order-engine list | head -1`, which is not an error."""
         super().__init__(f"The output cannot be written ({reason}).")
         self.is_reader_gone = is_reader_gone
 
@@ -84,7 +84,7 @@ def discard(stream: Any) -> None:
         os.close(nowhere)
 
 
-def talk(line: str) -> None:
+def print_error(line: str) -> None:
     """Write a sentence to stderr, if it can be written."""
     try:
         if sys.stderr is not None:
@@ -94,8 +94,8 @@ def talk(line: str) -> None:
         discard(sys.stderr)
 
 
-def talk_aside(lines: Sequence[str]) -> None:
-    """Write sentences to stderr, and wait for it half a second at most: a pipe that is never read would hold us up."""
+def print_aside(lines: Sequence[str]) -> None:
+    """Write sentences to stderr, and wait at most 0.5 s, because a pipe without a reader would block for ever."""
     text = "".join(f"{_without_controls(line)}\n" for line in lines).encode("utf-8", "backslashreplace")
 
     def write() -> None:
@@ -109,16 +109,16 @@ def talk_aside(lines: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def output_is_secondary(done: str) -> Iterator[None]:
-    """Go on if the output cannot be written; the sentence `done` then tells the result on stderr."""
+    """Continue if the output cannot be written; the sentence `done` then tells the result on stderr."""
     try:
         yield
     except OutputLostError as error:
-        talk(f"{error} {done}")
+        print_error(f"{error} {done}")
 
 
 def usage(sentence: str) -> int:
-    """Say what is wrong with the command; returns its exit code."""
-    talk(sentence)
+    """Print the error of a wrong command; returns its exit code."""
+    print_error(sentence)
     return USAGE
 
 
@@ -131,11 +131,11 @@ class SturdyOutput:
         self.encoding = getattr(stream, "encoding", None) or "ascii"
 
     def isatty(self) -> bool:
-        """Return whether a person looks at it."""
+        """Return whether the stream is a terminal."""
         return self._stream is not None and bool(self._stream.isatty())
 
     def fileno(self) -> int:
-        """Return the stream's descriptor, by which its width is known."""
+        """Return the stream's descriptor, for the terminal's width."""
         if self._stream is None:
             raise io.UnsupportedOperation
         return int(self._stream.fileno())
@@ -162,7 +162,7 @@ class SturdyOutput:
 
 
 def _without_controls(line: str) -> str:
-    """Return the line with escapes for control characters: a text from outside must not move the cursor."""
+    """Return the line with escapes for control characters, because text from outside must not move the cursor."""
     return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in line)
 
 

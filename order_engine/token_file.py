@@ -1,4 +1,4 @@
-"""TOKENS_FILE: the owner's own tokens, read strictly, because a wrong mint or precision moves wrong amounts."""
+"""TOKENS_FILE: the owner's own tokens, checked strictly, because a wrong mint or precision trades wrong amounts."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from order_engine.domain.errors import InvalidRequest
 from order_engine.domain.tokens import MAX_DECIMALS, Token, TokenConflict, TokenRegistry
 from order_engine.settings import SettingsError
 
-# A mint has 32 characters at least, so that no symbol can be taken for one.
+# A mint has at least 32 characters, so no symbol can be taken for a mint.
 _SYMBOL: Final = re.compile(r"[A-Za-z0-9$._-]{1,31}", re.ASCII)
 _PRICE: Final = re.compile(r"(?:0|[1-9]\d{0,11})(?:\.\d{1,18})?", re.ASCII)
 
@@ -28,7 +28,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 def load_tokens(path: Path | None, prices_usd: Mapping[str, str]) -> tuple[TokenRegistry, dict[str, str]]:
     """Return the registry and the prices with those of the file; `path` None: the built-in tokens alone.
 
-    Raises SettingsError that names the entry at fault, by its place and symbol, and the field.
+    Raises a SettingsError that names the wrong entry, by its place and symbol, and the field.
     """
     prices = dict(prices_usd)
     if path is None:
@@ -47,7 +47,7 @@ def load_tokens(path: Path | None, prices_usd: Mapping[str, str]) -> tuple[Token
             symbol = entry.symbol
             _check(entry)
             tokens.append(Token(entry.symbol, entry.mint, entry.decimals))
-            # A registry of all entries so far: the conflict is the last one's.
+            # A registry of all entries so far, so a conflict is always the last entry's.
             TokenRegistry(tokens)
         except TokenConflict as error:
             raise _unusable(path, _told(place, symbol, error.field, str(error))) from error

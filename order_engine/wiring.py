@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import random
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -27,7 +26,8 @@ from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryRea
 from order_engine.bus.redis import RedisBus
 from order_engine.bus.redis_limits import RedisRateLimiter
 from order_engine.bus.redis_link import RedisNames
-from order_engine.chain.client import PaperWallet, SolanaChain
+from order_engine.chain.assembly import SolanaAssembly
+from order_engine.chain.client import SolanaChain
 from order_engine.chain.history import WalletHistory
 from order_engine.chain.rpc import HttpTransport, Transport
 from order_engine.clock import SteadyClock, SystemClock
@@ -41,7 +41,9 @@ from order_engine.engine.health import ChainWatch, HealthMonitor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.limits import CallerLimit
 from order_engine.engine.settlement import Settlement
+from order_engine.engine.signing import Signing
 from order_engine.engine.worker import Worker, WorkerPolicy
+from order_engine.file_lock import lock_file
 from order_engine.paper.faults import ChainFaults, parse_faults
 from order_engine.paper.ledger import SqliteLedger
 from order_engine.paper.local import LocalTransport
@@ -49,10 +51,12 @@ from order_engine.paper.market import METEORA, RAYDIUM, REFERENCE_PRICES_USD, Pa
 from order_engine.paper.network import PaperNetwork
 from order_engine.paper.node import PaperNode
 from order_engine.paper.server import build_chain_app
+from order_engine.paper.signer import PaperSigner
 from order_engine.paper.venue import PaperFaults, PaperVenue
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
 from order_engine.ports.clock import Clock
 from order_engine.ports.health import Heartbeat
+from order_engine.ports.signer import Signer
 from order_engine.ports.store import Announce, Store
 from order_engine.ports.venues import Venue
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
@@ -67,10 +71,10 @@ _WAIT_TOLERANCE_MS: Final = 1_000
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """One process's engine, before it is told what to be. `session` is its name in this life."""
+    """The parts of an engine process. `process_name` is its name until it ends."""
 
     settings: Settings
-    session: str
+    process_name: str
     store: Store
     orders: GroupCommit
     ready: ReadyQueue
@@ -80,9 +84,18 @@ class Engine(msgspec.Struct, frozen=True):
     tokens: TokenRegistry
     venues: Mapping[str, Venue]
     chain: SolanaChain
+    signer: Signer
     store_name: str
     bus_name: str
     chain_name: str
+
+
+class _Buses(msgspec.Struct, frozen=True):
+    """The bus of a process in its roles. `redis`: the connection that `_join_redis` completes, or None."""
+
+    ready: ReadyQueue
+    events: EventBus
+    redis: RedisBus | None
 
 
 @contextlib.asynccontextmanager
@@ -93,59 +106,76 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     clock, paper_clock = SystemClock(), SteadyClock()
     tokens, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     market = PaperMarket(settings.mock_seed, prices)
-    faults = PaperFaults(settings.mock_fail_rate, settings.mock_delay_scale)
-    wallet = PaperWallet(settings.mock_seed)
+    signer = PaperSigner(settings.mock_seed)
     async with contextlib.AsyncExitStack() as stack:
-        ready: ReadyQueue
-        bus: EventBus
-        limiter: RateLimiter
-        redis_bus: RedisBus | None = None
-        if settings.redis is not None:
-            ready = bus = redis_bus = RedisBus(settings.redis, settings.redis_key_prefix, clock)
-            stack.push_async_callback(redis_bus.close)
-        else:
-            ready, bus, limiter = MemoryReadyQueue(), MemoryEventBus(), MemoryRateLimiter(clock)
-        announce = announcer(ready, bus)
-        if settings.chain_url:
-            transport: Transport = HttpTransport(settings.chain_url)
-        else:
-            network, node = await _open_paper_chain(
-                stack, settings, settings.sqlite_path.with_name(LEDGER_FILE), market, paper_clock
-            )
-            transport = LocalTransport(node, network)
-        session = _new_session()
-        store = await _open_store(stack, settings, clock, announce, session)
-        if settings.redis is not None and redis_bus is not None:
-            # Only the database knows who this engine is.
-            identity = await store.identity()
-            await redis_bus.start(identity)
-            names = RedisNames(settings.redis_key_prefix, identity)
-            limiter = redis_limiter = RedisRateLimiter(settings.redis, names, clock, redis_bus.troubles)
-            stack.push_async_callback(redis_limiter.close)
-        chain = SolanaChain(transport, wallet, clock, store.pin_cluster)
+        buses = _open_buses(stack, settings, clock)
+        transport = await _open_transport(stack, settings, market, paper_clock)
+        process_name = _new_process_name()
+        store = await _open_store(stack, settings, clock, announcer(buses.ready, buses.events), process_name)
+        limiter = await _open_limiter(stack, settings, buses, store, clock)
+        chain = SolanaChain(transport, clock, store.pin_cluster)
         stack.push_async_callback(chain.close)
         await _try_chain(chain, settings)
         orders = GroupCommit(store)
         stack.push_async_callback(orders.drain)
         yield Engine(
-            settings,
-            session,
-            store,
-            orders,
-            ready,
-            bus,
-            limiter,
-            clock,
-            tokens,
-            {
-                terms.name: PaperVenue(terms.name, market, paper_clock, faults, settings.mock_seed, wallet.public_key)
-                for terms in (RAYDIUM, METEORA)
-            },
-            chain,
-            _store_name(settings),
-            "Redis" if settings.redis else "in process",
-            "CHAIN_URL" if settings.chain_url else "in process",
+            settings=settings,
+            process_name=process_name,
+            store=store,
+            orders=orders,
+            ready=buses.ready,
+            bus=buses.events,
+            limiter=limiter,
+            clock=clock,
+            tokens=tokens,
+            venues=_paper_venues(settings, market, paper_clock, signer),
+            chain=chain,
+            signer=signer,
+            store_name=_store_name(settings),
+            bus_name="Redis" if settings.redis else "in process",
+            chain_name="CHAIN_URL" if settings.chain_url else "in process",
         )
+
+
+def _open_buses(stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock) -> _Buses:
+    if settings.redis is None:
+        return _Buses(MemoryReadyQueue(), MemoryEventBus(), None)
+    redis = RedisBus(settings.redis, settings.redis_key_prefix, clock)
+    stack.push_async_callback(redis.close)
+    return _Buses(redis, redis, redis)
+
+
+async def _open_limiter(
+    stack: contextlib.AsyncExitStack, settings: Settings, buses: _Buses, store: Store, clock: Clock
+) -> RateLimiter:
+    """Start the bus on Redis, if there is one, under the engine's identity; return the rate limiter beside it."""
+    if settings.redis is None or buses.redis is None:
+        return MemoryRateLimiter(clock)
+    # Only the database knows which engine this is.
+    identity = await store.identity()
+    await buses.redis.start(identity)
+    names = RedisNames(settings.redis_key_prefix, identity)
+    limiter = RedisRateLimiter(settings.redis, names, clock, buses.redis.troubles)
+    stack.push_async_callback(limiter.close)
+    return limiter
+
+
+async def _open_transport(
+    stack: contextlib.AsyncExitStack, settings: Settings, market: PaperMarket, clock: Clock
+) -> Transport:
+    if settings.chain_url:
+        return HttpTransport(settings.chain_url)
+    ledger = settings.sqlite_path.with_name(LEDGER_FILE)
+    network, node = await _open_paper_chain(stack, settings, ledger, market, clock)
+    return LocalTransport(node, network)
+
+
+def _paper_venues(settings: Settings, market: PaperMarket, clock: Clock, signer: Signer) -> Mapping[str, Venue]:
+    faults = PaperFaults(settings.mock_fail_rate, settings.mock_delay_scale)
+    return {
+        terms.name: PaperVenue(terms.name, market, clock, faults, settings.mock_seed, signer.public_key)
+        for terms in (RAYDIUM, METEORA)
+    }
 
 
 @contextlib.asynccontextmanager
@@ -172,7 +202,7 @@ async def migrate(settings: Settings) -> str:
 async def open_reconciliation(settings: Settings) -> AsyncIterator[tuple[Store, Intake, WalletHistory]]:
     """Open the database and the chain, and neither a worker nor an API: nothing is signed meanwhile."""
     async with open_engine(settings) as engine:
-        yield engine.store, _build_intake(engine), engine.chain.wallet_history()
+        yield engine.store, _build_intake(engine), engine.chain.wallet_history(engine.signer.public_key)
 
 
 def chain_faults(settings: Settings) -> ChainFaults:
@@ -192,7 +222,7 @@ def _build_intake(engine: Engine) -> Intake:
 def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
     """Return the health monitor of a process; `works` tells whether it looks at the chain."""
     watch = ChainWatch(engine.chain, time.monotonic) if works else None
-    return HealthMonitor(engine.store, engine.bus, time.monotonic, Heartbeat(engine.session, role), watch)
+    return HealthMonitor(engine.store, engine.bus, time.monotonic, Heartbeat(engine.process_name, role), watch)
 
 
 def edge_policy(settings: Settings) -> EdgePolicy:
@@ -210,21 +240,21 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
     settings = engine.settings
     return build_app(
         ApiContext(
-            _build_intake(engine),
-            engine.orders,
-            engine.store,
-            engine.bus,
-            AccountStream(engine.store, engine.bus, ACCOUNT, PageFrame),
-            engine.tokens,
-            engine.venues,
-            engine.clock,
-            engine.chain,
-            settings.default_slippage_bps,
-            settings.quote_timeout_ms / 1000,
-            CallerLimit(engine.limiter, "quotes", settings.api_max_quotes_per_min),
-            health,
-            all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
-            settings.compat_routes == "on",
+            intake=_build_intake(engine),
+            orders=engine.orders,
+            reader=engine.store,
+            bus=engine.bus,
+            account_stream=AccountStream(engine.store, engine.bus, ACCOUNT, PageFrame),
+            tokens=engine.tokens,
+            venues=engine.venues,
+            clock=engine.clock,
+            chain=engine.chain,
+            default_slippage_bps=settings.default_slippage_bps,
+            quote_timeout_s=settings.quote_timeout_ms / 1000,
+            quote_limit=CallerLimit(engine.limiter, "quotes", settings.api_max_quotes_per_min),
+            health=health,
+            is_paper=all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
+            has_compat_routes=settings.compat_routes == "on",
         ),
         edge_policy(settings),
     )
@@ -234,63 +264,68 @@ def build_worker(engine: Engine) -> Worker:
     """Return a worker of this engine."""
     settings = engine.settings
     settlement = Settlement(
-        engine.chain, time.monotonic, settings.chain_poll_ms / 1000, settings.chain_resend_ms / 1000
+        engine.chain,
+        time.monotonic,
+        poll_s=settings.chain_poll_ms / 1000,
+        resend_s=settings.chain_resend_ms / 1000,
     )
     retry = RetryPolicy(
-        settings.order_max_attempts,
-        settings.retry_backoff_ms,
-        settings.retry_backoff_max_ms,
-        settings.retry_jitter_percent,
+        max_attempts=settings.order_max_attempts,
+        backoff_ms=settings.retry_backoff_ms,
+        backoff_max_ms=settings.retry_backoff_max_ms,
+        jitter_percent=settings.retry_jitter_percent,
     )
     executor = Executor(
-        engine.venues,
-        engine.chain,
-        engine.orders,
-        engine.store,
-        settlement,
-        engine.clock,
-        random.random,
-        ExecutionPolicy(retry, settings.quote_timeout_ms / 1000, settings.max_claims),
+        venues=engine.venues,
+        signing=Signing(engine.chain, SolanaAssembly(), engine.signer, settlement.silence),
+        store=engine.orders,
+        reader=engine.store,
+        settlement=settlement,
+        clock=engine.clock,
+        randomness=random.random,
+        policy=ExecutionPolicy(
+            retry=retry, quote_timeout_s=settings.quote_timeout_ms / 1000, max_claims=settings.max_claims
+        ),
     )
     policy = WorkerPolicy(
-        settings.worker_concurrency,
-        settings.lease_seconds * 1000,
-        settings.sweep_interval_ms,
-        settings.queue_max_per_min,
-        settings.shutdown_grace_ms / 1000,
-        max(settings.retry_backoff_max_ms, ANNOUNCE_GRACE_MS) + _WAIT_TOLERANCE_MS,
+        concurrency=settings.worker_concurrency,
+        lease_ms=settings.lease_seconds * 1000,
+        sweep_ms=settings.sweep_interval_ms,
+        max_per_min=settings.queue_max_per_min,
+        grace_s=settings.shutdown_grace_ms / 1000,
+        longest_wait_ms=max(settings.retry_backoff_max_ms, ANNOUNCE_GRACE_MS) + _WAIT_TOLERANCE_MS,
     )
-    return Worker(engine.session, engine.store, engine.ready, engine.limiter, executor.run, policy)
+    return Worker(engine.process_name, engine.store, engine.ready, engine.limiter, executor.run, policy)
 
 
-def _new_session() -> str:
+def _new_process_name() -> str:
     """Return a name that no other process has, short enough for PostgreSQL and readable in its list of sessions."""
     host = socket.gethostname().encode("ascii", "replace").decode()[:16]
     return f"{SESSION}{host}:{os.getpid()}:{uuid_utils.uuid4().hex[:16]}"
 
 
 async def _open_store(
-    stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock, announce: Announce, session: str
+    stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock, announce: Announce, process_name: str
 ) -> Store:
     """Connect to the database and migrate it; of a file, this process is the only owner."""
     store: Store
     if settings.postgres is not None:
         target = settings.postgres
         try:
-            store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS, session)
+            store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS, process_name)
         except WrongSchema as error:
             raise SettingsError(f"DATABASE_URL cannot be used: {error}.") from error
         except asyncpg.InsufficientPrivilegeError as error:
             raise SettingsError(
                 f"The role in DATABASE_URL may do too little: PostgreSQL says {error}. As the owner of the database, "
-                "run `order-engine migrate`, and grant the role the rights that README.md lists."
+                "run `order-engine migrate`, and grant the role the rights that docs/operation.md lists."
             ) from error
         except asyncpg.PostgresError as error:
             # The server answered: it does not know an option of the URL, for example.
             raise SettingsError(f"DATABASE_URL cannot be used: PostgreSQL says {error}.") from error
     else:
         path = settings.sqlite_path
-        _lock(stack, path)
+        lock_file(stack, path)
         try:
             store = sqlite = await SqliteStore.open(path, clock, announce, ANNOUNCE_GRACE_MS)
         except WrongSchema as error:
@@ -331,7 +366,7 @@ async def _open_paper_chain(
     stack: contextlib.AsyncExitStack, settings: Settings, path: Path, market: PaperMarket, clock: Clock
 ) -> tuple[PaperNetwork, PaperNode]:
     """Open the ledger, of which this process is the only owner, and the chain on it."""
-    _lock(stack, path)
+    lock_file(stack, path)
     faults = chain_faults(settings)
     seed, scale = settings.mock_seed, settings.mock_delay_scale
     try:
@@ -342,27 +377,3 @@ async def _open_paper_chain(
     network = PaperNetwork(ledger, market.execute, clock, scale, seed, faults)
     await network.start()
     return network, PaperNode(network, faults, seed)
-
-
-def _lock(stack: contextlib.AsyncExitStack, path: Path) -> None:
-    """Keep a second engine off the file: their buses would not know of each other. Only its owner may read it."""
-    try:
-        for directory in (*reversed(path.parent.parents), path.parent):
-            directory.mkdir(mode=0o700, exist_ok=True)
-        lock = stack.enter_context(_open_private(path.with_name(f"{path.name}.lock")))
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Before SQLite opens it: to close a file drops the locks of its process. SQLite's other files get its mode.
-        _open_private(path).close()
-    except BlockingIOError as error:
-        message = f"Another order-engine is running on {path}; stop it, or set DATA_DIR to another directory."
-        raise SettingsError(message) from error
-    except OSError as error:
-        message = f"The directory {path.parent} cannot be used ({error.strerror}); set DATA_DIR to another directory."
-        raise SettingsError(message) from error
-
-
-def _open_private(path: Path) -> BinaryIO:
-    """Open or create a file that only its owner may read, whatever the umask."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return os.fdopen(descriptor, "r+b")

@@ -9,7 +9,7 @@ from tests.servers import PostgresServer, RedisServer, postgres_server, redis_se
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the tests found out besides that they pass: the seed that caught each planted bug."""
+    """Print the seed that caught each planted bug."""
     found = [
         (name, value)
         for report in terminalreporter.stats.get("passed", ())

@@ -1,4 +1,4 @@
-"""Finding the programs of PostgreSQL and Redis on this machine, or in wheels, and who may run them."""
+"""Finds the programs of PostgreSQL and Redis on this machine or in wheels, and the account that may run them."""
 
 import importlib.util
 import os
@@ -10,12 +10,12 @@ from subprocess import CompletedProcess
 from subprocess import run as run_program
 from typing import Final, TypedDict
 
-# Messages that we can read; and on macOS, no threads in the postmaster, which a locale may start.
+# English messages, which the tests read; and no threads in the postmaster, which a locale may start on macOS.
 ENGLISH: Final = {"LC_ALL": "C"}
 
 
 class Account(TypedDict, total=False):
-    """Who a server runs as, in the words of Popen; when empty, whoever runs the tests."""
+    """The account that a server runs as, as arguments of Popen; empty for the account that runs the tests."""
 
     user: int
     group: int
@@ -24,7 +24,7 @@ class Account(TypedDict, total=False):
 
 def machine_postgres() -> Path | None:
     """The directory of PostgreSQL programs installed on the machine that a server can run from."""
-    # The most deliberate choice first, then the newest.
+    # First the `postgres` on PATH, then pg_config's, then the newest.
     chosen = Path(shutil.which("postgres") or "/").resolve().parent
     configured = Path("/", run({}, "pg_config", "--bindir").stdout.strip())
     homebrew = ("opt/homebrew/opt/postgresql*", "usr/local/opt/postgresql*")
@@ -51,14 +51,14 @@ def wheel_redis() -> Path | None:
 
 
 def _in_package(name: str, pattern: str) -> list[Path]:
-    # Found, not imported: the packages bring server managers that we have no use for.
+    # Found, not imported: the packages bring server managers that the tests do not use.
     spec = importlib.util.find_spec(name)
     roots = (spec and spec.submodule_search_locations) or []
     return [path for root in roots for path in Path(root).glob(pattern)]
 
 
 def server_account() -> Account:
-    """Ourselves; but for root, whom PostgreSQL refuses, an account without privileges."""
+    """The account of the tests; for root, which PostgreSQL refuses, an account without privileges."""
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):
@@ -69,7 +69,7 @@ def server_account() -> Account:
 
 
 def run(account: Account, *command: str | Path) -> CompletedProcess[str]:
-    """The result of a short command; one that cannot even be executed has failed like any other."""
+    """The result of a short command; a command that cannot be executed has failed with 126."""
     try:
         english = os.environ | ENGLISH
         return run_program(command, cwd="/", env=english, text=True, check=False, capture_output=True, **account)

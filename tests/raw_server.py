@@ -14,11 +14,11 @@ from starlette.types import Receive, Scope, Send
 from order_engine.api.limits import Limits
 from order_engine.serve import serving
 
-HANG_S = 30  # Longer than anything takes here: only a hang gets there.
+HANG_S = 30  # Longer than any step takes: only a hang gets there.
 
 
 class Heard(msgspec.Struct):
-    """A request as it reached the application, whole."""
+    """A whole request, as the application got it."""
 
     method: str
     path: str
@@ -110,7 +110,7 @@ class Answer(msgspec.Struct):
 
 
 def answers_in(received: bytes) -> list[Answer]:
-    """Split what a server sent into its responses; interim ones are left out."""
+    """Split a server's bytes into its responses; interim ones are left out."""
     answers = []
     while received:
         head, _, received = received.partition(b"\r\n\r\n")
@@ -148,7 +148,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
 
 
 def close_code_in(received: bytes) -> int | None:
-    """Return the code of the close frame at the end of what a server sent."""
+    """Return the code of the close frame at the end of a server's bytes."""
     while len(received) >= 2:
         size, begin = received[1] & 0x7F, 2
         if size == 126:

@@ -59,7 +59,7 @@ def placed_order(**fields: Any) -> dict[str, Any]:
 def answer(
     status: int, body: bytes | dict[str, Any], kind: str = "application/json", cut: int | None = None, **headers: str
 ) -> Step:
-    """Answer the request; with `cut`, only so many bytes of the body arrive before the connection closes."""
+    """Answer the request; with `cut`, only the first `cut` bytes of the body arrive before the connection closes."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} Scripted", f"Content-Type: {kind}", f"Content-Length: {len(content)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -118,7 +118,7 @@ ACCEPTED: Final = answer(202, placed_order())
 class ScriptedServer:
     """Listens on a free port, or the one that is given.
 
-    Each request meets the next step of the script, and the last one from then on.
+    Each request gets the next step of the script; the last step repeats.
     """
 
     def __init__(self, script: Sequence[Step], port: int = 0) -> None:

@@ -39,18 +39,18 @@ from tests.programs import (
 _AnyServer = TypeVar("_AnyServer", bound="_Server")
 _HOST: Final = "127.0.0.1"
 _PATIENCE: Final = 30.0
-# Below what Linux and macOS hand out to outgoing connections: nobody's connection takes the port of
-# a killed server, and a client that retries a dead port cannot end up connected to itself.
+# Below the ports that Linux and macOS give to outgoing connections: no connection takes the port of a
+# killed server, and a client that retries a dead port cannot connect to itself.
 _PORTS: Final = range(10_000, 16_000)
 _SSL_REQUEST: Final = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 _READY: Final = "eady to accept connections"  # PostgreSQL, Redis and Valkey log it alike
-# Runs beside each server. Its stdin ends when the test process does, however that dies; its stdout is
-# the reading end of a pipe that the server's processes hold, so that ends when the last one is gone.
+# Runs beside each server. Its stdin ends with the test process, however that dies; its stdout is the
+# reading end of a pipe that the server's processes hold, which ends with the last of them.
 _GUARD: Final = 'read -r _; kill -INT "$1"; kill -CONT "$1"; read -r _ <&1; test -z "$2" || rm -rf -- "$2"'
 
 
 class _PortTakenError(RuntimeError):
-    """Somebody else got the port between the choice of it and the server's start."""
+    """Another process took the port before the server started."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _Recipe:
     log: Path
     hello: bytes  # anything that the server answers
     account: Account = field(default_factory=Account)
-    scratch: Path | None = None  # what the guard removes after the death of the test process
+    scratch: Path | None = None  # the guard removes it after the death of the test process
 
 
 class _Child:
@@ -95,7 +95,7 @@ class _Child:
             raise
 
     def gone(self, within: float = 0) -> bool:
-        """Whether the server and its children have all ended, as soon as that is so."""
+        """Whether the server and its children have all ended; waits up to `within` seconds for it."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._alive, selectors.EVENT_READ)
             if not selector.select(within):
@@ -104,7 +104,7 @@ class _Child:
         return True
 
     def end(self, *signals: signal.Signals) -> None:
-        """Send the signals, return when all processes are gone; what stays for too long is killed."""
+        """Send the signals and return when all processes have ended; a server that stays for 30 s is killed."""
         for number in signals:
             self.process.send_signal(number)
         try:
@@ -113,7 +113,7 @@ class _Child:
         finally:
             self.process.kill()
             self.process.wait()
-            # Before its stdin ends: it has nothing to do any more, and the pid may become another's.
+            # Kill the guard before its stdin ends: it would send its signals to the pid, which another process may get.
             self._guard.kill()
             self._guard.communicate()
             self._alive.close()
@@ -123,7 +123,7 @@ class _Child:
         while True:
             died = self.gone(within=0.02)
             log = self._recipe.log.read_bytes()[self._log_start :].decode(errors="replace")
-            # The log, as what answers at the port may be the server of somebody who was faster.
+            # Look at the log too, as another server that was faster may answer at the port.
             if _READY in log and not died and self._answers():
                 return
             if died or time.monotonic() > deadline:
@@ -140,7 +140,7 @@ class _Child:
 
 @dataclass(eq=False)
 class _Server:
-    """A server at a URL; without a recipe, one that somebody else runs."""
+    """A server at a URL; without a recipe, one that was given to the tests."""
 
     url: str
     _recipe: _Recipe | None = field(default=None, repr=False)
@@ -148,12 +148,12 @@ class _Server:
 
     @property
     def owned(self) -> bool:
-        """Whether it is ours to control; if not, all that follows raises RuntimeError."""
+        """Whether the tests may control it; if not, everything below raises RuntimeError."""
         return self._recipe is not None
 
     @property
     def pid(self) -> int:
-        """The server's own process; RuntimeError when it does not run."""
+        """The server's own process; raises RuntimeError if it does not run."""
         if self._child is None or self._child.gone():
             raise RuntimeError(f"{self.url} does not run, or not by our doing")
         return self._child.process.pid
@@ -162,12 +162,12 @@ class _Server:
         """Run the server (again, at the same port), unless it runs, and return when it serves."""
         recipe = self._own_recipe()
         if self._child is None or self._child.gone():
-            self._end()  # what is left of one that died by itself
+            self._end()  # the rest of a server that died by itself
             self._child = _Child(recipe)
 
     def stop(self) -> None:
         """Shut the server down in good order, if it runs, and return when it is gone."""
-        self._end(signal.SIGINT, signal.SIGCONT)  # a paused one must wake up to hear of it
+        self._end(signal.SIGINT, signal.SIGCONT)  # a paused server must wake up to get the signal
 
     def kill(self) -> None:
         """Kill the server (SIGKILL), if it runs, and return when its last child is gone too."""
@@ -195,13 +195,13 @@ class PostgresServer(_Server):
         """The URL of a new, empty database beside the one that `url` names, for its owner: a plain role."""
         name = f"oe_test_{secrets.token_hex(8)}"
         await self._execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD '{name}'")
-        # From template0, which nobody can be connected to: creations side by side do not collide.
+        # From template0, which accepts no connections: creations at the same time do not collide.
         await self._execute(f'CREATE DATABASE "{name}" TEMPLATE template0 OWNER "{name}"')
         self._created.add(name)
         return self._url_of(name, name)
 
     async def create_user(self, database: str) -> str:
-        """The URL of a database of `create_database` for a new role that may only read and write what is there."""
+        """The URL of a database of `create_database` for a new role that may only read and write its rows."""
         name = urlsplit(database).path.removeprefix("/")
         user = f"{name}_user"
         await self._execute(f"CREATE ROLE \"{user}\" LOGIN PASSWORD '{user}'")
@@ -217,7 +217,7 @@ class PostgresServer(_Server):
         return urlsplit(self.url)._replace(path=urlsplit(database).path).geturl()
 
     async def drop_database(self, url: str) -> None:
-        """Drop a database of `create_database`, whoever is connected; RuntimeError for any other."""
+        """Drop a database of `create_database`, also with clients connected; RuntimeError for any other."""
         name = urlsplit(url).path.removeprefix("/")
         if name not in self._created:
             raise RuntimeError(f"database {name!r} was not created here")
@@ -246,7 +246,7 @@ class RedisServer(_Server):
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen server go on (SIGCONT) with what it was sent meanwhile."""
+        """Let a frozen server go on (SIGCONT) with the commands that arrived meanwhile."""
         os.kill(self.pid, signal.SIGCONT)
 
 
@@ -274,14 +274,14 @@ def postgres_server(
         for path in (base, *base.rglob("*")) if account else ():
             os.chown(path, account["user"], account["group"], follow_symlinks=False)
         data = base / "data"
-        # No sync of these files, which a loss of power would lose all together; the server does sync.
+        # initdb need not sync its files: a loss of power would lose them all. The server does sync.
         options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
         initdb = run(account, programs / "initdb", "-D", data, *options)
         if initdb.returncode != 0:
             raise RuntimeError(f"initdb failed:\n{initdb.stdout}{initdb.stderr}")
 
         def at_port(port: int) -> PostgresServer:
-            # No Unix socket (-k): its path would be short of room, and nobody needs it.
+            # No Unix socket (-k): its path could be too long, and no test needs it.
             options = ("-D", data, "-h", _HOST, "-p", str(port), "-k", "", "-N", "200")
             log = directory / f"postgres-{port}.log"
             recipe = _Recipe((programs / "postgres", *options), port, log, _SSL_REQUEST, account, base)
@@ -292,8 +292,8 @@ def postgres_server(
             yield server
         finally:
             server.stop()
-            # A killed server leaves its lock file and its System V shared memory, of which macOS has
-            # 32 segments in all: only an orderly stop gives that back.
+            # A killed server leaves its lock file and its System V shared memory (macOS has 32 segments
+            # in all): only an orderly stop removes them.
             if (data / "postmaster.pid").exists():
                 server.start()
                 server.stop()
@@ -339,7 +339,7 @@ def free_port() -> int:
 
 
 def _started(at_port: Callable[[int], _AnyServer]) -> _AnyServer:
-    """A running server at a free port, at a further one if somebody was faster."""
+    """A running server at a free port; at another one if another process took the first."""
     with suppress(_PortTakenError):
         server = at_port(free_port())
         server.start()

@@ -1,4 +1,4 @@
-"""The real thing, as processes: what the end-to-end tests and the fault tests talk to."""
+"""The real engine as processes, for the end-to-end tests and the fault tests."""
 
 import os
 import signal
@@ -73,7 +73,7 @@ class EngineProcess:
         return self.process.pid
 
     def start(self, *, wait: bool = True, **once: str) -> "EngineProcess":
-        """Start the process, also again; `once` are settings of this life alone."""
+        """Start the process, also again; `once` are settings for this start only."""
         inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
         environment = {**inherited, **self._environment, **once}
         self.log.touch()
@@ -106,13 +106,13 @@ class EngineProcess:
         return self.log.read_text("utf-8", "replace")
 
     def kill(self) -> None:
-        """SIGKILL: no farewell."""
+        """Send SIGKILL and wait until the process has ended."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def terminate(self, timeout_s: float = 15.0) -> float:
-        """SIGTERM; returns how many seconds the process took to end."""
+        """Send SIGTERM; returns how many seconds the process took to end."""
         assert self.process is not None
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
@@ -148,7 +148,7 @@ class Stack:
         return self.setting("DATABASE_URL")
 
     def setting(self, name: str) -> str:
-        """The value that a setting has for every process that is not given another."""
+        """The value of a setting for every process that has no other."""
         return self._environment[name]
 
     def running(self, role: str) -> list[EngineProcess]:
@@ -164,7 +164,7 @@ class Stack:
         return self.make(role, **settings).start()
 
     def make(self, role: str, **settings: str) -> EngineProcess:
-        """Return a process that is still to be started."""
+        """Return a process that is not started yet."""
         environment = {**self._environment, **settings}
         if role == "chain":
             environment["PORT"] = environment["CHAIN_URL"].rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""The bench's own instruments: what they count, and that they hide nothing."""
+"""The bench's own instruments: they count right, and hide nothing."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from bench import load
 from bench.__main__ import rounds_of
 from bench.measure import median_of
-from bench.report import readme_section
+from bench.report import performance_section
 from bench.watching import Watcher
 
 ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}"
@@ -58,7 +58,7 @@ async def test_an_order_that_a_stall_kept_from_being_posted_is_charged_to_the_st
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        # Ten were due within the first tenth of the stall.
+        # All 10 orders are due within the first tenth of the stall.
         found = await load.rate(f"http://127.0.0.1:{port}/", 10, 10 / (STALL_S / 10), b"x")
         await asyncio.wait_for(left.wait(), 10)
     assert (answered, found["refused"]) == (10, 0)
@@ -117,7 +117,7 @@ def document(**parts: Any) -> dict[str, Any]:
 
 def test_a_peer_that_cannot_run_is_named_with_the_reason() -> None:
     engine = {"title": "order-engine", "rounds": [BURST], "median": BURST}
-    told = readme_section(
+    told = performance_section(
         document(burst={"engine-500": engine, "fastify-100": {"title": "Fastify", "missing": "no Node.js"}})
     )
     assert "| Fastify | left out: no Node.js |" in told
@@ -130,7 +130,7 @@ def test_the_ratios_are_ours_to_theirs() -> None:
         "engine-500": {"title": "order-engine", "rounds": [BURST], "median": BURST},
         "fastify-100": {"title": "Fastify", "rounds": [slower], "median": slower},
     }
-    assert "| Fastify | 4.00 x | 0.25 x | 0.10 x |" in readme_section(document(burst=burst))
+    assert "| Fastify | 4.00 x | 0.25 x | 0.10 x |" in performance_section(document(burst=burst))
 
 
 def test_a_bad_order_anywhere_is_found() -> None:

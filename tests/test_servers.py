@@ -29,7 +29,7 @@ from tests.servers import (
     redis_server,
 )
 
-# What a test process does that is killed then.
+# The program of a test process that is killed then.
 _ORPHANS = """
 import pathlib, sys
 from tests import servers
@@ -115,12 +115,12 @@ async def test_databases_are_separate_and_only_created_ones_are_dropped(postgres
     assert await _value(one, "SELECT to_regclass('t') IS NOT NULL")
     assert await _value(two, "SELECT to_regclass('t') IS NULL")
     connection = await asyncpg.connect(one)
-    await postgres.drop_database(one)  # even though somebody is connected
+    await postgres.drop_database(one)  # even though a client is connected
     connection.terminate()
     with pytest.raises(asyncpg.InvalidCatalogNameError):
         await _value(postgres.as_administrator(one), "SELECT 1")
     with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
-        await _value(one, "SELECT 1")  # Its owner is gone too.
+        await _value(one, "SELECT 1")  # Its owner is dropped too.
     for url in (one, postgres.url):
         with pytest.raises(RuntimeError, match="not created here"):
             await postgres.drop_database(url)
@@ -148,9 +148,9 @@ async def test_postgres_keeps_committed_data_when_killed(postgres: PostgresServe
     connection.terminate()
     with pytest.raises(RuntimeError, match="does not run"):
         _ = postgres.pid
-    postgres.kill()  # of a dead one: nothing
+    postgres.kill()  # does nothing: the server is dead
     postgres.start()
-    postgres.start()  # of a running one: nothing
+    postgres.start()  # does nothing: the server runs
     assert postgres.pid != pid
     assert await _value(url, "SELECT sum(n) FROM t") == 1
     await postgres.drop_database(url)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.words import breaches, files
+
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for folder in ("order_engine", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
 PACKAGE = [path for path in SOURCES if "order_engine" in path.relative_to(ROOT).parts[:1]]
@@ -69,3 +71,35 @@ def test_no_float_touches_an_amount() -> None:
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and name != "domain/order.py"
         ]
         assert floats + calls + divisions == [], name
+
+
+MAX_METHODS_OF_A_PORT = 7
+PORTS = [path for path in PACKAGE if "ports" in path.relative_to(ROOT).parts]
+
+
+@pytest.mark.parametrize("path", PORTS, ids=_name)
+def test_a_port_has_at_most_seven_methods(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases):
+            assert sum(isinstance(it, FUNCTION) for it in node.body) <= MAX_METHODS_OF_A_PORT, node.name
+
+
+# The rooms of the adapters. A module of one imports its own room; only the composition root imports any.
+ADAPTERS = ("store", "bus", "chain", "paper", "venues")
+COMPOSITION_ROOT = "wiring.py"
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=_name)
+def test_only_the_composition_root_names_adapters(path: Path) -> None:
+    own = path.relative_to(ROOT / "order_engine").parts[0]
+    imported = {
+        node.module.split(".")[1]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("order_engine.")
+    }
+    assert own == COMPOSITION_ROOT or not imported & {*ADAPTERS} - {own}
+
+
+@pytest.mark.parametrize("path", files(), ids=_name)
+def test_words_are_plain(path: Path) -> None:
+    assert [f"{it.line}: {it.rule}: {it.sentence}" for it in breaches(path)] == []

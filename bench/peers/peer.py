@@ -1,10 +1,10 @@
-"""Systems that do what this engine does in the ways that are usual, to be measured beside it.
+"""Systems that do this engine's work in the usual ways, to be measured beside it.
 
-| Name | What |
+| Name | Parts |
 |---|---|
 | `fastify` | Fastify + BullMQ + pg + ioredis in TypeScript: a statement and a PUBLISH for each event |
 | `fastify-transaction` | the same code; an event is an UPDATE and an INSERT in a transaction, which is more usual |
-| `fastify-group-commit` | the same code; what waits is stored, queued and published together |
+| `fastify-group-commit` | the same code; waiting orders and events are stored, queued and published together |
 | `python-queue` | FastAPI + SAQ + SQLAlchemy's ORM on asyncpg |
 
 All of them keep `orders (order_id, status, seq, created_at_ms, updated_at_ms, ...)` and `order_events (order_id, seq,
@@ -36,15 +36,15 @@ BODY = json.dumps(
     separators=(",", ":"),
 ).encode()
 
-# For `wait_until_all_ended`: the peers have no index on what is open, as systems of their kind have none. `exists` ends
-# at the first open order, and it is asked less often, so that the question costs them little.
+# For `wait_until_all_ended`: the peers have no index on open orders, like most systems of their kind. `exists` ends
+# at the first open order, and the query runs every 0.1 s only, so that it costs them little.
 OPEN_ORDERS = "select exists (select from orders where status not in ('confirmed', 'failed', 'cancelled'))"
 POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class RunningPeer:
-    """A peer that serves: where to post orders, what to post, and the processes to measure."""
+    """A peer that serves: the URL for orders, the body to post, and the processes to measure."""
 
     url: str
     body: bytes
@@ -58,7 +58,7 @@ class RunningPeer:
 
 @dataclass(frozen=True)
 class Peer:
-    """One system to compare with; what it is called, what it is made of and how it is started."""
+    """One system to compare with: its name, its parts and how it is started."""
 
     name: str
     title: str
@@ -71,7 +71,7 @@ class Peer:
         return self.toolchain.missing()
 
     def prepare(self) -> None:
-        """Install and build what is not there yet; needs the package registries only then."""
+        """Install and build the peer if it is missing; only this needs the package registries."""
         self.toolchain.prepare()
 
     @contextmanager
@@ -122,7 +122,7 @@ def _answers(url: str) -> bool:
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, is_ready: Callable[[], bool]) -> None:
-    """Return when the process is ready; it has READY_S for that."""
+    """Return when the process is ready; raises RuntimeError if it ends or is not ready after READY_S."""
     deadline = time.monotonic() + READY_S
     while not is_ready():
         ended = process.poll() is not None
@@ -133,7 +133,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path, is_ready: Callable[[], bo
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End the processes and all that they started: asked first, killed after END_S."""
+    """End the processes and their children: SIGTERM first, SIGKILL after END_S."""
     living: list[psutil.Process] = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):

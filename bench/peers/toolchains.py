@@ -1,7 +1,7 @@
-"""How a peer's code becomes something that runs: installed once for each lock file, outside of the repository.
+"""Installs and builds a peer's code: once for each lock file, outside of the repository.
 
-A toolchain promises three things: `missing()` says why it cannot be used here, or None; `prepare()` installs and builds
-what is not there yet and returns where that is; `command()` is what runs a role of the peer from there.
+A toolchain has three methods: `missing()` returns why it cannot be used here, or None; `prepare()` installs and builds
+the code if it is missing and returns its directory; `command()` returns the command that runs a role of the peer.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class Toolchain(Protocol):
 
 
 def cache() -> Path:
-    """Return the directory of what was installed and built; it may be removed at any time."""
+    """Return the directory of installed and built code; it may be removed at any time."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "order-engine" / "peers"
 
@@ -64,7 +64,7 @@ class NodeToolchain:
 
         _once(installed, install)
         sources = [self.source / "tsconfig.json", *sorted((self.source / "src").glob("*.ts"))]
-        # Below node_modules, where Node and tsc look for packages on their way up.
+        # Beside node_modules: Node and tsc look for packages in every parent directory.
         built = installed / f"build-{_digest(sources)}"
 
         def build() -> None:
@@ -126,7 +126,7 @@ def _digest(paths: list[Path]) -> str:
 
 
 def _once(directory: Path, make: Callable[[], None]) -> None:
-    """Make the directory unless that was finished before; of several processes one makes it and the others wait."""
+    """Make the directory unless it is finished; of several processes one makes it and the others wait."""
     if (directory / _READY).exists():
         return
     with _locked(directory.parent / f"{directory.name}.lock"):

@@ -60,7 +60,7 @@ def build_app(context: ApiContext, policy: EdgePolicy) -> ASGIApp:
     app.state.context = context
     document = build_document(operations, context.tokens)
     app.state.document = msgspec.json.encode(document)
-    # Every order takes this way, so it has no router and no layers of handlers on it.
+    # Every order uses this path, so it bypasses the router and the layers of handlers.
     return EdgeMiddleware(app, policy, {("POST", "/v1/orders"): orders.post_order})
 
 
@@ -88,7 +88,7 @@ async def _on_error(request: Request[Any], error: Exception) -> Response:
 
 
 async def _on_http_error(request: Request[Any], error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - what it was registered for
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for this class
     path = request.url.path[:200]
     if error.status_code == _NOT_FOUND and path in ("/ws", "/ws-exec"):
         refusal = RequestRejected(426, "websocket_only", "This path speaks WebSocket.", {"Upgrade": "websocket"})
@@ -121,7 +121,7 @@ def _own_file(name: str) -> str:
 
 
 class _Assets(StaticFiles):
-    """The files of Swagger UI, which stay the same for as long as the package does."""
+    """The files of Swagger UI, which change only with the package."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         """See StaticFiles."""

@@ -1,6 +1,6 @@
 """The routes of five other order-execution engines, over the same intake.
 
-Rows A to E are those of the compatibility table in the README. `compat_in` reads their requests,
+Rows A to E are those of the table in docs/compatibility.md. `compat_in` reads their requests,
 `compat_out` makes their answers; a refusal has their status codes (`problems`).
 """
 
@@ -51,7 +51,7 @@ from order_engine.ports.store import IdempotencyKey
 
 _FIRST_FRAME_TIMEOUT_S: Final = 30.0
 _POLICY_VIOLATION: Final = 1008
-# A connection may hold no more than this in memory, about 150 KiB.
+# One connection may hold at most this many in memory, about 150 KiB.
 _MAX_FOLLOWED_JOBS: Final = 1_000
 
 
@@ -70,7 +70,7 @@ async def _submit(
     try:
         order = parse(context, body)
     except RefusedOrder as error:
-        # A token that is gone, or has other decimals now, makes no other request of the same bytes.
+        # The same bytes are the same request, even if the token is gone or has other decimals now.
         again = None if key is None else IdempotencyKey(key, fingerprint(error.parts))
         known = None if again is None else await context.intake.find_answer(ACCOUNT, again)
         if known is None:
@@ -93,7 +93,7 @@ async def enqueue(request: Request[Any]) -> Response:
     except RefusedOrder as error:
         name = error.parts["clientOrderId"] or ""
         _require_key_of_job(key, name)
-        # The same request as the job's is answered with it, whatever its token is now; any other is refused.
+        # A repetition of the job's request gets the job, even if its token is gone now; any other request is refused.
         again = IdempotencyKey(_job_key(name), fingerprint(error.parts))
         with contextlib.suppress(IdempotencyConflict):
             submission = await context.intake.find_answer(ACCOUNT, again)
@@ -117,7 +117,7 @@ def _job_key(name: str) -> str:
 
 
 async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Submission:
-    """Accept the job, or return the order that has this id already, whatever its payload was, as those systems do."""
+    """Accept the job, or return the order that has this id already, even with another payload, as those systems do."""
     key = _job_key(name)
     try:
         return await submit_order(request, order.swap, order.with_key(key))
@@ -167,7 +167,7 @@ async def execute_websocket(websocket: WebSocket[Any]) -> None:
 
 
 async def exec_websocket(websocket: WebSocket[Any]) -> None:
-    """Serve row D: `/ws-exec`, whose first frame is the order, and whose life is told as the job queue does."""
+    """Serve row D: `/ws-exec`: the first frame is the order, and its life is streamed in the job queue's words."""
     await _take_first_frame(websocket, parse_exec_frame, job_frame)
 
 
@@ -205,7 +205,7 @@ async def _take_first_frame(
 ) -> None:
     """Accept the socket, take the order in its first frame, answer it, and stream the order's life."""
     await websocket.accept()
-    # A client that goes before it is answered is not our error; its order, if it was stored, goes on.
+    # A client that disconnects before its answer is not our error; its order continues if it was stored.
     with contextlib.suppress(WebSocketDisconnect):
         try:
             async with asyncio.timeout(_FIRST_FRAME_TIMEOUT_S):
@@ -220,7 +220,7 @@ async def _take_first_frame(
 
 async def _follow_jobs(websocket: WebSocket[Any]) -> None:
     context = context_of(websocket)
-    # Subscribe before the socket is accepted: a client that knows it is open misses nothing from then on.
+    # Subscribe before accepting the socket, so that the client misses nothing after the accept.
     async with context.bus.subscribe(None) as live:
         await websocket.accept()
         await send_until_gone(websocket, _every_job(context, live))
@@ -238,7 +238,7 @@ async def _first_frame(websocket: WebSocket[Any]) -> bytes:
 
 
 async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[Sequence[Message], None]:
-    """Follow all orders: live, and from the log for each order whose events did not follow on."""
+    """Follow all orders live; reads an order's events from the log if one is missing."""
     seen: dict[OrderId, int] = {}
     while True:
         arrived = await live.next(POLL_CONNECTED_S if context.bus.is_connected else POLL_LOST_S)
@@ -261,7 +261,7 @@ async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[
 
 
 async def _json_body(request: Request[Any]) -> bytes:
-    """Return the body; one that is not empty must say that it is JSON, which no page of another site can do unasked."""
+    """Return the body; if not empty, it needs a JSON content type, which a page of another site may not send."""
     body = await read_body(request)
     if body:
         require_json(request.headers)

@@ -1,6 +1,6 @@
 """Requests of the five compatible systems' clients, read into the same request as v1's.
 
-Rows A to E are those of the compatibility table in the README. One body takes the fields of all
+Rows A to E are those of the table in docs/compatibility.md. One body takes the fields of all
 rows. A field that no row has, and two fields that contradict each other, are refused by name:
 an order trades exactly as its client wrote it.
 """
@@ -43,7 +43,7 @@ _TRADE_FIELDS: Final = frozenset(
 _ORDER_FIELDS: Final = _TRADE_FIELDS | {"clientOrderId", "metadata"}
 _JOB_FIELDS: Final = frozenset({"orderId", "payload"})
 _FRAME_FIELDS: Final = frozenset({"type", "payload"})
-# These clients send null for what they leave out.
+# These clients send null for a field that they leave out.
 _NULLABLE: Final = frozenset({"slippageBps", "clientOrderId", "metadata"})
 # Words of other order types. A job's payload may hold anything else, which is kept and never read.
 _NOT_HONOURED: Final = frozenset(
@@ -51,12 +51,12 @@ _NOT_HONOURED: Final = frozenset(
     | {"takeProfit", "stopLoss", "minAmountOut", "amountOut"}
 )
 _SAYS_WHAT_TO_TRADE: Final = frozenset(name.lower() for name in _NOT_HONOURED | _TRADE_FIELDS)
-# No separator: `SOL-USDC` means a pair to its client, and must not trade the default one.
+# No separator: a client that sends `SOL-USDC` means that pair, and must not trade the default pair.
 _BARE_SYMBOL: Final = re.compile(r"[A-Za-z0-9$]{1,32}", re.ASCII)
 
 
 class LooseOrder(msgspec.Struct, frozen=True):
-    """A request, a sentence that names the defaults in it, if there are any, and what makes its fingerprint."""
+    """A request, a sentence that names its defaults (None without any), and the parts of its fingerprint."""
 
     swap: SwapRequest
     note: str | None
@@ -68,7 +68,7 @@ class LooseOrder(msgspec.Struct, frozen=True):
 
 
 class RefusedOrder(InvalidRequest):
-    """A token or an amount is refused now. The first answer to the same request may be known: `parts` finds it."""
+    """A token or an amount is refused now. `parts` finds an earlier answer to the same request, if there is one."""
 
     def __init__(self, error: InvalidRequest, field: str, parts: Mapping[str, str | None]) -> None:
         """`field` is the field at fault as this client wrote it."""
@@ -89,7 +89,7 @@ def parse_job(context: ApiContext, body: bytes) -> LooseOrder:
     _require_known(fields, _JOB_FIELDS)
     if "orderId" not in fields:
         raise InvalidRequest("orderId", "is missing")
-    decode_text(fields["orderId"], "orderId")  # Null is no name here.
+    decode_text(fields["orderId"], "orderId")  # Null is not a name here.
     payload = fields.get("payload", msgspec.Raw(b"null"))
     order = {"clientOrderId": fields["orderId"], "metadata": payload}
     try:
@@ -156,7 +156,7 @@ def _require_known(fields: Fields, known: frozenset[str]) -> None:
 
 def _require_honoured(payload: Fields) -> None:
     for name in payload:
-        # `Amount` means the amount to its client, and must not be kept as a mere note.
+        # A client that sends `Amount` means the amount, so it must not be kept as a note.
         if name not in _TRADE_FIELDS and name.lower() in _SAYS_WHAT_TO_TRADE:
             raise InvalidRequest(name, "is not honoured: a job is a market order", code="unknown_field")
 
@@ -200,7 +200,7 @@ def _read_order(context: ApiContext, fields: Fields) -> LooseOrder:
         named = {"amountIn": amount_field, "tokenIn": token_field, "tokenOut": token_field}
         field = named.get(error.field, error.field)
         if client_order_id is not None and not is_client_order_id(client_order_id):
-            raise InvalidRequest(field, str(error), code=error.code) from error  # No order has such a name.
+            raise InvalidRequest(field, str(error), code=error.code) from error  # No order can have this name.
         try:
             parts = order_parts(wire, client_order_id, metadata)
         except (InvalidRequest, msgspec.MsgspecError, RecursionError):
@@ -275,7 +275,7 @@ def _metadata(fields: Fields, bare_symbol: str | None) -> msgspec.Raw | None:
 
 
 def _refuse_contradictions(context: ApiContext, fields: Fields, swap: SwapRequest) -> None:
-    """Refuse an order that says one thing twice, and differently; the same value twice is fine."""
+    """Refuse an order with two different values for one field; the same value twice is allowed."""
     if "amount" in fields and "amountIn" in fields:
         amount = parse_amount_field(fields["amount"], swap.token_in, "amount")
         if amount != swap.amount_in:

@@ -109,7 +109,7 @@ def body_schemas(token: str) -> dict[str, Any]:
         },
     }
     traded["orderType"] = traded["type"]
-    # A pair of tokens comes with its amount; whatever else is left out has a default on paper.
+    # A pair of tokens needs its amount; every other field has a default on paper.
     whole = {
         "anyOf": [
             {"required": ["tokenIn", "tokenOut", "amount"]},

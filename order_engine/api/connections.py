@@ -1,4 +1,4 @@
-"""Serves an application on a socket: uvicorn with protocols that strangers cannot wear down."""
+"""Serves an application on a socket: uvicorn with protocols that a hostile client cannot exhaust."""
 
 import asyncio
 import contextlib
@@ -17,15 +17,15 @@ from order_engine.api.websocket_protocol import WebSocketProtocol
 
 _CLOSE_STREAMS_S: Final = 1
 _MAX_MESSAGE_BYTES: Final = 64 * 1024
-# Bytes that the kernel holds for a connection: received and not read yet, and written and not sent yet. With
-# more the process would learn late that a client sends too much or reads nothing.
+# Bytes that the kernel holds for a connection: received and not read yet, and written and not sent yet. With larger
+# buffers the process would notice late that a client sends too much or reads nothing.
 _RECEIVE_BUFFER_BYTES: Final = 32 * 1024
 _UNSENT_BYTES: Final = 64 * 1024
 _TELL_FAULTS_S: Final = 5.0
 
 
 def build_server(app: ASGIApp, listener: socket.socket, limits: Limits | None = None) -> uvicorn.Server:
-    """Return a server of the application for this socket; open streams get a second to end when it should exit."""
+    """Return a server of the application for this socket; open streams get 1 s to end when it should exit."""
     _bound_buffers(listener)
     http: Any = functools.partial(HttpProtocol, Seats(limits or Limits()))
     config = uvicorn.Config(
@@ -53,7 +53,7 @@ async def tell_faults_forever() -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the process has more to end than its sockets."""
+    """uvicorn without its signal handlers: on a signal, the process must end more than its sockets."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from order_engine.ports.clock import Clock
 from order_engine.ports.store import OrderReader
 from order_engine.ports.venues import Venue
 
-# Accounts come with API keys; until then every caller is this one.
+# There are no API keys yet, so every caller is this account.
 ACCOUNT: Final = "default"
 _JSON_TYPE: Final = re.compile(
     r"[ \t]*application/(?:json|[\w!#$&^.+-]+\+json)[ \t]*(?:;[ \t]*(?:charset=(?:utf-8|\"utf-8\"))?[ \t]*)*",
@@ -65,7 +65,7 @@ def client_of(connection: HTTPConnection[Any]) -> str:
 
 
 async def read_body(request: Request[Any]) -> bytes:
-    """Return the whole body; refuses more than MAX_BODY_BYTES as soon as it is seen, and one that is encoded."""
+    """Return the whole body; refuses an encoded one, and one over MAX_BODY_BYTES as soon as it is seen."""
     codings = ",".join(request.headers.getlist("content-encoding")).split(",")
     if any(coding.strip().lower() not in ("", "identity") for coding in codings):
         message = "Send the body as it is, without the header `Content-Encoding`."
@@ -87,7 +87,7 @@ async def read_body(request: Request[Any]) -> bytes:
 
 
 def require_json(headers: Headers) -> None:
-    """Refuse a body that does not say that it is JSON, once, in UTF-8."""
+    """Refuse a body without exactly one content type, which must be JSON in UTF-8."""
     kinds = headers.getlist("content-type")
     if kinds != ["application/json"] and (len(kinds) != 1 or not _JSON_TYPE.fullmatch(kinds[0])):
         raise RequestRejected(

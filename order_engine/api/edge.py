@@ -79,7 +79,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         return client is not None and self.is_trusted_proxy(client[0])
 
     def _require_known(self, host: Host | None) -> None:
-        """Refuse a name that is not ours: its owner may have pointed it here, and its pages could then read everything.
+        """Refuse a foreign host name: its owner may have pointed it here, so that its pages could read everything.
 
         This attack is DNS rebinding. An address cannot be pointed elsewhere.
         """
@@ -91,7 +91,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         raise RequestRejected(421, "host_not_allowed", message)
 
     def _look_behind_proxy(self, scope: Scope) -> Host | None:
-        """Put the client that a trusted proxy names into the scope; returns the host that this client asked."""
+        """Put the client that a trusted proxy names into the scope; returns the host that this client asked for."""
         if not self._comes_through_proxy(scope):
             return None
         passed = read_forwarding(Headers(scope=scope), self.trusted_proxies)
@@ -105,7 +105,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         return host
 
     def _require_known_origin(self, text: str, host: Host | None) -> None:
-        """Refuse a browser that comes from a page of another site: it may act without its user knowing."""
+        """Refuse a browser's request from a page of another site: its user may not know of it."""
         origin = parse_origin(text)
         if origin is not None and (
             origin.name in LOOPBACK_NAMES
@@ -119,7 +119,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
 
 
 class EdgeMiddleware:
-    """Around every request: its id, its host, its origin, the headers of its answer, and an answer even to a bug."""
+    """Wraps every request: checks host and origin, sets id and headers, and answers even if a handler has a bug."""
 
     def __init__(self, app: Starlette, policy: EdgePolicy, hot: Mapping[tuple[str, str], Handler]) -> None:
         """`hot`: handlers by method and path that are called without the router and its layers."""
@@ -174,11 +174,11 @@ class EdgeMiddleware:
 
 
 def _last_words(error: BaseException, scope: Scope, *, has_begun: bool) -> ASGIApp | None:
-    """Return the rest of the answer to a request that was ended by an exception, if there is anything to say."""
+    """Return the rest of the answer to a request that an exception ended; None if nothing more can be sent."""
     if isinstance(error, ClientDisconnect):
         return None  # The client is gone.
     if isinstance(error, asyncio.CancelledError):
-        # The server cancels what is still open some time after a signal: a stream ends like any other.
+        # The server cancels requests that are still open some time after a signal; a stream then ends normally.
         stopping = RequestRejected(503, "stopping", "This process is stopping")
         return _end_of_stream if has_begun else problem_response(stopping, scope["request_id"])
     assert isinstance(error, Exception)  # noqa: S101 - the caller catches no other

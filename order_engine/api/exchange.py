@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-# A body of this size is written as it is: pages of the feed are one object for all watchers.
+# A body of at least this size is not copied: a page of the account stream is one object for all watchers.
 _NOT_COPIED_BYTES: Final = 4 * 1024
 
 
@@ -12,7 +12,7 @@ class Exchange(RequestResponseCycle):
     """uvicorn's cycle. `send` returns when the client has read enough for more to be written."""
 
     closes = False
-    """Whether the connection closes after this answer; the protocol sees to it."""
+    """Whether the connection closes after this answer; the protocol closes it."""
     forwarded: str | None = None
     """The client that a trusted proxy named, while this request counts for it."""
     _ends_with_connection = False
@@ -34,18 +34,18 @@ class Exchange(RequestResponseCycle):
             if self._ends_with_connection:
                 self.expected_content_length = len(message.get("body", b""))
             await super().send(message)
-        # Without this an answer would be made while the one before it still waits.
+        # Without this, the next answer would be made while the previous one still waits.
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
 
     def _prepare(self, message: Any) -> None:
         if self.waiting_for_100_continue:
-            # The client may send its body now, or leave it out: the next bytes could be either.
+            # The client may send its body now or leave it out, so the next bytes may be the body or the next request.
             self.keep_alive = False
         if self.scope["http_version"] == "1.0" and self.chunked_encoding is None:
             self.keep_alive = False
             if not any(name.lower() == b"content-length" for name, _ in message.get("headers", ())):
-                # HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
+                # HTTP/1.0 has no chunked encoding: the end of the connection is the end of the answer.
                 self.chunked_encoding = False
                 self._ends_with_connection = True
 

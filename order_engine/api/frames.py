@@ -1,4 +1,4 @@
-"""Messages that go out as they are: one for a single client, or a page of the feed that all watchers share."""
+"""Messages that are sent as they are: one for a single client, or a page of the account stream for all watchers."""
 
 from functools import cached_property
 from typing import Final
@@ -11,12 +11,12 @@ from websockets.frames import Frame, Opcode
 from order_engine.api.schemas import view_feed
 from order_engine.ports.store import LogPage
 
-# In a message to a WebSocket of our own server: the whole frame, or the page whose frame is to be sent.
+# Key in a message to a WebSocket of our own server: the whole frame, or the page whose frame is to be sent.
 READY: Final = "order_engine.frame"
 PAGE: Final = "order_engine.page"
-# In the scope of a WebSocket of our own server: takes such a message at once, or returns False.
+# Key in the scope of a WebSocket of our own server: a function that takes such a message at once, or returns False.
 WRITE_NOW: Final = "order_engine.write_now"
-# Common clients ask for this size. A page repeats itself within it: a larger window finds no more.
+# Common clients ask for this window. A page repeats itself within it, so a larger window compresses no better.
 WINDOW_BITS: Final = 12
 
 # Nothing is remembered from one message to the next, so each is the same for every client.
@@ -30,9 +30,9 @@ _deflate: Final = PerMessageDeflate(
 
 
 class PageFrame:
-    """A page of the feed in the shapes in which it goes out.
+    """A page of the account stream in the forms in which it is sent.
 
-    Each shape is made when it is first asked for, and is one object for all watchers. A server
+    Each form is made at its first use, and is one object for all watchers. A server
     masks no frames, so they are the same for every client.
     """
 

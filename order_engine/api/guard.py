@@ -1,4 +1,4 @@
-"""Common to both protocols: when a connection is read, when it is given up, and how it ends."""
+"""The part that both protocols share: when a connection is read, when it is given up, and how it ends."""
 
 import asyncio
 import http
@@ -34,7 +34,7 @@ class GatedTransport:
         """Read from now on."""
         self._transport = transport
         self._reasons: set[str] = set()
-        # These are called for each message, so nothing stands between.
+        # These are called for each message, so they go to the transport directly.
         self.write = transport.write
         self.is_closing = transport.is_closing
 
@@ -100,7 +100,7 @@ class GuardedProtocol(asyncio.Protocol):
         super().connection_made(transport)
 
     def pause_writing(self) -> None:
-        """See asyncio. A client whose answers wait may not ask for more."""
+        """See asyncio. A client with unread answers may not send more requests."""
         super().pause_writing()
         self.transport.hold(WRITING)
         self._watch_silence()
@@ -119,9 +119,9 @@ class GuardedProtocol(asyncio.Protocol):
         super().connection_lost(exc)
 
     def end_soon(self) -> None:
-        """Close when the client has closed, or after a second: it can read the last words until then.
+        """Close when the client has closed, or after 1 s: until then it can read the last bytes.
 
-        A socket that is closed with unread bytes sends a reset, which can overtake the last words.
+        A socket that is closed with unread bytes sends a reset, which can overtake the last bytes.
         So up to 512 KiB that the client still sends are read and dropped.
         """
         if self._lingering is None:
@@ -129,7 +129,7 @@ class GuardedProtocol(asyncio.Protocol):
             self.transport.end_writing()
 
     def drop(self, data: bytes) -> None:
-        """Take bytes that came too late."""
+        """Drop bytes that came after the close."""
         self._dropped_bytes += len(data)
         if self._dropped_bytes > _MAX_DROPPED_BYTES:
             self.transport.hold(ENDED)

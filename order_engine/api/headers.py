@@ -28,7 +28,7 @@ _PREFLIGHT: Final = (
         b"access-control-allow-headers",
         b"Accept, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Idempotency-Key, X-Request-Id",
     ),
-    # Two hours: Chromium keeps no answer longer.
+    # Two hours, the maximum for which Chromium keeps an answer.
     (b"access-control-max-age", b"7200"),
 )
 _PREFLIGHT_VARY: Final = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"

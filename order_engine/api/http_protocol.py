@@ -1,4 +1,4 @@
-"""HTTP/1.1 as strangers speak it: uvicorn's protocol with bounds, problem documents and a strict reading."""
+"""HTTP/1.1 for untrusted clients: uvicorn's protocol with limits, problem documents and a strict parser."""
 
 import asyncio
 import re
@@ -25,19 +25,19 @@ from order_engine.api.turns import TakesTurns
 from order_engine.api.websocket_protocol import WebSocketProtocol
 
 REQUEST_TIMEOUT_S: Final = 15.0
-# The parser takes this much at a time: it cannot be stopped between two requests.
+# The parser gets this many bytes at a time, because it cannot be stopped between two requests.
 _PIECE_BYTES: Final = 1_024
 # Bytes of one request in all, chunk headers and trailers included.
 _MAX_MESSAGE_BYTES: Final = 256 * 1024
 _MAX_WAITING_BODY_BYTES: Final = 32 * 1024
 _UNAVAILABLE: Final = 503
-# After so many reads that complete no request, the connection waits: the process has others to serve.
+# After this many reads that complete no request, the connection waits, so that other connections are served.
 _READS_AT_ONCE: Final = 16
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class HttpProtocol(TakesTurns):
-    """uvicorn's HTTP. A connection's requests are served in turn; of those that wait, only a few are read."""
+    """uvicorn's HTTP protocol. Serves a connection's requests in turn, and reads only a few ahead."""
 
     def __init__(self, seats: Seats, *args: Any, **keywords: Any) -> None:
         """`seats` counts the connections of the server; for the rest see uvicorn."""
@@ -161,7 +161,7 @@ class HttpProtocol(TakesTurns):
             raise RequestRejected(413, "body_too_large", message, {"Connection": "close"})
 
     def _read_without_offer(self) -> None:
-        """Read a request again as if it had not offered another protocol; the parser would drop its body."""
+        """Parse a request again without its offer of another protocol; otherwise the parser would drop its body."""
         version = self.parser.get_http_version()
         head = head_bytes(self.parser.get_method(), self.url, version, without_offers(self.headers))
         self.parser = httptools.HttpRequestParser(self)
@@ -271,7 +271,7 @@ class HttpProtocol(TakesTurns):
         self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """See uvicorn; from here on it is our turn, which no deadline cuts short."""
+        """See uvicorn. From here on the engine works on the request, so no deadline applies."""
         self._is_in_message = False
         if self._ignores_offer:
             return
@@ -300,7 +300,7 @@ class HttpProtocol(TakesTurns):
             if exchange.response_started:
                 self.end_soon()
                 return
-            # The handler that waits for the rest of the body hears that its client is gone.
+            # The handler that waits for the rest of the body is told that its client is gone.
             exchange.disconnected = exchange.response_complete = True
             self._dismiss(exchange)
             exchange.message_event.set()

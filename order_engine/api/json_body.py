@@ -18,7 +18,7 @@ _DEEP: Final = 100
 
 
 class _Members(list[tuple[str, Any]]):
-    """The members of one JSON object, each as it stands there, repeated ones included."""
+    """The members of one JSON object as they are in the text, repeated ones included."""
 
 
 class _RepeatedError(Exception):
@@ -30,18 +30,18 @@ def decode_strict(body: bytes, decoder: "msgspec.json.Decoder[Any]") -> Any:
     try:
         value = decoder.decode(body.decode())
     except msgspec.ValidationError as error:
-        with contextlib.suppress(ValueError):  # The decoder stopped at the field, and the rest may be no JSON.
+        with contextlib.suppress(ValueError):  # The decoder stopped at the field; the rest may not be JSON.
             _refuse_repeated(body)
         _refuse_shape(str(error))
     except RecursionError as error:
         raise InvalidRequest(_deep_field(body), "is nested too deeply", code="malformed_json") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _refuse_text(body, error)
-    # Each member has a colon, so a body with no more colons than distinct members repeats none of them.
+    # Each member has a colon, so a body with as many colons as distinct members repeats none.
     if body.count(b":") > _least_members(value):
         try:
             _refuse_repeated(body)
-        except ValueError as error:  # The decoder does not look into a value that it returns as it came.
+        except ValueError as error:  # The decoder does not check a value that it returns undecoded.
             _refuse_text(body, error)
     return value
 
@@ -90,7 +90,7 @@ def _require_distinct(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _repeated(field: str, name: str) -> InvalidRequest:
-    """`field` is the member of the body that is at fault; of a member whose name is "" only the body can be named."""
+    """`field` is the wrong member of the body; if its name is "", the error names the body instead."""
     if not field:
         return InvalidRequest("", f"The body has the member {name[:80]!r} twice.", code="duplicate_member")
     told = "is there twice" if field == name else f"has the member {name[:80]!r} twice"
@@ -130,7 +130,7 @@ def _refuse_shape(message: str) -> NoReturn:
 
 
 def _refuse_text(body: bytes, error: Exception) -> NoReturn:
-    """The body is not JSON: a laxer parser finds out whether one field's value is why."""
+    """Refuse a body that is not JSON; a laxer parser finds out whether one field's value is the cause."""
     try:
         lax = json.loads(body, strict=False, parse_constant=lambda _: _NOT_JSON, parse_float=str, parse_int=str)
     except (ValueError, RecursionError):
@@ -156,7 +156,7 @@ def _has_surrogate(text: str) -> bool:
 
 
 def _deep_field(body: bytes) -> str:
-    """Return the name of the field that is nested past what any parser takes, or ""."""
+    """Return the name of the field that is nested too deeply for every parser, or ""."""
     depth, name = 0, b'""'
     for token in _TOKENS.findall(body):
         if depth == 1 and token.startswith(b'"'):

@@ -13,8 +13,7 @@ MAX_KIB_PER_WINDOW: Final = 128
 WINDOW_S: Final = 10.0
 # A read costs the process as much as this many bytes, even if it brings only one.
 _READ_COST_BYTES: Final = 64
-# A client that comes back right after it was closed for its frames waits this long for each such close
-# of the last 10 s before its next handshake is answered, and 10 s at most.
+# A client's next handshake waits this long for each close for too many frames in the last 10 s, and at most 10 s.
 _DELAY_PER_OFFENCE_S: Final = 0.05
 _MAX_DELAY_S: Final = 10.0
 _MAX_OFFENDERS: Final = 10_000
@@ -89,7 +88,7 @@ class Seats:
             self._forget(seat.address)
 
     def begin_request(self, address: str) -> Refusal | None:
-        """Count a request that a proxy passes on for this address; end it with `end_request` unless it is refused."""
+        """Count a request that a proxy passes on for this address; call `end_request` later unless it is refused."""
         refusal = self._refusal_of(address)
         if refusal is None:
             self._by_address[address] += 1
@@ -112,7 +111,7 @@ class Seats:
 
 
 class Seat:
-    """One connection's place. `refusal`: it gets a 503. `is_hopeless`: not even that."""
+    """One connection's place. `refusal`: it gets a 503. `is_hopeless`: it is closed without an answer."""
 
     def __init__(self, seats: Seats, address: str | None, refusal: Refusal | None, *, is_hopeless: bool) -> None:
         """Use Seats.take."""
@@ -157,7 +156,7 @@ class Visit:
 
 
 class Offenders:
-    """Addresses whose WebSockets were closed for their frames: they come back slowly."""
+    """Addresses whose WebSockets were closed for too many frames: their next handshakes are delayed."""
 
     def __init__(self) -> None:
         """Start without any."""

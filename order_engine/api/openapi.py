@@ -21,7 +21,7 @@ _NO_CONTENT: Final = 204
 COMPATIBILITY: Final = "compatibility"
 _REF: Final = "#/components/schemas/{name}"
 
-# The edge may answer any request so.
+# The edge may answer any request with one of these.
 _ALWAYS: Final[Mapping[int, str]] = {
     400: "The request is not HTTP as RFC 9112 has it",
     403: "The page that sent this may not; ALLOWED_ORIGINS lists those that may",

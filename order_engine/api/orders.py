@@ -79,7 +79,7 @@ async def post_order(request: Request[Any]) -> Response:
     try:
         swap = parse_order(body, context.tokens, context.default_slippage_bps)
     except InvalidRequest:
-        # A token that is gone, or has other decimals now, makes no other request of the same bytes.
+        # The same bytes are the same request, even if the token is gone or has other decimals now.
         known = None if key is None else await _find_answer(context, body, key)
         if known is None:
             raise
@@ -107,8 +107,8 @@ async def submit_order(
 ) -> Submission:
     """Accept an order of the caller; see Intake. Every route that places orders goes through here."""
     context = context_of(connection)
-    # An id wins over a name when an order is looked up, so a name that is another order's id could not be found.
-    # Ids are UUIDs of version 7: a name of any other form, such as the UUIDs of most clients, costs no look-up.
+    # A look-up prefers an id over a name, so a name that equals another order's id could not be found. Ids are UUIDs of
+    # version 7: a name of any other form, such as most clients' UUIDs, needs no check.
     order_id = None if swap.client_order_id is None else parse_order_id(swap.client_order_id)
     is_like_ours = order_id is not None and order_id[_VERSION_AT] == _VERSION
     if order_id is not None and is_like_ours and await context.orders.get(ACCOUNT, order_id) is not None:
@@ -136,7 +136,7 @@ async def get_order(request: Request[Any]) -> Response:
 
 
 async def list_attempts(request: Request[Any]) -> Response:
-    """List the attempts whose outcome nobody has proven yet, oldest first."""
+    """List the attempts whose outcome is not proven yet, oldest first."""
     context = context_of(request)
     asked = _read_query(request, _ATTEMPT_PARAMETERS)
     if asked.get("inDoubt", "true") != "true":
@@ -169,7 +169,7 @@ async def list_events(request: Request[Any]) -> Response:
 
 
 async def post_quotes(request: Request[Any]) -> Response:
-    """Ask every venue what it would give now. Changes nothing."""
+    """Ask every venue for its price now. Changes nothing."""
     context = context_of(request)
     require_json(request.headers)
     swap = parse_quote(await read_body(request), context.tokens, context.default_slippage_bps)
@@ -190,7 +190,7 @@ async def post_quotes(request: Request[Any]) -> Response:
 
 
 async def list_tokens(request: Request[Any]) -> Response:
-    """List what can be traded."""
+    """List the tokens that can be traded."""
     return json_response(TokenListView([*context_of(request).tokens.tokens]))
 
 
@@ -212,7 +212,7 @@ async def get_health(_request: Request[Any]) -> Response:
 
 
 async def get_ready(request: Request[Any]) -> Response:
-    """Tell whether orders can be taken and ended, and why not."""
+    """Tell whether orders can be accepted and executed, and if not, why."""
     report = await context_of(request).health.report()
     view = ReadyView(report.status, [*report.reasons], report.parts)
     return json_response(view, UNAVAILABLE if report.status == "unavailable" else 200)
@@ -236,7 +236,7 @@ def parse_after(text: str | None, field: str = "after") -> int:
 
 
 def _read_query(request: Request[Any], known: frozenset[str]) -> dict[str, str]:
-    """Return the query's parameters; one that is not known, or is there twice, is refused."""
+    """Return the query's parameters; refuses an unknown or repeated one."""
     asked: dict[str, str] = {}
     for name in request.query_params:
         if name not in known:

@@ -1,4 +1,4 @@
-"""Requests as they come in: decimal text meets integers here, and nothing wrong gets further."""
+"""Parses requests: decimal text becomes integers here, and an invalid request is refused here."""
 
 import contextlib
 import re
@@ -17,7 +17,7 @@ from order_engine.domain.order import OrderId, SwapRequest
 from order_engine.domain.tokens import Token, TokenRegistry
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
-# `.` and `..` are steps in a path, which clients take out of an address before they ask for it.
+# `.` and `..` are steps in a path, which clients remove from an address before the request.
 _CLIENT_ORDER_ID: Final = re.compile(r"(?!\.{1,2}\Z)[\x21-\x7e]{1,64}", re.ASCII)
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
@@ -45,13 +45,13 @@ def order_parts(
         "amountIn": amount_part(decode_text(wire.amount_in, "amountIn") if amount.startswith('"') else amount),
         "slippageBps": None if wire.slippage_bps is None else str(wire.slippage_bps),
         "clientOrderId": client_order_id,
-        # Sorted at every depth: the order of members means nothing.
+        # Sorted at every depth, because the order of members means nothing.
         "metadata": None if sent is None else msgspec.json.encode(sent, order="sorted").decode(),
     }
 
 
 def parse_parts(body: bytes) -> dict[str, str | None]:
-    """Return the parts of a strict v1 body, whatever its values mean; raises InvalidRequest for another shape."""
+    """Return the parts of a strict v1 body without checking its values; raises InvalidRequest for another shape."""
     wire = decode_strict(body, _order_decoder)
     return order_parts(wire, wire.client_order_id, wire.metadata)
 
@@ -69,7 +69,7 @@ def make_request(
     client_order_id: str | None,
     metadata: msgspec.Raw | None,
 ) -> SwapRequest:
-    """Check what a schema cannot say and turn decimal text into base units."""
+    """Check the rules that a schema cannot express, and turn decimal text into base units."""
     token_in = tokens.resolve(wire.token_in, "tokenIn")
     token_out = tokens.resolve(wire.token_out, "tokenOut")
     if token_in.mint == token_out.mint:
@@ -131,7 +131,7 @@ def parse_metadata(raw: msgspec.Raw | None, field: str) -> msgspec.Raw | None:
 
 
 def parse_key(values: Sequence[str], field: str) -> str | None:
-    """Return the idempotency key of a header that is there once, or not at all."""
+    """Return the idempotency key of the header; None without it; refuses a repeated one."""
     key = single_value(values, field)
     if key is not None and not _KEY.fullmatch(key):
         raise InvalidRequest(field, "must be 1-255 visible ASCII characters")
@@ -139,7 +139,7 @@ def parse_key(values: Sequence[str], field: str) -> str | None:
 
 
 def single_value(values: Sequence[str], field: str) -> str | None:
-    """Return the value of a parameter that is there once, or not at all."""
+    """Return the value of a parameter; None without it; refuses a repeated one."""
     if len(values) > 1:
         raise InvalidRequest(field, "must be sent once")
     return values[0] if values else None

@@ -31,7 +31,7 @@ _COMPATIBLE_PATH: Final = re.compile(r"/(?:api|orders|jobs)(?:/.*)?|/(?:enqueue|
 class Problem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """RFC 9457, with a stable `code`, the field at fault and whether trying again can help.
 
-    `order_id`: the order that is in the way of the one that was asked for.
+    `order_id`: the existing order that conflicts with the requested one.
     """
 
     title: str
@@ -88,9 +88,9 @@ _STATUSES: Final[Mapping[type, int]] = {
 
 
 def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False) -> tuple[Problem, dict[str, str]]:
-    """Return the problem that tells of the error, and the headers that go with it.
+    """Return the problem document of the error, and its headers.
 
-    `may_be_stored`: the request was one that writes an order, which is unknown after a 503.
+    `may_be_stored`: the request places an order, so after a 503 the order may be stored.
     """
     headers: dict[str, str] = {}
     field: str | None = None
@@ -137,7 +137,7 @@ def _status_of(kind: type[Exception]) -> int | None:
 
 
 def _escape_surrogates(text: str) -> str:
-    """Return the text with what UTF-8 cannot hold written as escapes."""
+    """Return the text with escapes for the characters that UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -155,7 +155,7 @@ def compatible(problem: Problem) -> dict[str, Any]:
 
 
 class _ProblemResponse(Response):
-    """A problem document, in the words of the route that it answers for."""
+    """A problem document, in the form that its route uses."""
 
     def __init__(self, problem: Problem, headers: Mapping[str, str]) -> None:
         super().__init__(msgspec.json.encode(problem), problem.status, headers, media_type="application/problem+json")

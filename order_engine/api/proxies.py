@@ -25,8 +25,8 @@ class Passed(msgspec.Struct, frozen=True):
 def read_forwarding(headers: Headers, trusted: Sequence[Network]) -> Passed:
     """Return the client, scheme and host that a trusted proxy names. Call it only if the peer is trusted.
 
-    A proxy that writes one kind of header passes the other kind on as the client sent it. So if
-    `X-Forwarded-For` and `Forwarded` name different clients, neither is believed.
+    A proxy that writes one kind of header forwards the client's own header of the other kind. So if `X-Forwarded-For`
+    and `Forwarded` name different clients, both are ignored.
     """
     addresses = [_address_of(part) for value in headers.getlist("x-forwarded-for") for part in value.split(",")]
     elements = _elements(headers.getlist("forwarded"))
@@ -51,7 +51,7 @@ def read_forwarding(headers: Headers, trusted: Sequence[Network]) -> Passed:
 def _outermost(addresses: Sequence[str | None], trusted: Sequence[Network]) -> int | None:
     """Return the place of the rightmost address that is not a trusted proxy's.
 
-    The proxy before each address has vouched for it. A word that is no address ends the search.
+    The proxy after each address in the list has added it. A word that is not an address ends the search.
     """
     found = None
     for place in range(len(addresses) - 1, -1, -1):

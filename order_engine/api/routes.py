@@ -1,4 +1,4 @@
-"""The table of routes: what serves each, and what the document says of it."""
+"""The table of routes: the handler of each, and its entry in the OpenAPI document."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -86,8 +86,8 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         "List orders, newest first",
         {200: ("A page", OrderListView), 422: ("A filter is wrong", None)},
         parameters=(
-            _text("status", "Where the orders are in their life.", enum=[*OrderStatus]),
-            _text("type", "The only one there is.", enum=["market"]),
+            _text("status", "The orders' current status.", enum=[*OrderStatus]),
+            _text("type", "The only type.", enum=["market"]),
             _token("tokenIn"),
             _token("tokenOut"),
             _text("clientOrderId", "The client's own name.", pattern="^[^\\u0000]*$"),
@@ -106,7 +106,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         "orders",
         "Return an order with its attempts",
         {200: ("The order", OrderView), **_UNKNOWN},
-        description="Where no order has this id, it is looked up as a clientOrderId; the newest with it is returned.",
+        description="If no order has this id, the newest order with this clientOrderId is returned.",
     ),
     Operation(
         "DELETE",
@@ -144,7 +144,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
             Parameter(
                 "Last-Event-ID",
                 "header",
-                "Wins over after; an empty one is none.",
+                "Wins over after; an empty one is ignored.",
                 {"type": "string", "pattern": "^(0|[1-9][0-9]{0,9})?$"},
             ),
         ),
@@ -160,17 +160,17 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         {
             200: ("Many events a message, the cursor after them as id", None),
             406: ("Ask for text/event-stream", None),
-            422: ("after is no cursor of this feed", None),
+            422: ("after is not a cursor of this stream", None),
         },
         description=(
             "Each message is `{cursor, events}`, each order's events in the order of their seq; the first one has "
-            "no events. Whoever comes back with `after` and his last cursor misses nothing and sees nothing "
-            "twice; `after=0` begins with the first event ever. Without it, the feed begins now. The same path "
-            "speaks WebSocket: one message a text frame."
+            "no events. Reconnect with your last cursor as `after` and you get every event committed since, exactly "
+            "once; `after=0` begins with the first event ever. Without `after`, the stream begins now. The same "
+            "path speaks WebSocket: one message per text frame."
         ),
         parameters=(
             _text("after", "The cursor of the last message seen, or 0."),
-            Parameter("Last-Event-ID", "header", "Wins over after; an empty one is none.", {"type": "string"}),
+            Parameter("Last-Event-ID", "header", "Wins over after; an empty one is ignored.", {"type": "string"}),
         ),
         answer_kind="text/event-stream",
         stream=_message("A cursor and EventViews as JSON."),
@@ -192,23 +192,21 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         "/v1/quotes",
         orders.post_quotes,
         "market",
-        "What each venue would give now; no side effect",
+        "Quote a swap at each venue now; no side effect",
         {200: ("The offers, best first", QuoteListView), **_BAD, 429: ("Too many quotes in a minute", None)},
         body=QuoteRequest,
         examples={"quote": {"tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1.5"}},
         headers=_RATE,
     ),
-    Operation(
-        "GET", "/v1/tokens", orders.list_tokens, "market", "What can be traded", {200: ("Tokens", TokenListView)}
-    ),
+    Operation("GET", "/v1/tokens", orders.list_tokens, "market", "List the tokens", {200: ("Tokens", TokenListView)}),
     Operation(
         "GET",
         "/v1/venues",
         orders.list_venues,
         "market",
-        "How the venues are doing",
+        "Show the venues' health",
         {200: ("Venues", VenueListView), 429: ("Too many quotes in a minute", None)},
-        description="Each venue is asked for a quote, so it counts like one.",
+        description="Each venue is asked for a quote, so the request counts as a quote.",
         headers=_RATE,
     ),
     Operation("GET", "/health", orders.get_health, "process", "The process serves", {200: ("It does", HealthView)}),
@@ -217,7 +215,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         "/ready",
         orders.get_ready,
         "process",
-        "Whether orders can be taken",
+        "Tell whether orders can be accepted",
         {200: ("Ready, or degraded", ReadyView), 503: ("Not ready", ReadyView)},
     ),
 )
@@ -254,7 +252,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.enqueue,
         "compatibility",
         "Row D: enqueue a default market order",
-        {200: ("Placed, or placed before; orderId is the client's", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
+        {200: ("Placed now or before; orderId is the client's", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
         body=JOB_BODY,
         headers=_RATE,
         examples={"D": {"orderId": "order-123", "payload": {"note": "kept as metadata"}}},

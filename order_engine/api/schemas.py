@@ -1,4 +1,4 @@
-"""What goes over the wire: the shapes of requests, orders and events, and their making."""
+"""The types on the wire: requests, orders and events, and the functions that build them."""
 
 import functools
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MAX_METADATA_DEPTH: Final = 32
 
 
 def amount_schema() -> dict[str, Any]:
-    """Return the schema of an amount that a client sends; what it may be depends on the token, too."""
+    """Return the schema of an amount that a client sends; its limits also depend on the token."""
     text = {
         "type": "string",
         "maxLength": MAX_AMOUNT_TEXT,
@@ -83,7 +83,7 @@ class MarketOrderRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=T
 
 
 class QuoteRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """What to quote."""
+    """The swap to quote."""
 
     token_in: TokenName
     token_out: TokenName
@@ -110,7 +110,7 @@ class AttemptView(msgspec.Struct, rename="camel"):
 
 
 class AttemptInDoubtView(msgspec.Struct, rename="camel"):
-    """A signed transaction whose outcome nobody has proven yet.
+    """A signed transaction whose outcome is not proven yet.
 
     `blocks_to_expiry`: how many blocks have yet to be finalized before it can be proven dead if it
     has not landed; null while the chain does not answer.
@@ -195,7 +195,7 @@ class OrderListView(msgspec.Struct, rename="camel"):
 
 
 class QuoteView(msgspec.Struct, rename="camel"):
-    """What one venue would give now, net of fees; `error` says why it would give nothing."""
+    """One venue's offer now, net of fees; `error` says why it makes no offer."""
 
     venue: str
     chosen: bool
@@ -265,7 +265,7 @@ def time_text(epoch_ms: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _second_text(seconds: int) -> str:
-    """Most times that are told at one moment are of the same few seconds."""
+    """Most times in one answer are within the same few seconds."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
@@ -346,7 +346,7 @@ def view_event(event: OrderEvent) -> EventView:
 
 
 def view_feed(page: LogPage) -> FeedView:
-    """Return a page of the feed as every watcher sees it."""
+    """Return a page of the account stream as every watcher sees it."""
     return FeedView(page.cursor, [view_event(event) for event in page.events])
 
 

@@ -1,4 +1,4 @@
-"""An order's life, and the feed of an account, over WebSocket and SSE."""
+"""The events of an order, and those of an account, over WebSocket and SSE."""
 
 import asyncio
 import contextlib
@@ -45,10 +45,10 @@ async def stream_events(request: Request[Any]) -> Response:
     order = await find_order(context, request.path_params["orderId"])
     last_seen = request.headers.get("last-event-id")
     after = parse_cursor(order, request.query_params.get("after"))
-    if last_seen:  # An empty one is none: an EventSource that has heard no id sends it so.
+    if last_seen:  # An empty one is ignored: an EventSource without an id sends it empty.
         after = parse_cursor(order, last_seen, "Last-Event-ID")
     if order.status in TERMINAL and after >= order.seq:
-        return Response(status_code=204)  # Tells an EventSource not to come back.
+        return Response(status_code=204)  # Tells an EventSource not to reconnect.
     events = follow_order(context.orders, context.bus, order.order_id, after)
     return _event_stream(_server_sent(events, _event_message))
 
@@ -72,7 +72,7 @@ async def feed_events(request: Request[Any]) -> Response:
     context = context_of(request)
     _require_event_stream(request)
     last_seen = request.headers.get("last-event-id")
-    if last_seen:  # An empty one is none: an EventSource that has heard no id sends it so.
+    if last_seen:  # An empty one is ignored: an EventSource without an id sends it empty.
         begin = await _begin_of_feed(context, last_seen, "Last-Event-ID")
     else:
         begin = await _begin_of_feed(context, request.query_params.get("after"), "after")
@@ -120,7 +120,7 @@ async def serve_order(websocket: WebSocket[Any], name: str, frame: Frame) -> Non
 
 
 async def send_life(websocket: WebSocket[Any], order: Order, after: int, frame: Frame) -> None:
-    """Send every event after the cursor, then close with 1000; stop when the client goes."""
+    """Send every event after the cursor, then close with 1000; stop when the client disconnects."""
     context = context_of(websocket)
     events = follow_order(context.orders, context.bus, order.order_id, after)
     await send_until_gone(websocket, _messages(events, lambda event: text_message(frame(event))))
@@ -137,13 +137,13 @@ async def send_until_gone(websocket: WebSocket[Any], messages: AsyncGenerator[Se
             task.cancel()
         results = await asyncio.gather(sending, listening, return_exceptions=True)
     for result in results:
-        # A client that goes while we send is not our error.
+        # A client that disconnects during a send is not our error.
         if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
             raise result
 
 
 def parse_cursor(order: Order, text: str | None, field: str = "after") -> int:
-    """Return the seq to stream after; a cursor ahead of the order is not one that we gave."""
+    """Return the seq to stream after; refuses a cursor ahead of the order, which the engine never gave."""
     after = parse_after(text, field)
     if after > order.seq:
         raise InvalidRequest(field, f"is ahead of the order, which is at seq {order.seq}")

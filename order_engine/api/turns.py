@@ -11,8 +11,8 @@ from order_engine.api.exchange import Exchange
 from order_engine.api.guard import PACE, GuardedProtocol, peer_of
 from order_engine.api.limits import Seats
 
-# After so many requests that came before the answer to the one before them, the connection waits before
-# each: the process has others to serve.
+# After this many requests that came before the previous answer, the connection waits before each next one, so that
+# other connections are served.
 _AT_ONCE: Final = 16
 _PAUSE_S: Final = 0.02
 
@@ -78,7 +78,7 @@ class TakesTurns(GuardedProtocol, HttpToolsProtocol):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Serve the next request, or say the last words, or read on."""
+        """Serve the next request, or send the final refusal, or read on."""
         if self._is_resting or self.flow.write_paused or self.transport.is_closing():
             return
         is_serving = self._serving is not None and not self._serving.response_complete
@@ -111,7 +111,7 @@ class TakesTurns(GuardedProtocol, HttpToolsProtocol):
         self._go_on()
 
     def _close(self) -> None:
-        """Close after the last answer; at once if the client has nothing more to say."""
+        """Close after the last answer; at once if the client sends nothing more."""
         self._is_last = True
         if self._is_in_message or self._has_surplus:
             self.end_soon()

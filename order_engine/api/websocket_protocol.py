@@ -1,4 +1,4 @@
-"""WebSockets as strangers speak them: uvicorn's protocol with a budget for the frames of a client."""
+"""WebSockets for untrusted clients: uvicorn's protocol with a budget for the frames of a client."""
 
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ class _CountedFrames(ServerProtocol):
         self.excess: str | None = None
 
     def recv_frame(self, frame: Frame) -> None:
-        """Take a frame; one too many ends the connection and drops all buffered bytes."""
+        """Take a frame; the first frame beyond the budget ends the connection and drops all buffered bytes."""
         self._fragments = 0 if frame.fin else self._fragments + 1
         if not self._budget.take_frame():
             self.give_up("too many frames")
@@ -58,7 +58,7 @@ class _CountedFrames(ServerProtocol):
 
 
 class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket; a client that sends more than it has to say is closed with 1008."""
+    """uvicorn's WebSocket; a client that sends more than its budget is closed with 1008."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         self.end_soon()
 
     def _listen(self) -> None:
-        """The handshake is done: hear the client."""
+        """The handshake is done: begin to receive."""
         self._deflates = any(map(_is_wide_enough, self.conn.extensions))
         early, self._early = self._early, b""
         self.transport.release(HANDSHAKE)
@@ -166,7 +166,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def _end(self, kind: str) -> None:
-        """Say why, and let the application know that it is over."""
+        """Send the reason, and tell the application that the connection ends."""
         self._blame(kind)
         self._visit.offend(self.loop.time())
         self.stop_keepalive()
@@ -188,7 +188,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         try:
             await self.app(self.scope, self.receive, self.send)
         except (ClientDisconnected, WebSocketDisconnect):
-            pass  # A client that goes is not our error.
+            pass  # A client that disconnects is not our error.
         except Exception as error:  # noqa: BLE001 - a bug, which must not be silent
             request_id: Any = self.scope.get("request_id")
             self._request_id = str(request_id)

@@ -1,1 +1,1 @@
-"""What hurries: the ready queue, the live feed and the rate limits."""
+"""The fast paths beside the store: the ready queue, the event bus and the rate limits."""

@@ -1,4 +1,4 @@
-"""Handing events to whoever listens in this process."""
+"""Delivers events to the subscriptions of this process."""
 
 import asyncio
 from collections import deque
@@ -9,20 +9,20 @@ from typing import Final, Self
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import OrderId
 
-# A listener that falls this far behind loses live events and reads them from the log.
+# A subscription with more waiting events loses the oldest; its reader then reads them from the log.
 MAX_WAITING_EVENTS: Final = 1_024
 
 
 class Fanout:
-    """Delivers events to the subscriptions that want them; costs nothing where nobody listens."""
+    """Delivers events to the subscriptions that want them; costs nothing without subscriptions."""
 
     def __init__(self) -> None:
-        """Start with nobody listening."""
+        """Start without subscriptions."""
         # Dictionaries stand for sets that keep their order: the same seed gives the same history.
         self._by_order: dict[OrderId | None, dict[FanoutSubscription, None]] = {}
 
     def deliver(self, events: Sequence[OrderEvent]) -> None:
-        """Give each event to those who listen to its order, and to those who listen to all."""
+        """Give each event to the subscriptions to its order, and to the subscriptions to all orders."""
         to_all = self._by_order.get(None, ())
         for event in events:
             for subscription in self._by_order.get(event.order_id, ()):
@@ -31,13 +31,13 @@ class Fanout:
                 subscription.put(event)
 
     def wake_all(self) -> None:
-        """Tell everyone that events may have been missed: whoever waits looks at the log."""
+        """Tell every subscription that events may have been missed, so that its reader looks at the log."""
         for subscriptions in self._by_order.values():
             for subscription in subscriptions:
                 subscription.wake()
 
     def subscribe(self, order_id: OrderId | None) -> "FanoutSubscription":
-        """Return a subscription to one order, or with None to all."""
+        """Return a subscription to one order, or to all orders with None."""
         return FanoutSubscription(self, order_id)
 
     def add(self, order_id: OrderId | None, subscription: "FanoutSubscription") -> None:
@@ -45,7 +45,7 @@ class Fanout:
         self._by_order.setdefault(order_id, {})[subscription] = None
 
     async def opened(self, order_id: OrderId | None) -> None:
-        """Return when events of the order come in here; in one process they always do."""
+        """Return when events of the order arrive here; within one process they always do."""
 
     def remove(self, order_id: OrderId | None, subscription: "FanoutSubscription") -> None:
         """Stop delivering to it."""

@@ -1,4 +1,4 @@
-"""The bus of one process: what hurries when there is no Redis."""
+"""The bus of one process: the ready queue, the events and the rate limits without Redis."""
 
 import asyncio
 from collections import deque
@@ -49,7 +49,7 @@ class MemoryEventBus:
     """An EventBus in this process."""
 
     def __init__(self) -> None:
-        """Start with nobody listening."""
+        """Start without subscriptions."""
         self._fanout = Fanout()
         self.is_connected = True
         self.trouble: str | None = None
@@ -77,14 +77,14 @@ class MemoryRateLimiter:
         """See RateLimiter."""
         now_ms = self._clock.now_ms()
         if now_ms < self._latest_ms - _SET_BACK_MS:
-            # The library's windows go by the machine's clock: set back, they would last that much longer.
+            # The library's windows follow the machine's clock, and would last longer if that clock is set back.
             await self._storage.reset()
         self._latest_ms = now_ms
         return await count(self._strategy, self._clock, key, per_minute, cost)
 
 
 async def count(strategy: Strategy, clock: Clock, key: str, per_minute: int, cost: int) -> RateVerdict:
-    """Count against a window of the library's; a cost of 0 only looks."""
+    """Count against a window of the library; a cost of 0 only reads it."""
     item = RateLimitItemPerMinute(per_minute)
     is_allowed = await strategy.hit(item, key, cost=cost) if cost else await strategy.test(item, key)
     window = await strategy.get_window_stats(item, key)

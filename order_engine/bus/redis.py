@@ -1,7 +1,7 @@
 """The bus on Redis or Valkey: ready ids in a list, events by publish and subscribe.
 
-Everything here may be lost at any time, and says so instead of failing. Redis may lie too: an id that
-is forged costs a claim that finds nothing, and an event counts only with the proof of `redis_seal`.
+Everything here may be lost at any time; a loss is reported and is not an error. Redis may also lie: a forged id costs a
+claim that finds nothing, and an event counts only with the proof of `redis_seal`.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ _ORDER_ID: Final = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 class RedisBus:
     """ReadyQueue and EventBus on one Redis; `start` before use, `close` after.
 
-    A store can be opened with it before the start: what it announces waits.
+    A store can be opened with it before `start`: its announcements wait until then.
     """
 
     def __init__(self, url: str, prefix: str, clock: Clock) -> None:
@@ -71,7 +71,7 @@ class RedisBus:
         return self.troubles.reason
 
     async def start(self, identity: EngineIdentity) -> None:
-        """Begin to send and to listen as this engine; waits 2 s for Redis, and goes on without it."""
+        """Begin to send and to listen as this engine; waits at most 2 s for Redis."""
         self._names = RedisNames(self._prefix, identity)
         self._seal = Seal(identity.bus_secret, self._clock)
         self._listener = RedisListener(self._redis, self._names, self._seal, self.troubles)
@@ -79,7 +79,7 @@ class RedisBus:
         await self._listener.started()
 
     async def close(self) -> None:
-        """Send what is still waiting, if Redis answers, and disconnect."""
+        """Send the waiting ids and events if Redis answers, and disconnect."""
         # The client can turn a cancellation into an error of its own, so the loops look at this too.
         self._is_closing = True
         if self._listener is not None:
@@ -104,7 +104,7 @@ class RedisBus:
         key = self._started_names().ready
         found: Any = None
         try:
-            # A connection that is silent for TIMEOUT_S counts as lost, so no single wait is that long.
+            # A connection that is silent for TIMEOUT_S counts as lost, so each single wait is shorter.
             while found is None and (left_s := deadline - loop.time()) > 0:
                 wait_s = min(left_s, TIMEOUT_S / 2)
                 found = await self._redis.blmpop(wait_s, 1, key, direction="LEFT", count=limit)
@@ -133,7 +133,7 @@ class RedisBus:
         while not self._is_closing:
             is_probe = False
             try:
-                # While Redis refuses, it is asked again each second, also if there is nothing to send.
+                # While Redis refuses, try again each second, even if there is nothing to send.
                 async with asyncio.timeout(_PROBE_S if self.troubles.is_noted("send") else None):
                     await self._outgoing.wait()
             except TimeoutError:
@@ -166,14 +166,14 @@ class RedisBus:
                 channel = self._names.channels[shard]
                 pipeline.publish(channel, self._seal.close(channel, part))
             answers = await pipeline.execute(raise_on_error=False)
-        # The first one alone: the client's own words for it would hold every id.
+        # Only the first error: the client's own message would contain every id.
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
 
     def _note_well(self, part: str) -> None:
         if self.troubles.clear(part) and self._listener is not None:
-            # This works again, perhaps on another server: then listening belongs there too.
+            # This part works again, perhaps on another server; then listen there too.
             self._listener.move()
 
     async def _note(self, part: str, error: BaseException) -> None:
@@ -194,5 +194,5 @@ def _by_shard(events: Sequence[OrderEvent]) -> dict[int, list[OrderEvent]]:
 
 
 def _order_ids(kept: Sequence[bytes]) -> list[OrderId]:
-    """Return the entries that are order ids: whoever can write to Redis can write anything."""
+    """Return the entries that are order ids, because any program with access to Redis can write other texts."""
     return [OrderId(entry.decode()) for entry in kept if _ORDER_ID.fullmatch(entry)]

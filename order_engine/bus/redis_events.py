@@ -1,4 +1,4 @@
-"""The live feed through Redis: which channels this process listens to, and what it believes of them."""
+"""The event bus through Redis: the channels that this process listens to, and the check of each message."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ _RING_S: Final = 0.1
 
 
 class RedisListener:
-    """Delivers what is published to those who follow an order in this process."""
+    """Delivers published events to the subscriptions of this process."""
 
     def __init__(self, redis: Redis, names: RedisNames, seal: Seal, trouble: Trouble) -> None:
         """`seal` tells which messages are this engine's."""
@@ -33,12 +33,12 @@ class RedisListener:
         self._seal = seal
         self._trouble = trouble
         self._fanout = ShardedFanout(self._listen_to)
-        # Each shard that was asked for, and whether Redis has said yes.
+        # Each shard that was asked for; its event is set when Redis has confirmed it.
         self._listened: dict[int, asyncio.Event] = {}
         self._pubsub: Any = None
-        # One task alone writes to that connection, and nobody's leaving cuts it short.
+        # Only one task writes to that connection, and a caller that is cancelled does not interrupt it.
         self._commands: Batcher[tuple[Any, str, int], None] = Batcher(self._command_together, 4 * SHARDS)
-        # Shards whose followers did not wait until Redis had said yes.
+        # Shards whose subscribers did not wait until Redis had confirmed them.
         self._late: set[int] = set()
         self._rung_s = [float("-inf")] * SHARDS
         self._confirmations = 0
@@ -56,7 +56,7 @@ class RedisListener:
             await asyncio.wait_for(self._listening.wait(), TIMEOUT_S)
 
     def move(self) -> None:
-        """Connect again within 0.5 s: the server that was right may be another one now."""
+        """Connect again within 0.5 s, because another server may be the right one now."""
         self._is_moving = True
 
     def stop(self) -> None:
@@ -100,7 +100,7 @@ class RedisListener:
         known = self._fanout.watched_shards()
         self._listened = {shard: asyncio.Event() for shard in known}
         self._confirmations = 0
-        # The last one is confirmed last: then all are.
+        # Redis confirms the last channel last, so its confirmation means that all are confirmed.
         await pubsub.subscribe(*(self._names.channels[shard] for shard in known), self._names.alive)
         self._pubsub = pubsub
         self._ask_for(self._listened.keys() - set(known))
@@ -110,11 +110,11 @@ class RedisListener:
             self._commands.submit((self._pubsub, "SUBSCRIBE", shard))
 
     async def _listen_to(self, shards: Sequence[int]) -> None:
-        """Return when Redis sends what is published on these shards, or soon if it does not answer."""
+        """Return when Redis sends the events of these shards, or after 0.5 s without an answer."""
         missing = [shard for shard in shards if not self._listened.setdefault(shard, asyncio.Event()).is_set()]
         if not missing:
             return
-        # Asked for again and again until Redis has said yes: to ask twice does nothing.
+        # Ask at each call until Redis has confirmed; asking twice does nothing.
         self._ask_for(missing)
         if self.is_connected:
             with contextlib.suppress(TimeoutError):
@@ -125,11 +125,11 @@ class RedisListener:
         self._late.update(missing)
 
     async def _command_together(self, commands: Sequence[tuple[Any, str, int]]) -> Sequence[None]:
-        """Send them in order, those of this connection. Where that fails, whoever connects anew asks for all."""
+        """Send the current connection's commands in order; if that fails, the next connection asks for all shards."""
         current = [(name, shard) for pubsub, name, shard in dict.fromkeys(commands) if pubsub is self._pubsub]
         with contextlib.suppress(*LOST):
             for name, group in itertools.groupby(current, key=lambda it: it[0]):
-                # Not through the client's subscribe: that would connect again beside us.
+                # Not through the client's subscribe, which would open a second connection.
                 connection = self._pubsub.connection if self._pubsub is not None else None
                 if connection is not None and connection.is_connected:
                     channels = [self._names.channels[shard] for _, shard in group]
@@ -143,17 +143,17 @@ class RedisListener:
             if (confirmed := self._listened.get(shard)) is not None:
                 confirmed.set()
             if shard in self._late:
-                # Somebody went on without waiting for this: what he missed is in the log.
+                # A subscriber did not wait for this confirmation; the events that it missed are in the log.
                 self._late.discard(shard)
                 self._fanout.wake_shard(shard)
             return
         self._confirmations += 1
         if self._confirmations > 1:
-            # The client has connected anew by itself, and knows nothing of what was asked for since.
+            # The client has reconnected by itself, and does not know the channels that were added later.
             self._ask_for(self._listened)
         self.is_connected = True
         self._listening.set()
-        # Events that were published while nobody listened are in the log.
+        # Events that were published without a connection are in the log.
         self._fanout.wake_all()
         self._trouble.clear("listen")
 
@@ -169,30 +169,30 @@ class RedisListener:
         elif events:
             self._fanout.deliver(events)
         elif (now_s := asyncio.get_running_loop().time()) - self._rung_s[shard] >= _RING_S:
-            # No more than a ring: those who follow an order here read the log, at most ten times a second.
+            # Old events only wake the subscriptions of the shard to read the log, at most 10 times a second.
             self._rung_s[shard] = now_s
             self._fanout.wake_shard(shard)
 
 
 class ShardedFanout(Fanout):
-    """A Fanout that knows on which shards somebody here follows an order."""
+    """A Fanout that knows which shards have subscriptions in this process."""
 
     def __init__(self, listen_to: Callable[[Sequence[int]], Awaitable[None]]) -> None:
-        """`listen_to` returns when events of these shards come in."""
+        """`listen_to` returns when events of these shards arrive."""
         super().__init__()
         self._listen_to = listen_to
         self._watchers = [0] * SHARDS
 
     def is_watched(self, shard: int) -> bool:
-        """Return whether an event on this shard may be for somebody here."""
+        """Return whether an event on this shard may be for a subscription in this process."""
         return self._watchers[shard] > 0
 
     def watched_shards(self) -> list[int]:
-        """Return every shard that somebody here follows."""
+        """Return every shard with a subscription in this process."""
         return [shard for shard in range(SHARDS) if self._watchers[shard]]
 
     def wake_shard(self, shard: int) -> None:
-        """Tell those who follow something on this shard that events may have been missed."""
+        """Tell the subscriptions of this shard that events may have been missed."""
         for order_id, subscriptions in self._by_order.items():
             if shard in _shards_of(order_id):
                 for subscription in subscriptions:
@@ -216,7 +216,7 @@ class ShardedFanout(Fanout):
 
 
 def _shards_of(order_id: OrderId | None) -> Sequence[int]:
-    """Return the shard of an order; of no order in particular, all."""
+    """Return the shard of an order; all shards for None."""
     return range(SHARDS) if order_id is None else (shard_of(order_id),)
 
 

@@ -1,4 +1,4 @@
-"""Rate windows on Redis: all processes of an engine count together, and each alone while Redis is away."""
+"""Rate windows on Redis: all processes of an engine count together, but each one alone while Redis is away."""
 
 import asyncio
 import contextlib
@@ -26,14 +26,14 @@ class RedisRateLimiter:
         self._redis: Redis = connect(url)
         self._trouble = trouble
         options: dict[str, Any] = {"connection_pool": self._redis.connection_pool}
-        # The library's own reading of a URL is narrower than the client's; it gets what the client made of it.
+        # The library understands fewer URLs than the client, so it gets the client's connection pool.
         storage = RedisStorage(
             "async+redis://", implementation="redispy", key_prefix=names.rate, wrap_exceptions=False, **options
         )
         self._strategy = SlidingWindowCounterRateLimiter(storage)
         self._alone = MemoryRateLimiter(clock)
         self._clock = clock
-        # More at once than the client has connections would look like a lost Redis.
+        # More requests at once than connections would look like a lost Redis.
         self._turns = asyncio.Semaphore(_MAX_AT_ONCE)
         self._alone_until_s = 0.0
 
@@ -41,14 +41,14 @@ class RedisRateLimiter:
         """See RateLimiter."""
         try:
             async with self._turns:
-                # A Redis that hangs would make every caller wait as long as the one that found out.
+                # Otherwise a Redis that hangs would make every caller wait for the whole timeout.
                 if self._now_s() >= self._alone_until_s:
                     verdict = await count(self._strategy, self._clock, key, per_minute, cost)
                     self._trouble.clear("count")
                     return verdict
         except LOST as error:
             if isinstance(error, ResponseError):
-                # A lost connection the bus notes by itself; a refusal may concern the counting alone.
+                # The bus notices a lost connection by itself; a refusal may concern the counting alone.
                 self._trouble.note("count", error)
             self._alone_until_s = self._now_s() + _ALONE_S
             with contextlib.suppress(*LOST):

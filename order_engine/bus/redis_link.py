@@ -13,10 +13,9 @@ from order_engine.ports.store import EngineIdentity
 TIMEOUT_S: Final = 2.0
 RECONNECT_S: Final = 0.25
 LOST: Final = (RedisError, OSError, TimeoutError)
-# Events go out on as many channels, by their order's id, and a process listens
-# to those on which somebody follows an order there.
+# Events are published on this many channels, by their order's id; a process listens to those with a subscription.
 SHARDS: Final = 64
-# After one of these, another server may be the right one, or a new connection may be let in.
+# After one of these errors, another server may be the right one, or a new connection may be accepted.
 _WRONG_SERVER: Final = (ReadOnlyError, MasterDownError, BusyLoadingError, AuthenticationError)
 _MAX_REASON: Final = 300
 
@@ -27,18 +26,18 @@ class RedisNames:
     def __init__(self, prefix: str, identity: EngineIdentity) -> None:
         """Begin each name with the prefix and the id that the database keeps.
 
-        Publish and subscribe knows no database number, so two engines on one Redis would else share channels.
+        Publish and subscribe ignores the database number, so two engines on one Redis would otherwise share channels.
         """
         root = f"{prefix}:{identity.engine_id}"
         self.ready = f"{root}:ready"
         self.rate = f"{root}:rate"
         self.channels = [f"{root}:events:{shard}" for shard in range(SHARDS)]
-        # Nothing is published here: a connection shows that it lives by being subscribed to something.
+        # Nothing is published on this channel; its subscription is confirmed on every connection that works.
         self.alive = f"{root}:alive"
 
 
 class Trouble:
-    """Why Redis does not do its work now; one log line when an outage begins, one when it ends."""
+    """The reason that Redis does not work now; logs one line when an outage begins, and one when it ends."""
 
     def __init__(self) -> None:
         """Begin without any."""
@@ -46,7 +45,7 @@ class Trouble:
 
     @property
     def reason(self) -> str | None:
-        """The first reason of this outage; None while all is well."""
+        """The first reason of this outage; None without an outage."""
         return next(iter(self._reasons.values()), None)
 
     def note(self, part: str, error: BaseException) -> None:
@@ -82,7 +81,7 @@ async def leave_wrong_server(client: Redis, error: BaseException) -> None:
 
 
 def connect(url: str) -> Redis:
-    """Return a client that fails at once: a retry inside it would only hide the loss from the caller."""
+    """Return a client that does not retry, because a retry would hide the loss from the caller."""
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT_S,
         "socket_connect_timeout": TIMEOUT_S,

@@ -1,4 +1,4 @@
-"""Proof that a message on Redis comes from this engine: whoever can publish there does not know the secret."""
+"""Proof that a message on Redis comes from this engine: other programs can publish, but do not know the secret."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ from order_engine.ports.clock import Clock
 _PROOF_BYTES: Final = 16
 _TIME_BYTES: Final = 8
 _MAX_SEEN: Final = 20_000
-# Wider than the clocks of an engine's machines differ, and shorter than a backup takes to restore.
+# Longer than the difference between the clocks of an engine's machines, and shorter than a restore of a backup.
 MAX_AGE_MS: Final = 30_000
 
 _decoder = msgspec.json.Decoder(list[OrderEvent])
@@ -25,15 +25,15 @@ class Seal:
 
     A replayed message is harmless. A stream passes an event on only if its seq is the next one, and an
     event that was committed never changes, so the log says the same. A restored backup is the exception:
-    the log then lacks events that were published before. So a message older than 30 s is not believed,
-    and the same message is believed once, so that a flood of replays makes nobody read the log.
+    the log then lacks events that were published before. So a message older than 30 s is rejected, and the same message
+    is accepted only once, so that many replays do not cause reads of the log.
     """
 
     def __init__(self, secret: bytes, clock: Clock) -> None:
-        """`secret` is known to the database alone."""
+        """`secret` is kept in the database and nowhere else."""
         self._secret = secret
         self._clock = clock
-        # The last proofs that were believed, the oldest first.
+        # The last proofs that were accepted, oldest first.
         self._seen: OrderedDict[bytes, None] = OrderedDict()
 
     def close(self, channel: str, events: Sequence[OrderEvent]) -> bytes:
@@ -59,7 +59,7 @@ class Seal:
 
     def _proof(self, channel: bytes, sealed: bytes) -> bytes:
         hashed = hashlib.blake2b(key=self._secret, digest_size=_PROOF_BYTES)
-        # The length keeps a piece of the channel's name from passing for a piece of the message.
+        # The length separates the channel's name from the message.
         hashed.update(len(channel).to_bytes(2, "big") + channel)
         hashed.update(sealed)
         return hashed.digest()

@@ -6,7 +6,6 @@ it: a height of another cluster would prove what is not so. What cannot be so is
 """
 
 import base64
-import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final
@@ -14,16 +13,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec.json import Decoder
 from solders.hash import Hash, ParseHashError
-from solders.keypair import Keypair
-from solders.message import Message, MessageV0, from_bytes_versioned, to_bytes_versioned
 from solders.signature import Signature
-from solders.transaction import VersionedTransaction
 
 from order_engine.batching import Batcher
 from order_engine.chain.history import WalletHistory
 from order_engine.chain.rpc import JsonRpc, Request, Transport, decode
 from order_engine.domain.chain_point import MAX_AGE_BLOCKS, ChainPoint
-from order_engine.domain.errors import ChainUnavailable, ForeignFeePayer, VenueFailed, WrongCluster
+from order_engine.domain.errors import ChainUnavailable, WrongCluster
 from order_engine.domain.money import MAX_BASE_UNITS
 from order_engine.domain.tokens import Token
 from order_engine.ports.chain import (
@@ -31,15 +27,12 @@ from order_engine.ports.chain import (
     Commitment,
     SignatureStatus,
     SignatureStatuses,
-    SignedTransaction,
     SwapResult,
-    UnsignedTransaction,
 )
 from order_engine.ports.clock import Clock
 
 _MAX_TOGETHER: Final = 500
 _BLOCKHASH_KEPT_MS: Final = 1_000
-_PATIENCE_S: Final = 0.5  # A request that hangs holds up itself, not the next one.
 _ANCHOR_ERROR: Final = re.compile(r"Error Code: (\w+)\.")
 _CONFIRMED: Final = {"commitment": Commitment.CONFIRMED.value}
 _FINALIZED: Final = {"commitment": Commitment.FINALIZED.value}
@@ -50,16 +43,6 @@ _VALID_BLOCKS: Final = range(100, 400)
 _SIGNATURE_IN_BASE64: Final = 88  # Characters of 66 bytes: a count, and the first signature.
 
 NonNegativeInt = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-
-
-class PaperWallet:
-    """A key that is made from a seed: it guards nothing but paper."""
-
-    def __init__(self, seed: int) -> None:
-        """The same seed gives the same wallet in every process."""
-        self.keypair = Keypair.from_seed(hashlib.sha256(f"{seed}:wallet".encode()).digest())
-        # Kept: the library works it out anew each time it is asked.
-        self.public_key = self.keypair.pubkey()
 
 
 class _Context(msgspec.Struct):
@@ -134,7 +117,6 @@ class SolanaChain:
     def __init__(
         self,
         transport: Transport,
-        wallet: PaperWallet,
         clock: Clock,
         pin_cluster: Callable[[str], Awaitable[str]],
     ) -> None:
@@ -143,18 +125,12 @@ class SolanaChain:
         `clock` only tells how long a blockhash is used again.
         """
         self._rpc = JsonRpc(transport)
-        self._wallet = wallet
-        self._owner = str(wallet.public_key)
         self._clock = clock
         self._pin_cluster = pin_cluster
         self._genesis: str | None = None
         self._blockhash: tuple[int, Blockhash] | None = None
         # All who wait for a blockhash wait for the same one.
         self._blockhashes: Batcher[None, Blockhash] = Batcher(self._read_blockhash, _MAX_TOGETHER)
-        self._sends: Batcher[bytes, None] = Batcher(self._send_together, _MAX_TOGETHER, _PATIENCE_S)
-        self._results: Batcher[str, _Transaction | None] = Batcher(
-            self._ask_for_transactions, _MAX_TOGETHER, _PATIENCE_S
-        )
 
     @property
     def genesis_hash(self) -> str | None:
@@ -165,29 +141,14 @@ class SolanaChain:
         """See Chain."""
         return self._fresh_blockhash() or await self._blockhashes.submit(None)
 
-    def sign(self, transaction: UnsignedTransaction, blockhash: Blockhash) -> SignedTransaction:
+    async def send_many(self, raws: Sequence[bytes]) -> Sequence[Any]:
         """See Chain."""
-        message = from_bytes_versioned(transaction.message)
-        if not isinstance(message, Message | MessageV0):
-            raise VenueFailed("the route's transaction has a version that this engine does not sign")
-        if message.account_keys[0] != self._wallet.public_key or message.header.num_required_signatures != 1:
-            raise ForeignFeePayer("the route's transaction would be signed or paid for by another wallet than ours")
-        dated = _with_blockhash(message, Hash.from_string(blockhash.blockhash))
-        # The library's own signing works the public key out again, which takes as long as the signature.
-        signature = self._wallet.keypair.sign_message(to_bytes_versioned(dated))
-        raw = bytes(VersionedTransaction.populate(dated, [signature]))
-        return SignedTransaction(
-            str(signature),
-            raw,
-            blockhash.last_valid_block_height,
-            blockhash.finalized,
-            blockhash.slot,
-            blockhash.genesis_hash,
+        # Preflight asks a node that may lag; maxRetries 0: the engine itself sends again until it knows.
+        options = {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}
+        sent = await self._rpc.ask_many(
+            [Request("sendTransaction", [base64.b64encode(raw).decode(), options], _SENT) for raw in raws]
         )
-
-    async def send(self, raw: bytes) -> None:
-        """See Chain."""
-        await self._sends.submit(raw)
+        return [it if isinstance(it, Exception) else None for it in sent]
 
     async def finalized_point(self) -> ChainPoint:
         """See Chain."""
@@ -220,29 +181,22 @@ class SolanaChain:
         history_from_slot = None if isinstance(history_from, ChainUnavailable) else history_from
         return SignatureStatuses(min(answer.context.slot, finalized_slot), found, unclear, history_from_slot)
 
-    async def swap_result(self, signature: str, token_out: Token) -> SwapResult | None:
+    async def swap_results(self, wanted: Sequence[tuple[str, str, Token]]) -> Sequence[SwapResult | Exception | None]:
         """See Chain."""
-        transaction = await self._results.submit(signature)
-        if transaction is None:
-            return None
-        if not _is_signed_as(transaction.transaction[0], signature):
-            raise ChainUnavailable("the chain answers with another transaction than was asked for")
-        if transaction.meta.err is not None:
-            return SwapResult(None, _program_error(transaction.meta))
-        given = self._amount_received(transaction.meta, token_out)
-        if not 0 < given <= MAX_BASE_UNITS:
-            raise ChainUnavailable("the chain's answer has balances that no swap leaves")
-        return SwapResult(given, None)
+        options = {**_CONFIRMED, "encoding": "base64", "maxSupportedTransactionVersion": 0}
+        found = await self._rpc.ask_many(
+            [Request("getTransaction", [signature, options], _TRANSACTION) for signature, _, _ in wanted]
+        )
+        return [_swap_result(*it, transaction) for it, transaction in zip(wanted, found, strict=True)]
 
-    def wallet_history(self) -> WalletHistory:
-        """Return what our wallet's transactions were signed for."""
-        return WalletHistory(self._rpc, self._owner)
+    def wallet_history(self, owner: str) -> WalletHistory:
+        """Return the history of a wallet's transactions."""
+        return WalletHistory(self._rpc, owner)
 
     async def close(self) -> None:
         """Give up what is on its way: a send that was cut off is as good as one that was lost."""
         await self._rpc.close()
-        for batcher in (self._blockhashes, self._sends, self._results):
-            await batcher.drain()
+        await self._blockhashes.drain()
 
     # --- requests ---
 
@@ -259,6 +213,10 @@ class SolanaChain:
         point = _point(info)
         if value.last_valid_block_height - point.block_height not in _VALID_BLOCKS:
             raise ChainUnavailable("the chain's blockhash is good for too few blocks or too many")
+        # A height that is told too low goes unnoticed beside an older blockhash, and would make the truth
+        # look impossible for hours.
+        if answer.context.slot < point.slot:
+            raise ChainUnavailable("the chain's newest blockhash is older than its finalized slot")
         if not point.agrees_with(ChainPoint(value.last_valid_block_height - MAX_AGE_BLOCKS, answer.context.slot)):
             raise ChainUnavailable("the chain's block height and its blockhash contradict each other")
         _hash_of(value.blockhash)
@@ -277,49 +235,38 @@ class SolanaChain:
                 f" and theirs is {self._genesis}"
             )
 
-    async def _send_together(self, raws: Sequence[bytes]) -> Sequence[Any]:
-        # Preflight asks a node that may lag; maxRetries 0: the engine itself sends again until it knows.
-        options = {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}
-        sent = await self._rpc.ask_many(
-            [Request("sendTransaction", [base64.b64encode(raw).decode(), options], _SENT) for raw in raws]
-        )
-        return [it if isinstance(it, Exception) else None for it in sent]
 
-    async def _ask_for_transactions(self, signatures: Sequence[str]) -> Sequence[Any]:
-        options = {**_CONFIRMED, "encoding": "base64", "maxSupportedTransactionVersion": 0}
-        return await self._rpc.ask_many(
-            [Request("getTransaction", [signature, options], _TRANSACTION) for signature in signatures]
-        )
-
-    def _amount_received(self, meta: _Meta, token_out: Token) -> int:
-        """Return by how much our balance of the token grew, in base units; native SOL apart from the fee."""
-        try:
-            if token_out.is_native:
-                return meta.post_balances[0] - meta.pre_balances[0] + meta.fee
-            return self._balance(meta.post_token_balances, token_out) - self._balance(
-                meta.pre_token_balances, token_out
-            )
-        except (ValueError, IndexError) as error:
-            raise ChainUnavailable("the chain's answer has no balances that can be read") from error
-
-    def _balance(self, balances: Sequence[_TokenBalance] | None, token: Token) -> int:
-        ours = (it for it in balances or () if it.mint == token.mint and it.owner == self._owner)
-        return sum(int(it.ui_token_amount.amount) for it in ours)
+def _swap_result(signature: str, owner: str, token_out: Token, transaction: Any) -> SwapResult | Exception | None:
+    """Return the result that an answer to getTransaction tells of; the answer may be an error."""
+    if transaction is None or isinstance(transaction, Exception):
+        return transaction
+    try:
+        if not _is_signed_as(transaction.transaction[0], signature):
+            return ChainUnavailable("the chain answers with another transaction than was asked for")
+        if transaction.meta.err is not None:
+            return SwapResult(None, _program_error(transaction.meta))
+        received = _amount_received(transaction.meta, owner, token_out)
+    except ChainUnavailable as error:
+        return error
+    if not 0 < received <= MAX_BASE_UNITS:
+        return ChainUnavailable("the chain's answer has balances that no swap leaves")
+    return SwapResult(received, None)
 
 
-def _with_blockhash(message: Message | MessageV0, blockhash: Hash) -> Message | MessageV0:
-    """Return the message with another blockhash."""
-    header, keys, instructions = message.header, message.account_keys, message.instructions
-    if isinstance(message, MessageV0):
-        return MessageV0(header, keys, blockhash, instructions, message.address_table_lookups)
-    return Message.new_with_compiled_instructions(
-        header.num_required_signatures,
-        header.num_readonly_signed_accounts,
-        header.num_readonly_unsigned_accounts,
-        keys,
-        blockhash,
-        instructions,
-    )
+def _amount_received(meta: _Meta, owner: str, token_out: Token) -> int:
+    """Return by how much the owner's balance of the token grew, in base units; native SOL without the fee."""
+    try:
+        if token_out.is_native:
+            return meta.post_balances[0] - meta.pre_balances[0] + meta.fee
+        after, before = meta.post_token_balances, meta.pre_token_balances
+        return _balance(after, owner, token_out) - _balance(before, owner, token_out)
+    except (ValueError, IndexError) as error:
+        raise ChainUnavailable("the chain's answer has no balances that can be read") from error
+
+
+def _balance(balances: Sequence[_TokenBalance] | None, owner: str, token: Token) -> int:
+    owned = (it for it in balances or () if it.mint == token.mint and it.owner == owner)
+    return sum(int(it.ui_token_amount.amount) for it in owned)
 
 
 def _is_signed_as(encoded: str, signature: str) -> bool:

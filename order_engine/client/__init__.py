@@ -1,4 +1,4 @@
-"""Talks to a running engine over its HTTP API; the command line is made of it."""
+"""A client for a running engine's HTTP API; the command line uses it."""
 
 from order_engine.client.engine import TERMINAL, EngineClient, new_idempotency_key
 from order_engine.client.errors import (

@@ -1,4 +1,4 @@
-"""Which answers are the engine's own word, and which come from something between."""
+"""Tells the engine's own answers from those of a proxy between client and engine."""
 
 import email.utils
 import json
@@ -36,11 +36,11 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def is_limited(self) -> bool:
-        """Whether there were too many requests: this one was not taken."""
+        """Whether there were too many requests; this request was not accepted."""
         return self.status == _LIMITED
 
     def result(self, member: str, also: Collection[int] = ()) -> dict[str, Any] | None:
-        """Return the engine's document, which has this member; None: it is not, or not whole, the engine's.
+        """Return the engine's document, which has this member; None if the engine did not send it, or not completely.
 
         `also`: statuses besides 200 and 202 with which the engine sends the document.
         """
@@ -53,7 +53,7 @@ class Answer(msgspec.Struct, frozen=True):
         return document if is_result else None
 
     def problem(self) -> dict[str, Any] | None:
-        """Return the engine's problem document; None: it is not the engine that answered."""
+        """Return the engine's problem document; None if the engine did not send the answer."""
         document = _object(self.content)
         is_problem = (
             self.status >= _FIRST_ERROR

@@ -1,4 +1,4 @@
-"""One call over HTTP, repeated while the engine does not give its word."""
+"""One call over HTTP, repeated until the engine itself answers."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
@@ -11,16 +11,16 @@ from order_engine.client.answers import Answer
 from order_engine.client.errors import EngineRefusedError, reason_of
 from order_engine.client.patience import Patience, Retry
 
-# Of a try: for TCP, and again for TLS. httpcore closes a connection that ran out of time, not a cancelled one.
+# Fraction of a try's time for TCP, and again for TLS. httpcore closes a connection that timed out, not a cancelled one.
 _CONNECT_SHARE: Final = 1 / 3
 # A page of 100 orders, each with all of its metadata, is below 2 MiB.
 _MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
-# How httpcore's trace says that a request begins to go out.
+# httpcore's trace event at the start of sending a request.
 _SENDING: Final = "send_request_headers.started"
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request that is safe to repeat. `member` is the one by which its answer is known to be the engine's.
+    """A request that is safe to repeat. A JSON answer with the member `member` is the engine's.
 
     `also`: statuses of such answers besides 200 and 202.
     """
@@ -41,7 +41,7 @@ class Fate(msgspec.Struct):
 
 
 class GaveUpError(Exception):
-    """The call has no answer; the message says why. `problem` is the engine's last word, if it had one."""
+    """The call has no answer; the message says why. `problem` is the engine's last problem document, or None."""
 
     def __init__(self, why: str, problem: Mapping[str, Any] | None = None) -> None:
         """`why` is a sentence."""
@@ -116,11 +116,11 @@ class Calls:
                 ) as response,
             ):
                 content = await _read(response)
-        except Exception as error:  # noqa: BLE001 - whatever broke, the request may have been delivered
+        except Exception as error:  # noqa: BLE001 - after any error, the request may have been delivered
             return None, error
         answer = Answer(response.status_code, response.headers, content)
         if answer.problem() is not None and (answer.is_limited or not answer.is_passing):
-            # The engine says that it did nothing this time; an earlier try may still have been taken.
+            # The engine says that it did nothing in this try; an earlier try may still have been accepted.
             fate.may_be_done = may_be_done_before
         return answer, None
 
@@ -153,7 +153,7 @@ def no_engine_answers(shown: str, error: Exception) -> str:
 
 
 def not_an_engine(shown: str, answer: Answer) -> str:
-    """Say that the answer is not the engine's word."""
+    """Say that the answer is not the engine's."""
     kind = answer.kind.encode("ascii", "replace").decode()[:50]
     seen = f"status {answer.status}, {kind or 'no content type'}"
     return f"The answer from {shown} is not that of an order-engine ({seen})."

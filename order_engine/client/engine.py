@@ -1,4 +1,4 @@
-"""The client: every call is safe to repeat, and is repeated for as long as its bound allows."""
+"""The client: every call is safe to repeat, and is repeated until its time limit."""
 
 import contextlib
 import json
@@ -143,11 +143,11 @@ class EngineClient:
         return await self._ask(Request("GET", "/v1/attempts", "attempts", {"inDoubt": "true", "limit": limit}))
 
     async def readiness(self) -> dict[str, Any]:
-        """Return how the engine is: `status`, the `reasons` why it is not ready, and each part's state."""
+        """Return the engine's health: `status`, the `reasons` why it is not ready, and each part's state."""
         return await self._ask(Request("GET", "/ready", "dependencies", also=(_UNAVAILABLE,)))
 
     async def watch(self, order_id: str, after: int = 0) -> AsyncIterator[dict[str, Any]]:
-        """Yield the order's events once each, past first, up to the terminal one; survives lost connections."""
+        """Yield each event of the order once, past events first, up to the terminal one; survives lost connections."""
         path, seq = _path(order_id), after
         events = self._following.documents(
             "seq", lambda: f"{path}/stream?after={seq}", lambda: f"after seq {seq}", has_end=True
@@ -195,7 +195,7 @@ class EngineClient:
 
 
 def _unplaced(error: GaveUpError, fate: Fate, key: str) -> EngineClientError:
-    """Return the error for an order that has no answer: it was not placed, or it may have been."""
+    """Return the error for an order without an answer: either it was not placed, or it may have been."""
     if fate.may_be_done:
         return OrderUnknownError(str(error), key)
     unplaced: EngineClientError
@@ -208,11 +208,11 @@ def _unplaced(error: GaveUpError, fate: Fate, key: str) -> EngineClientError:
 
 
 def _path(order_id: str) -> str:
-    # No order can have these names: a path with one of them is the path of something else.
+    # No order can have these names, because a path with one of them is another resource's.
     if order_id in ("", ".", ".."):
         raise EngineRefusedError({"detail": f"There is no order {order_id!r}."})
     try:
         return f"/v1/orders/{quote(order_id, safe='')}"
     except UnicodeEncodeError:
-        # Bytes of the command line that are not text.
+        # The command line had bytes that are not text.
         raise EngineRefusedError({"detail": f"There is no order {order_id!r}."}) from None

@@ -1,4 +1,4 @@
-"""How a call ends that has no answer to return.
+"""The errors of calls that have no answer to return.
 
 EngineClientError
   ├── UnusableAddressError     the URL or the key; nothing was sent

@@ -1,4 +1,4 @@
-"""One WebSocket after another: a stream that is opened again from where it broke off."""
+"""A stream over one WebSocket after another: each new one continues after the last event."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,12 @@ _NORMAL: Final = 1000
 _PASSING: Final = frozenset({1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015})
 # A page of the account's stream holds at least everything of one commit, and has no size limit of its own.
 _MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
-# A connection that lived so long was a good one, also if there was nothing to say on it.
+# A connection that lasted this long worked, even if no message came on it.
 _GOOD_AFTER_S: Final = 5.0
 
 
 class _Connect(connect):
-    """Opens a WebSocket and follows no redirect: the key is for this engine alone."""
+    """Opens a WebSocket and follows no redirect, because the key is for this engine alone."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         """Refuse it like any other answer that is not the engine's."""
@@ -50,8 +50,8 @@ class Following:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield each frame's document, up to a normal close if the stream has an end.
 
-        `member` is the one by which a document is known to be the engine's. `path_of` says where to open,
-        from the documents that were seen until then, and `resuming` says it to a human.
+        A document with the member `member` is the engine's. `path_of` returns the path to open, from the documents so
+        far, and `resuming` tells a human about it.
         Raises EngineRefusedError, EngineUnreachableError.
         """
         retry = Retry(self._patience)
@@ -98,7 +98,7 @@ class Following:
         )
 
     def _refusal(self, answer: Answer) -> str:
-        """Return why the stream was not opened this time; raises EngineRefusedError if it never will be."""
+        """Return why the stream was not opened this time; raises EngineRefusedError if a later try cannot succeed."""
         problem = answer.problem()
         if problem is None:
             return not_an_engine(self._shown, answer)
@@ -123,7 +123,7 @@ def _answer_of(error: InvalidStatus) -> Answer:
 
 
 def _why_closed(websocket: ClientConnection) -> str:
-    """Return why a stream broke off that may be opened again; raises EngineRefusedError for any other."""
+    """Return why the stream broke off; raises EngineRefusedError if it cannot be opened again."""
     code = websocket.close_code
     why = f"The stream broke off ({code} {websocket.close_reason or ''}".rstrip() + ")."
     if code not in _PASSING and code != _NORMAL:

@@ -7,13 +7,13 @@ from typing import Final
 RETRY_FOR_S: Final = 60.0
 # While the engine says that a limit is reached: a sliding window frees its last place after two minutes.
 LIMITED_FOR_S: Final = 130.0
-# While no engine has ever answered: probably none is there, and a newcomer waits for this sentence.
+# While no engine has ever answered: probably none is running, and a new user waits for the error message.
 UNANSWERED_FOR_S: Final = 20.0
 _TRY_S: Final = 10.0
 _SHORTEST_TRY_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
-# Of a server that asks for a pause and does not count.
+# The maximum pause that a server may ask for, other than at a limit.
 _LONGEST_ASKED_S: Final = 10.0
 _MAX_DOUBLINGS: Final = 10
 
@@ -39,12 +39,12 @@ class Patience:
         return RETRY_FOR_S if self.is_engine_there else UNANSWERED_FOR_S
 
     def spread(self, pause_s: float) -> float:
-        """Return the pause with jitter, so that many clients do not come back at one moment."""
+        """Return the pause with jitter, so that many clients do not come back at the same moment."""
         return pause_s * self._random.uniform(0.5, 1.0)
 
 
 class Retry:
-    """The tries of one call, or of one stretch of time in which a stream is lost."""
+    """The tries of one call, or of one outage of a stream."""
 
     def __init__(self, patience: Patience) -> None:
         """The first try begins now."""
@@ -52,7 +52,7 @@ class Retry:
         self.begin_again()
 
     def begin_again(self) -> None:
-        """Count from now on: the engine was heard."""
+        """Count from now on, because the engine has answered."""
         self._began_s = time.monotonic()
         self._tries = 0
         self._is_limited = False
@@ -76,7 +76,8 @@ class Retry:
     def pause_s(self, asked_s: float | None = None, *, is_limited: bool = False) -> float | None:
         """Return the pause before the next try, or None when it is time to give up.
 
-        `asked_s`: the server's Retry-After. `is_limited`: the engine counts, so to come back earlier is useless.
+        `asked_s`: the server's Retry-After. `is_limited`: the engine's rate limit refused, so an earlier try is
+        useless.
         """
         self._is_limited = is_limited
         left_s = self.left_s

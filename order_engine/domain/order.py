@@ -100,6 +100,7 @@ class SignedAttempt(msgspec.Struct, frozen=True):
     attempt_number: int
     signature: str
     raw: bytes
+    owner: str
     last_valid_block_height: int
     signed_point: ChainPoint
     blockhash_slot: int

@@ -1,6 +1,5 @@
 """Carries one order from its stored status to rest: terminal, or waiting for its next attempt."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -9,7 +8,6 @@ import msgspec
 from order_engine import observe
 from order_engine.batching import GroupCommit
 from order_engine.domain.errors import (
-    ChainUnavailable,
     Fenced,
     ReasonCode,
     StepFailed,
@@ -27,17 +25,18 @@ from order_engine.domain.events import (
 from order_engine.domain.lifecycle import TERMINAL, apply
 from order_engine.domain.money import BaseUnits, min_out
 from order_engine.domain.order import AttemptOutcome, OrderStatus, SignedAttempt
+from order_engine.domain.quarantine import is_to_be_parked
 from order_engine.domain.retry import RetryPolicy, after_failure
 from order_engine.domain.routing import choose_quote
 from order_engine.engine.quoting import ask_venues
 from order_engine.engine.settlement import Proof, Settlement
-from order_engine.ports.chain import SLIPPAGE_ERROR, Blockhash, Chain
+from order_engine.engine.signing import Signing
+from order_engine.ports.chain import SLIPPAGE_ERROR
 from order_engine.ports.clock import Clock
 from order_engine.ports.store import Claim, OrderReader, ProvenOutcome, Write
 from order_engine.ports.venues import Venue
 
 _AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
-_BLOCKHASH_RETRY_S: Final = 0.5
 # How Solana's errors for a wallet with too little SOL begin: InsufficientFundsForFee, InsufficientFundsForRent.
 _INSUFFICIENT_FUNDS: Final = "InsufficientFunds"
 
@@ -92,7 +91,7 @@ class Executor:
     def __init__(  # noqa: PLR0913 - the ports it speaks through
         self,
         venues: Mapping[str, Venue],
-        chain: Chain,
+        signing: Signing,
         store: GroupCommit,
         reader: OrderReader,
         settlement: Settlement,
@@ -102,7 +101,7 @@ class Executor:
     ) -> None:
         """`randomness` returns numbers in [0, 1) for the jitter of the backoff."""
         self._venues = venues
-        self._chain = chain
+        self._signing = signing
         self._store = store
         self._reader = reader
         self._settlement = settlement
@@ -132,7 +131,7 @@ class Executor:
         """
         writer = OrderWriter(self._store, self._clock, claim)
         live: SignedAttempt | None = None
-        if claim.claims > self._policy.max_claims and not claim.order.is_in_doubt:
+        if is_to_be_parked(claim.claims, self._policy.max_claims, is_in_doubt=claim.order.is_in_doubt):
             self._park(writer, claim.claims)
         elif claim.order.is_in_doubt:
             live = (await self._reader.attempts(claim.order.order_id))[-1]
@@ -172,7 +171,7 @@ class Executor:
         if order.status is OrderStatus.ROUTING:
             writer.append(TransactionBuilt(order.venue, transaction.steps))
         try:
-            signed = self._chain.sign(transaction, await self._blockhash())
+            signed = await self._signing.sign(transaction)
         except StepFailed as error:
             self._fail(writer, error)
             return None
@@ -180,6 +179,7 @@ class Executor:
             order.attempt_number,
             signed.signature,
             signed.raw,
+            signed.owner,
             signed.last_valid_block_height,
             signed.signed_point,
             signed.blockhash_slot,
@@ -197,18 +197,6 @@ class Executor:
         if venue is None:
             raise VenueFailed(f"{name} won the route, and this worker has no such venue; the next attempt asks again")
         return venue
-
-    async def _blockhash(self) -> Blockhash:
-        """Wait for a blockhash as long as it takes: nothing is signed, so nothing is at stake."""
-        while True:
-            try:
-                blockhash = await self._chain.latest_blockhash()
-            except ChainUnavailable as error:
-                self._settlement.silence.note_failure(error)
-                await asyncio.sleep(_BLOCKHASH_RETRY_S)
-            else:
-                self._settlement.silence.note_success()
-                return blockhash
 
     async def _settle(self, writer: OrderWriter, attempt: SignedAttempt) -> None:
         order = writer.order

@@ -35,6 +35,7 @@ from order_engine.domain.chain_point import (
 from order_engine.domain.errors import ChainUnavailable, ImpossibleAnswer, WrongCluster
 from order_engine.domain.order import AttemptOutcome, SignedAttempt
 from order_engine.domain.tokens import Token
+from order_engine.engine.outage import Outage
 from order_engine.ports.chain import (
     MAX_SIGNATURES_IN_A_CALL,
     Chain,
@@ -49,10 +50,10 @@ from order_engine.ports.store import ProvenOutcome
 _HEIGHT_KEPT_S: Final = 0.4
 _MAX_LOOKS: Final = 64 * MAX_SIGNATURES_IN_A_CALL
 # A node that hangs holds up those who asked it, not those who come later.
-_LOOK_PATIENCE_S: Final = 0.5
+_OVERLAP_AFTER_S: Final = 0.5
+_MAX_IN_A_CALL: Final = 500
 # The first pause between two looks, as a fraction of the later ones.
 _FIRST_PAUSE: Final = 1 / 8
-_TELL_AFTER_S: Final = 5.0
 _TELL_DOUBT_EVERY_S: Final = 120.0
 
 
@@ -134,36 +135,6 @@ class _Proving:
         return result.error is not None
 
 
-class Outage:
-    """An error now and then is the chain's everyday; what lasts is told, once, and once when it is over."""
-
-    def __init__(
-        self, now_s: Callable[[], float], tell_lost: Callable[[Exception], None], tell_recovered: Callable[[], None]
-    ) -> None:
-        """What to call when it has lasted for seconds, and when it ends."""
-        self._now_s = now_s
-        self._tell_lost = tell_lost
-        self._tell_recovered = tell_recovered
-        self._since_s: float | None = None
-        self._is_told = False
-
-    def note_failure(self, error: Exception) -> None:
-        """The chain did not answer."""
-        now_s = self._now_s()
-        if self._since_s is None:
-            self._since_s = now_s
-        if not self._is_told and now_s - self._since_s > _TELL_AFTER_S:
-            self._is_told = True
-            self._tell_lost(error)
-
-    def note_success(self) -> None:
-        """The chain answered."""
-        self._since_s = None
-        if self._is_told:
-            self._is_told = False
-            self._tell_recovered()
-
-
 class Settlement:
     """Carries signed transactions to a proven outcome; all that are in flight share their requests."""
 
@@ -178,7 +149,11 @@ class Settlement:
         self._now_s = now_s
         self._poll_s = poll_s
         self._resend_s = resend_s
-        self._looks: Batcher[str, Observation] = Batcher(self._look_together, _MAX_LOOKS, _LOOK_PATIENCE_S)
+        self._looks: Batcher[str, Observation] = Batcher(self._look_together, _MAX_LOOKS, _OVERLAP_AFTER_S)
+        self._sends: Batcher[bytes, None] = Batcher(chain.send_many, _MAX_IN_A_CALL, _OVERLAP_AFTER_S)
+        self._results: Batcher[tuple[str, str, Token], SwapResult | None] = Batcher(
+            chain.swap_results, _MAX_IN_A_CALL, _OVERLAP_AFTER_S
+        )
         self._height: tuple[float, ChainPoint] | None = None
         self.silence = Outage(now_s, observe.chain_lost, observe.chain_recovered)
         self._refusals = Outage(now_s, observe.sends_refused, observe.sends_accepted)
@@ -232,7 +207,7 @@ class Settlement:
     async def _send(self, attempt: SignedAttempt) -> str | None:
         """Offer the bytes; returns what went wrong. They may have gone out all the same."""
         try:
-            await self._chain.send(attempt.raw)
+            await self._sends.submit(attempt.raw)
         except ChainUnavailable as error:
             observe.send_failed()
             self._refusals.note_failure(error)
@@ -255,7 +230,7 @@ class Settlement:
             await self._require_corroborated(attempt, asked_after_ms)
         result: SwapResult | None = None
         if observation.status is not None:
-            result = await self._chain.swap_result(attempt.signature, proving.token_out)
+            result = await self._results.submit((attempt.signature, attempt.owner, proving.token_out))
             if result is None or not proving.is_possible(result, outcome):
                 # The result belongs to the proof; and two answers that contradict each other prove nothing.
                 return None

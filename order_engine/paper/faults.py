@@ -4,15 +4,15 @@ from typing import Final
 
 import msgspec
 
-# What becomes of a request is drawn once, so these rates share what there is.
+# One draw decides between these faults, so their rates may add up to at most 1.
 _ONE_DRAW: Final = ("rate_limit", "timeout", "lost_reply")
 
 
 class ChainFaults(msgspec.Struct, forbid_unknown_fields=True):
-    """The part of requests, or of transactions, that meet each fault."""
+    """The fraction of requests, or of transactions, that each fault affects."""
 
     drop: float = 0
-    """A transaction that was taken is dropped; sending it again may help."""
+    """A transaction that was accepted is dropped; sending it again may help."""
     late: float = 0
     """A transaction lands in one of the last blocks in which it can."""
     duplicate: float = 0
@@ -20,10 +20,10 @@ class ChainFaults(msgspec.Struct, forbid_unknown_fields=True):
     fork: float = 0
     """A block with the transaction is processed and then taken back; it may land again, or not.
 
-    And the node that answers is on a fork that will lose: it misses what landed since, until that is finalized.
+    And the node that answers is on a fork that will lose: it does not see later transactions until they are finalized.
     """
     lag: float = 0
-    """The node that answers is up to 250 slots behind, and goes on answering for a while."""
+    """The node that answers is up to 250 slots behind, and answers for a while."""
     false_height: float = 0
     """The node that answers tells a false block height for a while: the slot, another fork's, a jump or a constant."""
     lost_reply: float = 0
@@ -39,7 +39,7 @@ class ChainFaults(msgspec.Struct, forbid_unknown_fields=True):
 def parse_faults(text: str) -> ChainFaults:
     """Read `drop=0.1, lag=0.3`; `all=0.1` sets every rate. Raises ValueError with a sentence.
 
-    It does not list the faults: the setting, beside which it is shown, does.
+    The sentence does not list the faults, because the setting's description, shown with it, does.
     """
     names = ChainFaults.__struct_fields__
     rates: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The paper chain's ledger: a SQLite file of its own, the witness of every swap."""
+"""The paper chain's ledger: a SQLite file of its own with every swap that landed."""
 
 import asyncio
 import sqlite3

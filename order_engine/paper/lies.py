@@ -1,4 +1,4 @@
-"""False block heights, as nodes and gateways have told them: what the engine must not believe."""
+"""False block heights that real nodes and gateways have returned; the engine must not believe them."""
 
 import random
 from enum import StrEnum
@@ -11,10 +11,10 @@ _JUMPS: Final = (1_000, 1_000_000)
 
 
 class LieKind(StrEnum):
-    """Which number stands where the block height belongs."""
+    """The number that the node returns as the block height."""
 
     SLOT = "slot"
-    """The slot, which a public gateway answered for weeks."""
+    """The slot, as a public gateway answered for weeks."""
     OTHER_FORK = "other fork"
     """The height of a fork with fewer skipped slots: a little too high."""
     JUMP = "jump"
@@ -24,7 +24,7 @@ class LieKind(StrEnum):
 
 
 class HeightLie(msgspec.Struct, frozen=True):
-    """One lie, told for a while. `blocks`: how far ahead it is, or the constant itself."""
+    """One false height, returned for a while. `blocks`: how far ahead it is, or the constant itself."""
 
     kind: LieKind
     blocks: int
@@ -55,7 +55,7 @@ def draw_lie(rng: random.Random, true_height: int) -> HeightLie:
 
 
 def is_told_by_all(lie: HeightLie) -> bool:
-    """Return whether every method of an address may tell the lie at once.
+    """Return whether all methods of an address may tell the lie at the same time.
 
     With a jump or a constant in every method an attempt could be signed from numbers that never
     become true again; it would stay in doubt for ever, which is safe and proves nothing here.

@@ -22,7 +22,7 @@ _PPM: Final = 1_000_000
 _PRICE_SCALE: Final = 10**18
 _POOL_DEPTH_USD: Final = 50_000_000
 
-# Round figures near the market's of 2025: a paper order is to look like one, and nothing more.
+# Round prices near the market's of 2025, only so that a paper order looks plausible.
 REFERENCE_PRICES_USD: Final[Mapping[str, str]] = {
     "SOL": "150",
     "wSOL": "150",
@@ -71,7 +71,7 @@ REFERENCE_PRICES_USD: Final[Mapping[str, str]] = {
 
 
 class PoolTerms(msgspec.Struct, frozen=True):
-    """A venue's fee, and between which parts per million of the reference price its own moves."""
+    """A venue's fee, and the range of its price, in parts per million of the reference price."""
 
     name: str
     fee_bps: int
@@ -94,7 +94,7 @@ class PaperMarket:
         self._waves: dict[tuple[str, ...], tuple[tuple[int, int], ...]] = {}
 
     def quote(self, venue: str, request: SwapRequest, at_ms: EpochMs) -> Quote:
-        """Return what the venue's pool gives at that time; raise NoRoute if it cannot."""
+        """Return the quote of the venue's pool at that time; raise NoRoute if the pool has none."""
         token_in, token_out = request.token_in, request.token_out
         swap = PaperSwap(
             venue=venue,
@@ -126,7 +126,7 @@ class PaperMarket:
         return msgspec.structs.replace(swap, amount_out=amount_out, error=error)
 
     def _price(self, swap: PaperSwap, at_ms: EpochMs) -> Quote:
-        """Constant product with a depth of _POOL_DEPTH_USD on either side; the fee is on the input."""
+        """Constant product with a depth of _POOL_DEPTH_USD on each side; the fee is on the input."""
         pool, pair, amount_in = self._pools[swap.venue], f"{swap.token_in}/{swap.token_out}", BaseUnits(swap.amount_in)
         price_in, price_out = self._prices.get(swap.token_in), self._prices.get(swap.token_out)
         if price_in is None or price_out is None:

@@ -1,8 +1,8 @@
-"""The paper network: slots, blocks, forks, expiry, and what became of every transaction.
+"""The paper network: slots, blocks, forks, expiry, and the outcome of every transaction.
 
-The chain as it is, before anybody is asked about it; `node.py` is how it is seen. Times follow
-Solana's: a slot takes 400 ms, some slots have no block (so a block height is not a slot), a
-blockhash is good for 150 blocks, and a block is finalized 32 slots later.
+This is the chain's true state; `node.py` is a node's view of it. Times follow Solana's: a slot takes 400 ms, some slots
+have no block (so a block height is not a slot), a blockhash is good for 150 blocks, and a block is finalized 32 slots
+later.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ VALID_BLOCKS: Final = 150
 _SLOTS_A_ROUND: Final = 20  # One slot of each round has no block: the height falls behind the slot.
 _CONFIRMED_AFTER_SLOTS: Final = 2
 _FINALIZED_AFTER_SLOTS: Final = 32
-# At a delay scale of 1: until a leader takes a transaction, and from there until it is confirmed.
+# At a delay scale of 1: the time until a leader takes a transaction, and from then until it is confirmed.
 _LANDS_AFTER_S: Final = (1.2, 2.2)
 _CONFIRMED_AFTER_S: Final = 0.8
 _FORK_LASTS_SLOTS: Final = (1, 8)
@@ -40,7 +40,7 @@ _MAX_IN_A_COLUMN: Final = 2**63 - 1
 
 
 class LedgerEntry(PaperSwap, frozen=True, kw_only=True):
-    """One transaction that landed or will: the chain's own record, which the engine never touches."""
+    """One transaction that has landed or will land: the chain's own record, which the engine never touches."""
 
     signature: str
     slot: int
@@ -50,7 +50,7 @@ class LedgerEntry(PaperSwap, frozen=True, kw_only=True):
 
 
 class Ledger(Protocol):
-    """Where the paper chain keeps what happened. Methods raise ChainUnavailable."""
+    """Keeps the paper chain's transactions. Methods raise ChainUnavailable."""
 
     async def genesis_ms(self, now_ms: int) -> int:
         """Return when the chain began; the first caller's time is kept for ever."""
@@ -61,7 +61,7 @@ class Ledger(Protocol):
         ...
 
     async def newest(self, before: str | None, at_ms: int, limit: int) -> list[LedgerEntry]:
-        """Return what had landed at a time, newest first, from before a signature on."""
+        """Return the transactions landed at a time and before a signature in the ledger, newest first."""
         ...
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
@@ -78,7 +78,7 @@ class Ledger(Protocol):
 
 
 class TransactionView(msgspec.Struct, frozen=True):
-    """What is to be seen of one transaction at one moment."""
+    """The visible state of one transaction at one moment."""
 
     slot: int
     commitment: Commitment
@@ -94,7 +94,7 @@ class _Fork(msgspec.Struct, frozen=True):
 
 
 class PaperNetwork:
-    """The truth about every transaction. One network owns its ledger: there is one for each file."""
+    """The truth about every transaction. One network owns its ledger, so each file has one network."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class PaperNetwork:
     ) -> None:
         """`program` runs a swap's instruction at a time; delays and faults are drawn from the seed.
 
-        It may raise anything for an instruction that it cannot read: then nothing is executed.
+        `program` may raise any exception for an instruction that it cannot read; then nothing is executed.
         """
         self._ledger = ledger
         self._program = program
@@ -126,7 +126,7 @@ class PaperNetwork:
         self._finds: Batcher[str, LedgerEntry | None] = Batcher(self._find_together, _MAX_IN_A_BATCH)
 
     async def start(self) -> None:
-        """Read when the chain began; before this, nothing can be asked."""
+        """Read when the chain began; call it before any other method."""
         now_ms = self._clock.now_ms()
         self._genesis_ms = await self._ledger.genesis_ms(now_ms)
         # A clock that was set back while nothing ran must not stop the chain until it has caught up.
@@ -134,14 +134,14 @@ class PaperNetwork:
         self._ahead_ms = max(0, lived_ms - now_ms)
 
     async def close(self) -> None:
-        """Finish what was being written."""
+        """Finish the pending writes."""
         await self._appends.drain()
         await self._ledger.close()
 
     # --- time ---
 
     def now_ms(self) -> EpochMs:
-        """Return the network's time. It never goes back, whatever the machine's clock does."""
+        """Return the network's time. It never goes back, even if the machine's clock does."""
         self._latest_ms = max(self._latest_ms, self._clock.now_ms() + self._ahead_ms)
         return EpochMs(self._latest_ms)
 
@@ -160,17 +160,16 @@ class PaperNetwork:
 
     @property
     def genesis_hash(self) -> Hash:
-        """Return what tells this chain from any other."""
+        """Return the hash of block 0, which identifies this chain."""
         return self.blockhash_of(0)
 
     # --- transactions ---
 
     async def receive(self, raw: bytes) -> str:
-        """Take a transaction in and return its signature; raises ValueError for bytes that are none.
+        """Accept a transaction and return its signature; raises ValueError for other bytes.
 
-        It lands once, however often it comes: at a time that is drawn now, unless the network
-        drops it or its blockhash would be too old by then. What was decided is on disk when this
-        returns.
+        However often it is sent, it lands once: at a time that is drawn now, unless the network drops it or its
+        blockhash would be too old by then. The decision is on disk when this returns.
         """
         transaction = VersionedTransaction.from_bytes(raw)
         signature = str(transaction.signatures[0])
@@ -185,24 +184,24 @@ class PaperNetwork:
         return signature
 
     def execute(self, transaction: VersionedTransaction, at_ms: int) -> PaperSwap | None:
-        """Return what a transaction would do at a time; None if no program here can read it.
+        """Return the swap that a transaction would execute at a time; None if no program here can read it.
 
-        Such a transaction never lands: there is nothing that the ledger of swaps could say of it.
+        Such a transaction never lands, because the ledger keeps swaps only.
         """
         instructions = transaction.message.instructions
         if not instructions:
             return None
         try:
             execution = self._program(bytes(instructions[0].data), EpochMs(at_ms))
-        except Exception:  # noqa: BLE001 - anybody may send anything to a program, and that harms nobody else
+        except Exception:  # noqa: BLE001 - a client may send any bytes, which must not harm others
             return None
         numbers = (it for it in msgspec.structs.astuple(execution) if isinstance(it, int))
         return execution if all(abs(it) <= _MAX_IN_A_COLUMN for it in numbers) else None
 
     async def views(self, signatures: Sequence[str], at_ms: int, *, since_slot: int = 0) -> dict[str, TransactionView]:
-        """Return what was to be seen at a time of those transactions that were known then.
+        """Return the state at a time of those transactions that were visible then.
 
-        `since_slot`: the oldest slot that is looked at, as for a node's cache of recent statuses.
+        `since_slot`: the oldest slot to look at, as in a node's cache of recent statuses.
         """
         views: dict[str, TransactionView] = {}
         for entry in await self._known(signatures):
@@ -223,25 +222,25 @@ class PaperNetwork:
         return entry if self.commitment_of(entry, at_ms) in (least, Commitment.FINALIZED) else None
 
     async def newest(self, before: str | None, at_ms: int, limit: int) -> list[LedgerEntry]:
-        """Return what had landed at a time, newest first, from before a signature on."""
+        """Return the transactions landed at a time and before a signature in the ledger, newest first."""
         return await self._ledger.newest(before, at_ms, limit)
 
     def commitment_of(self, entry: LedgerEntry, at_ms: int) -> Commitment:
-        """Return what the majority of the nodes has made of a transaction at a time after it landed."""
+        """Return a landed transaction's commitment at a time, as the majority of the nodes sees it."""
         if entry.slot <= self.slot_at(at_ms, Commitment.FINALIZED):
             return Commitment.FINALIZED
         is_confirmed = at_ms >= entry.lands_at_ms + int(_CONFIRMED_AFTER_S * 1000 * self._delay_scale)
         return Commitment.CONFIRMED if is_confirmed else Commitment.PROCESSED
 
     async def _known(self, signatures: Sequence[str]) -> list[LedgerEntry]:
-        """Look into the ledger, but not past what is just being written: that would be another history."""
+        """Look into the ledger after the pending writes of these signatures; otherwise their history would change."""
         writing = {self._pending[it] for it in signatures if it in self._pending}
         if writing:
             await asyncio.wait(writing)
         return await self._ledger.find(signatures)
 
     def _schedule(self, signature: str, transaction: VersionedTransaction, raw: bytes) -> LedgerEntry | None:
-        """Decide when and where the transaction lands; None: it does not, this time."""
+        """Decide when and where the transaction lands; None if it does not land this time."""
         if self._is_drawn(self._faults.drop):
             return None
         now_ms = self.now_ms()
@@ -282,7 +281,7 @@ class PaperNetwork:
         try:
             await asyncio.wait([written])
         finally:
-            # Whoever sent it may have gone away; those who ask still have to wait for the disk.
+            # The sender may have disconnected; other requests must still wait for the write to disk.
             written.add_done_callback(lambda _: self._pending.pop(entry.signature, None))
         written.result()
 

@@ -26,7 +26,7 @@ from order_engine.ports.chain import MAX_SIGNATURES_IN_A_CALL, SLIPPAGE_ERROR, C
 
 _MAX_LAG_SLOTS: Final = 250
 _VIEW_LASTS_S: Final = 20.0
-_CACHED_SLOTS: Final = 300  # A node's status cache; what is older is found with history search only.
+_CACHED_SLOTS: Final = 300  # A node's status cache; older ones need a history search.
 _MAX_SIGNATURES: Final = 1_000
 _SLOTS_IN_EPOCH: Final = 432_000
 _FEE_LAMPORTS: Final = 5_000
@@ -38,21 +38,21 @@ _PROGRAM_ERROR: Final = 6_000
 _SLIPPAGE: Final = 6_001
 
 
-class NoReply(Exception):  # noqa: N818 - what it is
+class NoReply(Exception):  # noqa: N818 - the name of the answer
     """The answer is never sent; the connection is left hanging."""
 
 
-class TooManyRequests(Exception):  # noqa: N818 - what it is
+class TooManyRequests(Exception):  # noqa: N818 - the name of the answer
     """The node answers HTTP 429."""
 
 
 class View(msgspec.Struct, frozen=True):
     """How much one of the nodes has seen of the chain.
 
-    A node on a minority fork does not see what landed on the majority's after the two parted, at
-    any commitment, until that is finalized: from then on all nodes agree. A fork's tip moves on
-    like any other, so a slot or a height that is not finalized says nothing of what a node has
-    seen. A view either lags or is on a fork: nobody is cut off for longer than finality takes.
+    A node on a minority fork does not see, at any commitment, a transaction that landed on the majority's fork after
+    the two separated, until it is finalized: from then on all nodes agree. A fork's tip moves on too, so a slot or
+    height that is not finalized does not tell which transactions a node has seen. A view either lags or is on a fork,
+    never both, so a fork hides a transaction only until it is finalized.
     """
 
     at_ms: int
@@ -108,7 +108,7 @@ class PaperNode:
     async def answer(self, body: bytes) -> bytes:
         """Return the response to a request or a batch; raises NoReply or TooManyRequests.
 
-        Nothing is answered to notifications: then the response is empty.
+        Notifications get no answer: the response is then empty.
         """
         fate = self._random.random()
         if (fate := fate - self._faults.rate_limit) < 0:
@@ -150,7 +150,7 @@ class PaperNode:
         return await method(params, self._view(name))
 
     def _view(self, method: str) -> View:
-        """Return what the answering node has seen; the balancer keeps each method at one for a while."""
+        """Return the answering node's view; the balancer keeps each method at one node for a while."""
         now_ms = self._network.now_ms()
         if not (self._faults.lag or self._faults.fork or self._faults.false_height):
             return View(now_ms)
@@ -179,7 +179,7 @@ class PaperNode:
         return lie if now_ms < until_ms and self._faults.false_height else None
 
     def _slot(self, options: dict[str, Any], view: View, commitment: Commitment | None = None) -> int:
-        """Return the node's slot at the commitment that is asked for, if it has come as far as it must have."""
+        """Return the node's slot at the requested commitment; refuses if it is below the request's minContextSlot."""
         slot = self._network.slot_at(view.at_ms, commitment or node_rpc.commitment_of(options))
         if slot < node_rpc.least_slot_of(options):
             message = "Minimum context slot has not been reached"
@@ -196,13 +196,13 @@ class PaperNode:
             self._slot(options, view, Commitment.PROCESSED)
         else:
             await self._simulate(transaction, view, self._slot(options, view, commitment))
-        # Without preflight the node passes anything on; what is not signed, the network ignores.
+        # Without preflight the node forwards any transaction; the network ignores an unsigned one.
         with contextlib.suppress(ValueError):
             await self._network.receive(raw)
         return str(transaction.signatures[0])
 
     async def _simulate(self, transaction: VersionedTransaction, view: View, slot: int) -> None:
-        """Refuse what can be told will not execute, as the node's preflight does at a slot."""
+        """Refuse a transaction that would fail at a slot, as a node's preflight does."""
         signature = str(transaction.signatures[0])
         if not all(transaction.verify_with_results()):
             raise RpcError(node_rpc.NOT_SIGNED, "Transaction signature verification failure")
@@ -328,7 +328,7 @@ def _context(slot: int) -> dict[str, Any]:
 
 
 def _status(sight: TransactionView, slot: int) -> dict[str, Any]:
-    """Return what a node whose newest slot is `slot` says of a transaction."""
+    """Return the status of a transaction from a node whose newest slot is `slot`."""
     error = _error_of(sight.error)
     return {
         "slot": sight.slot,
@@ -350,7 +350,7 @@ def _payer_of(entry: LedgerEntry) -> str:
 
 
 def _meta(entry: LedgerEntry) -> dict[str, Any]:
-    """Return what the transaction changed: what the swap gave is a difference of two balances."""
+    """Return the transaction's metadata; the swap's output is the difference of two balances in it."""
     wallet = _payer_of(entry)
     given = entry.amount_out or 0
     is_native = entry.token_out == "SOL"  # noqa: S105 - a symbol

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 as Solana's nodes speak it: requests, errors, and parameters that are what they should be."""
+"""JSON-RPC 2.0 as Solana's nodes speak it: requests, errors, and checks of parameters."""
 
 import base64
 from collections.abc import Callable
@@ -23,15 +23,15 @@ NODE_UNHEALTHY: Final = -32005
 SLOT_NOT_REACHED: Final = -32016
 
 _MAX_ID: Final = 2**64
-_MAX_TRANSACTION_BYTES: Final = 1_232  # What fits into one packet.
+_MAX_TRANSACTION_BYTES: Final = 1_232  # The maximum of one packet.
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 class RpcError(Exception):
-    """A request is answered with an error: one of the codes above, and what Solana's nodes say with it."""
+    """A request is answered with an error: one of the codes above, and the message of Solana's nodes for it."""
 
     def __init__(self, code: int, message: str, data: object = None) -> None:
-        """`data` is told if there is any."""
+        """`data` is part of the answer unless it is None."""
         super().__init__(message)
         self._answer = {"code": code, "message": message} | ({} if data is None else {"data": data})
 
@@ -41,7 +41,7 @@ class RpcError(Exception):
 
 
 def invalid_params(message: str) -> RpcError:
-    """Return the error for parameters that cannot be."""
+    """Return the error for invalid parameters."""
     return RpcError(INVALID_PARAMS, f"Invalid params: {message}")
 
 
@@ -57,7 +57,7 @@ def read_body(body: bytes) -> Any:
 
 
 def is_notification(request: Any) -> bool:
-    """Return whether nobody waits for an answer. Solana's nodes know no notification and do nothing."""
+    """Return whether the request wants no answer. Solana's nodes do not support notifications and ignore them."""
     return isinstance(request, dict) and isinstance(request.get("method"), str) and "id" not in request
 
 
@@ -86,7 +86,7 @@ def read_request(request: Any) -> tuple[str, list[Any]]:
 
 
 def options_at(params: list[Any], place: int) -> dict[str, Any]:
-    """Return the object at a place; none is an empty one."""
+    """Return the object at a place, or an empty one."""
     options = params[place] if len(params) > place else None
     if not isinstance(options, dict | None):
         raise invalid_params(f"an object is expected at {place}")
@@ -94,7 +94,7 @@ def options_at(params: list[Any], place: int) -> dict[str, Any]:
 
 
 def commitment_of(options: dict[str, Any], name: str = "commitment") -> Commitment:
-    """Return the commitment that is asked for; none is `finalized`."""
+    """Return the requested commitment; the default is `finalized`."""
     value = options.get(name)
     try:
         return Commitment.FINALIZED if value is None else Commitment(value)
@@ -103,7 +103,7 @@ def commitment_of(options: dict[str, Any], name: str = "commitment") -> Commitme
 
 
 def flag_of(options: dict[str, Any], name: str) -> bool:
-    """Return a boolean option; none is false."""
+    """Return a boolean option; the default is false."""
     value = options.get(name)
     if not isinstance(value, bool | None):
         raise invalid_params(f"{name} must be true or false")
@@ -146,7 +146,7 @@ def address_at(params: list[Any], place: int) -> str:
 
 
 def limit_of(options: dict[str, Any], maximum: int) -> int:
-    """Return how many results are asked for; without a limit, the maximum."""
+    """Return the requested number of results; the default is the maximum."""
     value = options.get("limit")
     if isinstance(value, bool) or not isinstance(value, int | None) or not 1 <= (value or maximum) <= maximum:
         raise invalid_params(f"limit must be from 1 to {maximum}")
@@ -174,7 +174,7 @@ def transaction_at(params: list[Any], place: int, encoding: object) -> tuple[byt
 
 
 def encoder_of(encoding: object) -> Callable[[bytes], str]:
-    """Return what encodes a transaction for the answer; without an encoding Solana's nodes answer in JSON."""
+    """Return the function that encodes a transaction for the answer; without an encoding it is JSON, as on Solana."""
     return _codec(encoding or "json")[1]
 
 

@@ -39,7 +39,7 @@ def build_chain_app(node: PaperNode) -> Starlette:
 
 
 async def _read(request: Request) -> bytes | None:
-    """Return the body; None if it is longer than a node takes, whatever its header says."""
+    """Return the body; None if it is longer than a node takes, even if its header says less."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():

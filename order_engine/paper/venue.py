@@ -34,11 +34,11 @@ class PaperVenue:
     """A Venue on one pool of the paper market."""
 
     def __init__(
-        self, name: str, market: PaperMarket, clock: Clock, faults: PaperFaults, seed: int, payer: Pubkey
+        self, name: str, market: PaperMarket, clock: Clock, faults: PaperFaults, seed: int, payer: str
     ) -> None:
         """The same seed gives the same sequence of delays and failures. `payer`: the wallet that swaps."""
         self.name = name
-        self._payer = payer
+        self._payer = Pubkey.from_string(payer)
         self._market = market
         self._clock = clock
         self._faults = faults

@@ -50,10 +50,11 @@ class Blockhash(msgspec.Struct, frozen=True):
 
 
 class SignedTransaction(msgspec.Struct, frozen=True):
-    """A transaction whose id (`signature`, base58) is known before it is sent."""
+    """A transaction whose id (`signature`, base58) is known before it is sent. `owner`: the key that signed it."""
 
     signature: str
     raw: bytes
+    owner: str
     last_valid_block_height: int
     signed_point: ChainPoint
     blockhash_slot: int
@@ -108,11 +109,11 @@ class Chain(Protocol):
     async def latest_blockhash(self) -> Blockhash:
         """Return a blockhash fresh enough to sign with."""
 
-    def sign(self, transaction: UnsignedTransaction, blockhash: Blockhash) -> SignedTransaction:
-        """Sign with our wallet; raises ForeignFeePayer for a message that another wallet pays for. Sends nothing."""
+    async def send_many(self, raws: Sequence[bytes]) -> Sequence[Exception | None]:
+        """Offer transactions to the network; returns an error or None for each. None proves nothing.
 
-    async def send(self, raw: bytes) -> None:
-        """Offer the bytes to the network. Repeating it is harmless; returning proves nothing."""
+        Repeating it is harmless. If the caller is cancelled, some of them may have been sent.
+        """
 
     async def finalized_point(self) -> ChainPoint:
         """Return the finalized block height and slot."""
@@ -120,5 +121,18 @@ class Chain(Protocol):
     async def signature_statuses(self, signatures: Sequence[str]) -> SignatureStatuses:
         """Look up to MAX_SIGNATURES_IN_A_CALL signatures at once, in the whole history."""
 
-    async def swap_result(self, signature: str, token_out: Token) -> SwapResult | None:
-        """Return what a transaction that landed did; None while the node that answers does not know it."""
+    async def swap_results(self, wanted: Sequence[tuple[str, str, Token]]) -> Sequence[SwapResult | Exception | None]:
+        """Return the result of each landed transaction: (signature, owner, token out), read for that owner.
+
+        None while the node that answers does not know the transaction.
+        """
+
+
+class Assembly(Protocol):
+    """Makes the bytes that are signed and sent. Pure."""
+
+    def with_blockhash(self, transaction: UnsignedTransaction, blockhash: Blockhash, owner: str) -> bytes:
+        """Return the message to sign; raises VenueFailed, and ForeignFeePayer if another wallet than `owner` pays."""
+
+    def signed(self, message: bytes, signature: bytes, blockhash: Blockhash, owner: str) -> SignedTransaction:
+        """Return the transaction of a message and the signature of its owner."""

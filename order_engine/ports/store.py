@@ -73,11 +73,6 @@ class Write(msgspec.Struct, frozen=True):
     proven: ProvenOutcome | None = None
 
 
-# Claims without an event after which an order is suspected of killing its workers: from then on it is
-# taken apart from others, so that what it does to its worker costs them nothing.
-POISON_CLAIMS: Final = 3
-
-
 # No setting makes a lease or a pause longer: one that is was given before the clock was set back.
 LONGEST_LEASE_MS: Final = 600_000
 LONGEST_WAIT_MS: Final = 3_600_000

@@ -1,1 +1,1 @@
-"""Where every fact is kept: PostgreSQL, or SQLite on one machine."""
+"""The stores of all orders and events: PostgreSQL, or SQLite on one machine."""

@@ -1,7 +1,7 @@
 """A cursor of the account's events: a place in the log, and a mark of the last event that the reader has seen.
 
-The mark tells one log from another. After a restore of an older backup the same places are given to
-other events: a reader who was further than the backup is refused, and not misled. A cursor is
+The mark identifies the log. After a restore of an older backup, other events get the same places; a reader that was
+ahead of the backup is then refused and not misled. A cursor is
 `PLACE@NUMBER.TIME.DIGEST`, or the place alone where nothing has happened yet.
 """
 
@@ -40,7 +40,7 @@ def join(place: str, mark: str | None) -> str:
 
 
 def split(cursor: str) -> tuple[str, str | None]:
-    """Return a cursor's place and mark; raises UnknownCursor for a mark that is none."""
+    """Return a cursor's place and mark; raises UnknownCursor for an invalid mark."""
     place, at, mark = cursor.partition("@")
     if at and (not _MARK.fullmatch(mark) or number_of(mark) > _MAX_NUMBER):
         raise UnknownCursor("is not a cursor of this log")

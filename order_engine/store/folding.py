@@ -1,4 +1,4 @@
-"""Batches as a database likes them: one write for each order, and whoever is at fault fails alone."""
+"""Merges a batch to one write per order, and isolates the write that makes a batch fail."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -13,19 +13,19 @@ from order_engine.ports.store import Write
 _AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
 
 
-# The constraint that refuses what was signed for another cluster than the kept one.
+# The constraint that refuses a transaction signed for another cluster than the pinned one.
 ONE_CLUSTER: Final = "attempts_of_one_cluster"
 
 Flush = Callable[[Sequence[Write]], Awaitable[Sequence[Exception | None]]]
 
 
 async def flush_folded(batch: Sequence[Write], flush: Flush) -> list[Exception | None]:
-    """Write a batch, with as few writes as the orders allow; returns each one's error or None, in order."""
+    """Write a batch with as few writes as possible; returns the error or None of each write, in order."""
     results: list[Exception | None] = [None] * len(batch)
     for turn in fold_writes(batch):
         outcomes = await flush([write for write, _ in turn])
         for (_, places), outcome in zip(turn, outcomes, strict=True):
-            # A bad write takes no earlier one of its order along: then each goes alone.
+            # A bad write must not make the earlier writes of its order fail, so each is then written alone.
             is_bad_together = len(places) > 1 and outcome is not None and not isinstance(outcome, Fenced)
             for place in places:
                 results[place] = (await flush([batch[place]]))[0] if is_bad_together else outcome
@@ -45,9 +45,9 @@ async def bisect_failures(
 def fold_writes(batch: Sequence[Write]) -> list[list[tuple[Write, list[int]]]]:
     """Group a batch into turns in which each order is written once.
 
-    Writes of one order that follow from each other become one write, with the places in the batch
-    that it stands for; a write that does not (a cancellation beside its worker's) takes a turn of
-    its own, and the database says which of the two was right.
+    Consecutive writes of one order become one write, with their places in the batch. A write that does not follow the
+    earlier one (such as a cancellation during a worker's write) goes into a later turn, and the database decides which
+    of the two is valid.
     """
     turns: list[dict[OrderId, tuple[Write, list[int]]]] = [{}]
     for place, write in enumerate(batch):
@@ -67,7 +67,7 @@ def fold_writes(batch: Sequence[Write]) -> list[list[tuple[Write, list[int]]]]:
 
 
 def _follows(earlier: Write, later: Write) -> bool:
-    """Return whether the later write goes on where the earlier one ends, within one claim and one statement."""
+    """Return whether the later write follows the earlier one and one statement may do both, under one claim."""
     return (
         earlier.order.seq == later.expected_seq
         and earlier.fence == later.fence is not None

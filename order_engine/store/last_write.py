@@ -1,4 +1,4 @@
-"""The result of the last attempt to store orders: the heartbeat's small row fits where they do not."""
+"""The result of the last write of orders, because a heartbeat's small row may still fit on a full disk."""
 
 import asyncio
 import contextlib
@@ -7,12 +7,12 @@ from typing import Final
 
 from order_engine.domain.errors import StoreUnavailable
 
-# A process that says that it is unavailable may get no more orders, and so no write that would prove it wrong.
+# An unavailable process may get no more orders, so no later write would show that the database works again.
 _BELIEVED_FOR_S: Final = 10.0
 
 
 class LastWrite:
-    """Remembers whether the last write of orders failed because the database was not able to."""
+    """Remembers whether the last write of orders failed because the database was unavailable."""
 
     def __init__(self) -> None:
         """Nothing was written yet."""
@@ -21,7 +21,7 @@ class LastWrite:
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
-        """Note how the write within the context ends. An error of the statement itself says nothing."""
+        """Note how the write within the context ends. An error of the statement itself changes nothing."""
         try:
             yield
         except StoreUnavailable as error:
@@ -31,6 +31,6 @@ class LastWrite:
 
     @property
     def trouble(self) -> str | None:
-        """Why the last write failed, for ten seconds; None after one that did well."""
+        """Why the last write failed, for 10 s; None after a successful one."""
         is_old = asyncio.get_running_loop().time() - self._failed_s > _BELIEVED_FOR_S
         return None if is_old else self._trouble

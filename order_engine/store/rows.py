@@ -1,4 +1,4 @@
-"""Orders, events and attempts as rows: what both dialects' drivers give and take."""
+"""Converts orders, events and attempts to rows and back, for the drivers of both dialects."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -59,12 +59,13 @@ def event_from_row(row: Sequence[Any]) -> OrderEvent:
 
 def attempt_from_row(row: Sequence[Any]) -> SignedAttempt:
     """Return the attempt of a row of `attempts.sql`, in its order of columns."""
-    attempt, signature, raw, last_valid_block_height, signed_slot, signed_block_height, blockhash_slot, *rest = row
-    signed_at_ms, genesis_hash, outcome, evidence = rest
+    number, signature, raw, owner, last_valid_block_height, signed_slot, signed_block_height, *rest = row
+    blockhash_slot, signed_at_ms, genesis_hash, outcome, evidence = rest
     return SignedAttempt(
-        attempt,
+        number,
         signature,
         bytes(raw),
+        owner,
         last_valid_block_height,
         ChainPoint(signed_block_height, signed_slot),
         blockhash_slot,
@@ -76,7 +77,7 @@ def attempt_from_row(row: Sequence[Any]) -> SignedAttempt:
 
 
 def accepted_from_row(row: Row) -> Accepted:
-    """Return what a replay of this row's idempotency key answers."""
+    """Return the answer to a replay of this row's idempotency key."""
     return Accepted(order_from_row(row), is_replay=True, digest=row["request_digest"])
 
 
@@ -144,6 +145,7 @@ def attempt_columns(order_id: OrderId, attempt: SignedAttempt) -> tuple[Any, ...
         attempt.attempt_number,
         attempt.signature,
         attempt.raw,
+        attempt.owner,
         attempt.last_valid_block_height,
         attempt.signed_point.slot,
         attempt.signed_point.block_height,

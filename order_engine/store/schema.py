@@ -1,4 +1,4 @@
-"""Which schema a database has: what made it is kept there, and compared with what this version would make."""
+"""Checks a database's schema: compares the migrations that the database keeps with those of this version."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -8,7 +8,7 @@ import msgspec
 from order_engine.domain.errors import WrongSchema
 from order_engine.store.sql import Migration
 
-# The table that tells what made a schema, and the tables that are in the way of making one.
+# The table with the applied migrations, and all tables that must not exist before the first migration.
 LEDGER = "schema_migrations"
 OUR_TABLES = frozenset(
     {"orders", "order_events", "attempts", "cluster", "engine_identity", "processes", "retention", LEDGER}
@@ -26,7 +26,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 def applied_by(migration: Migration) -> Applied:
-    """Return what a database keeps of a migration. Its digest changes with every character of the file."""
+    """Return a migration as a database keeps it. Its digest changes with every character of the file."""
     return Applied(migration.number, migration.name, hashlib.sha256(migration.statements.encode()).hexdigest())
 
 

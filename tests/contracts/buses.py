@@ -12,17 +12,17 @@ PREFIX = "test"
 
 
 def new_identity() -> EngineIdentity:
-    """An engine of the test's own."""
+    """The identity of a new engine."""
     return EngineIdentity(str(uuid4()), secrets.token_bytes(32))
 
 
 def names_of(identity: EngineIdentity, prefix: str = PREFIX) -> RedisNames:
-    """Its keys and channels."""
+    """The keys and channels of an engine."""
     return RedisNames(prefix, identity)
 
 
 async def start_bus(url: str, identity: EngineIdentity | None = None, prefix: str = PREFIX) -> RedisBus:
-    """A bus of this engine, or of a new one."""
+    """Start a bus of this engine, or of a new engine."""
     bus = RedisBus(url, prefix, SystemClock())
     await bus.start(identity or new_identity())
     return bus

@@ -19,7 +19,7 @@ left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
 where c.relnamespace = $1::regnamespace and c.relkind in ('r', 'c') and a.attnum > 0 and not a.attisdropped
 order by c.relname, a.attnum
 """
-# Not null ('n') is a constraint with a name from PostgreSQL 18 on; the columns tell of it already.
+# Since PostgreSQL 18, `not null` is a named constraint ('n'); the columns already show it.
 _CONSTRAINTS: Final = """
 select conrelid::regclass::text, conname, pg_get_constraintdef(oid)
 from pg_constraint

@@ -40,7 +40,7 @@ def world(request: pytest.FixtureRequest) -> StoreWorld:
 
 @pytest.fixture(scope="module", params=["postgres", "sqlite"])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | Path]:
-    """A migrated database, one for all of a module: each test makes orders of its own."""
+    """A migrated database, one for all tests of a module; each test makes its own orders."""
     if request.param == "sqlite":
         file = SqliteWorld(tmp_path_factory.mktemp("raw") / "orders.sqlite3")
         elsewhere(lambda: migrate(file))
@@ -55,7 +55,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest_asyncio.fixture
 async def database(place: str | Path) -> AsyncIterator[RawDatabase]:
-    """A plain connection to it."""
+    """A plain connection to the database at `place`."""
     raw = await open_raw(place)
     yield raw
     await raw.close()
@@ -63,7 +63,7 @@ async def database(place: str | Path) -> AsyncIterator[RawDatabase]:
 
 @pytest.fixture(scope="session")
 def postgres_to_kill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A second PostgreSQL: those who kill it do not kill the others' databases."""
+    """A second PostgreSQL, so that a test that kills its server leaves the databases of other tests alone."""
     with postgres_server(tmp_path_factory.mktemp("postgres-to-kill")) as server:
         yield server
 
@@ -82,7 +82,7 @@ async def mortal_postgres(postgres_to_kill: PostgresServer) -> AsyncIterator[Mor
 
 @pytest.fixture
 def mortal_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of this test's own, to be killed."""
+    """A Redis for this test alone, which the test may kill."""
     with redis_server(tmp_path) as server:
         if not server.owned:
             pytest.skip("TEST_REDIS_URL names a server that is not ours to kill")

@@ -1,4 +1,4 @@
-"""The orders, facts and writes that the contract suites are told in."""
+"""The orders, facts and writes that the contract suites use."""
 
 from collections.abc import Awaitable
 from typing import Any, Final
@@ -34,6 +34,7 @@ BONK: Final = _tokens.resolve("BONK", "tokenOut")
 
 ACCOUNT: Final = "acme"
 CREATED_AT_MS: Final = EpochMs(1_760_000_000_000)
+OWNER: Final = "the key that signs everything here"
 GENESIS: Final = "genesis hash of the cluster that everything here is signed for"
 LONG_MS: Final = 600_000  # a lease or a pause that no test outlives
 
@@ -62,7 +63,7 @@ class SingleStore(GroupCommit):
 
 
 def asked(**changes: Any) -> SwapRequest:
-    """What a client asks for, unless the test says otherwise."""
+    """A swap request with plain values; `changes` are fields that differ."""
     plain = SwapRequest(SOL, USDC, BaseUnits(1_500_000_000), 50)
     return msgspec.structs.replace(plain, **changes)
 
@@ -81,7 +82,7 @@ def new_order(
 
 
 def pause(for_ms: int) -> AttemptFailed:
-    """An attempt came to nothing; the next one is due after the pause."""
+    """The fact that an attempt failed and that the next one is due after the pause."""
     return AttemptFailed(ReasonCode.VENUE_ERROR, "the venue refused", for_ms)
 
 
@@ -90,7 +91,15 @@ def attempt_of(order: Order) -> SignedAttempt:
     name = f"{order.order_id}/{order.attempt_number}"
     raw = b"\x00raw\xff" + name.encode()
     return SignedAttempt(
-        order.attempt_number, f"signature of {name}", raw, 1_150, ChainPoint(850, 900), 930, CREATED_AT_MS, GENESIS
+        order.attempt_number,
+        f"signature of {name}",
+        raw,
+        OWNER,
+        1_150,
+        ChainPoint(850, 900),
+        930,
+        CREATED_AT_MS,
+        GENESIS,
     )
 
 
@@ -100,12 +109,12 @@ def signed(attempt: SignedAttempt) -> TransactionSigned:
 
 
 def proof(attempt: SignedAttempt, outcome: AttemptOutcome) -> ProvenOutcome:
-    """What the chain proved of the attempt."""
+    """The attempt's outcome, as the chain proved it."""
     return ProvenOutcome(attempt.attempt_number, outcome, EVIDENCE)
 
 
 class Life:
-    """One order as whoever holds the fence moves it: every write follows from the one before."""
+    """One order as the holder of its fence moves it: every write follows from the write before."""
 
     def __init__(self, order: Order, fence: int | None) -> None:
         self.order = order
@@ -121,17 +130,17 @@ class Life:
         return Write(self.order, (event,), before.seq, self.fence, due_in_ms, signed, proven)
 
     def sign(self) -> Write:
-        """The write with which the current attempt is signed."""
+        """The write that signs the current attempt."""
         attempt = attempt_of(self.order)
         return self.write(signed(attempt), signed=attempt)
 
     def settle(self, fact: Fact, outcome: AttemptOutcome) -> Write:
-        """The write with which the current attempt's outcome is proven."""
+        """The write that proves the current attempt's outcome."""
         return self.write(fact, proven=proof(attempt_of(self.order), outcome))
 
 
 def unlawful(life: Life) -> Write:
-    """A write built by hand that no database may take: nothing leads back to pending."""
+    """A write that every database must refuse: an order never becomes pending again."""
     seq = life.order.seq + 1
     order = msgspec.structs.replace(life.order, status=OrderStatus.PENDING, seq=seq)
     event = OrderEvent(
@@ -149,7 +158,7 @@ async def claim_new(store: SingleStore, worker: str = "worker", lease_ms: int = 
 
 
 async def sign_new(store: SingleStore) -> Life:
-    """Accept an order, claim it and carry it to a live attempt."""
+    """Accept an order, claim it and move it on until its first attempt is signed."""
     life = await claim_new(store)
     for write in (life.write(ROUTED), life.write(BUILT), life.sign()):
         await store.record(write)

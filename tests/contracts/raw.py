@@ -1,4 +1,4 @@
-"""A plain connection to either database, as somebody has it who does not go through the store."""
+"""A plain connection to either database, which does not go through the store."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import asyncpg
 from order_engine.domain.lifecycle import TERMINAL, TRANSITIONS
 from order_engine.domain.order import OrderId, OrderStatus
 from order_engine.wiring import new_order_id
-from tests.contracts.orders import GENESIS
+from tests.contracts.orders import GENESIS, OWNER
 
 Values = Mapping[str, Any]
 Statement = tuple[str, Sequence[Any]]
@@ -23,7 +23,7 @@ SUBMITTED: Final = OrderStatus.SUBMITTED
 CONFIRMED: Final = OrderStatus.CONFIRMED
 RETRYING: Final = OrderStatus.RETRYING
 
-# What a pending order's row holds; the rest is null or has a default.
+# The columns of a pending order's row; the other columns are null or have a default.
 ORDER: Final[Values] = {
     "account": "acme",
     "idempotency_key": "key",
@@ -51,6 +51,7 @@ ATTEMPT: Final[Values] = {
     "attempt": 1,
     "signature": "signature",
     "raw": b"raw",
+    "owner": OWNER,
     "last_valid_block_height": 150,
     "signed_slot": 90,
     "signed_block_height": 80,
@@ -61,7 +62,7 @@ ATTEMPT: Final[Values] = {
 
 
 class Refused(Exception):  # noqa: N818 - it reads best at `raises`
-    """The database refused the statement, and everything that was to go with it."""
+    """The database refused the statement, and everything in the same transaction."""
 
 
 class RawDatabase(Protocol):
@@ -72,7 +73,7 @@ class RawDatabase(Protocol):
         ...
 
     async def together(self, statements: Sequence[Statement]) -> None:
-        """Run them so that all of them are seen at once, or none; raises Refused."""
+        """Run all statements in one transaction; raises Refused."""
         ...
 
     async def close(self) -> None: ...
@@ -92,7 +93,7 @@ class RawPostgres:
             raise Refused(f"{error.constraint_name}: {error}") from error
 
     async def together(self, statements: Sequence[Statement]) -> None:
-        # The triggers look at the end of a statement, so all have to be in one.
+        # The triggers run at the end of a statement, so all writes must be in one statement.
         *firsts, last = statements
         values: list[Any] = []
         parts = []
@@ -149,13 +150,13 @@ def insert(table: str, values: Values) -> Statement:
 
 
 def change(order: Values) -> Statement:
-    """Other values for the order that has this `order_id`."""
+    """An update of the order that has this `order_id`."""
     changes = ", ".join(f"{name} = {{{at}}}" for at, name in enumerate(order) if name != "order_id")
     return f"update orders set {changes} where order_id = {{{[*order].index('order_id')}}}", [*order.values()]
 
 
 def signing(order_id: OrderId, attempt: int = 1, **changes: Any) -> Statement:
-    """A new attempt, without an outcome unless `changes` give it one."""
+    """A new attempt; it has no outcome unless `changes` give one."""
     signature = signature_of(order_id, attempt)
     return insert("attempts", {**ATTEMPT, "order_id": order_id, "attempt": attempt, "signature": signature, **changes})
 
@@ -167,7 +168,7 @@ def proving(order_id: OrderId, attempt: int, outcome: str | None) -> Statement:
 
 
 def signature_of(order_id: OrderId, attempt: int) -> str:
-    """The signature that the attempt has here."""
+    """The signature of this attempt in these tests."""
     return f"{order_id}/{attempt}"
 
 
@@ -176,20 +177,20 @@ def event_of(order_id: OrderId, seq: int, status: OrderStatus, attempt: int = 0)
     return {"order_id": order_id, "seq": seq, "status": status.value, "attempt": attempt, "at_ms": 1_000, "data": "{}"}
 
 
-# --- orders in whatever status a test needs ---
+# --- orders in every status ---
 
 
 async def write(database: RawDatabase, order: Values, event: Values | None, attempt: Statement | None = None) -> None:
     """Insert or, by `order_id`, update an order, sign or prove its attempt and append the event, together."""
     statements = [insert("orders", order) if "account" in order else change(order)]
     statements += [] if attempt is None else [attempt]
-    # In this order, since the triggers of SQLite look at each row as it comes.
+    # The event comes last, because SQLite's triggers check each row at once.
     statements += [] if event is None else [insert("order_events", event)]
     await database.together(statements)
 
 
 async def begin(database: RawDatabase, status: OrderStatus = PENDING, **changes: Any) -> OrderId:
-    """A new order's id; its first event says `status`."""
+    """Insert an order whose first event has this status; return its id."""
     order_id = new_order_id()
     order = {**ORDER, "order_id": order_id, "idempotency_key": f"key of {order_id}", **resting(status), **changes}
     await write(database, order, event_of(order_id, 1, status))
@@ -204,9 +205,9 @@ async def move(
     outcome: str | None = None,
     **changes: Any,
 ) -> None:
-    """Move the order to a status, with its event and with the attempt that it takes.
+    """Move the order to a status, with the event and the attempt that this status requires.
 
-    Without an `outcome` the attempt that the order waits for landed if it is confirmed, and else expired.
+    Without an `outcome`, a submitted order's attempt lands if the order becomes confirmed, and expires otherwise.
     """
     ((before, attempt),) = await database.run("select status, attempt from orders where order_id = {0}", [order_id])
     change_of_attempt = None
@@ -222,14 +223,14 @@ async def move(
 
 
 async def begin_and_move(database: RawDatabase, status: OrderStatus) -> tuple[OrderId, int]:
-    """An order that has come to the status by the shortest legal way, and its seq."""
+    """Bring a new order to the status by the shortest legal path; return its id and its seq."""
     return await begin_and_follow(database, shortest_paths(PENDING)[status])
 
 
 async def begin_and_follow(
     database: RawDatabase, path: Sequence[OrderStatus], outcome: str | None = None
 ) -> tuple[OrderId, int]:
-    """An order that has come this way, and its seq; see `move` for the outcome of its attempts."""
+    """Move a new order along the path; return its id and its seq. `move` explains the outcome."""
     order_id = await begin(database)
     for seq, step in enumerate(path, 2):
         await move(database, order_id, seq, step, "landed" if step is CONFIRMED else outcome)
@@ -237,7 +238,7 @@ async def begin_and_follow(
 
 
 async def append(database: RawDatabase, event: Values) -> None:
-    """Add an event alone."""
+    """Add an event and change nothing else."""
     await database.run(*insert("order_events", event))
 
 
@@ -252,7 +253,7 @@ async def rows(database: RawDatabase, order_id: OrderId) -> list[list[tuple[Any,
 
 
 def resting(status: OrderStatus) -> dict[str, Any]:
-    """The columns that go with a status."""
+    """The columns whose values depend on the status."""
     ended = status in TERMINAL
     return {
         "status": status.value,
@@ -263,7 +264,7 @@ def resting(status: OrderStatus) -> dict[str, Any]:
 
 
 def shortest_paths(first: OrderStatus) -> Mapping[OrderStatus, tuple[OrderStatus, ...]]:
-    """The shortest way from a status to each that follows it."""
+    """The shortest path from a status to each status that an order can reach from it."""
     paths: dict[OrderStatus, tuple[OrderStatus, ...]] = {first: ()}
     waiting = [first]
     for status in waiting:

@@ -1,4 +1,4 @@
-"""Every situation that an order comes into, every step that can be tried from it, and which of them is lawful."""
+"""Every situation that an order can be in, every step that a test can try from it, and which steps are lawful."""
 
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -14,7 +14,7 @@ PROVEN_DEAD: Final = ("reverted", "expired")
 
 
 class Situation(NamedTuple):
-    """How an order came to where it is; its attempts that did not land came to the outcome."""
+    """The path of statuses that an order took; `outcome` is that of its attempts that did not land."""
 
     path: tuple[OrderStatus, ...]
     outcome: str | None = None
@@ -28,12 +28,12 @@ class Situation(NamedTuple):
         return self.path.count(ROUTING)
 
     def has_signed(self, attempt: int) -> bool:
-        """Whether the attempt is there, live or not."""
+        """Whether the attempt was signed, live or not."""
         return 1 <= attempt <= self.path.count(SUBMITTED)
 
 
 def situations_at(status: OrderStatus) -> Iterator[Situation]:
-    """The ways to the status: at once, by an attempt that came to nothing, and in the attempt after that."""
+    """The paths to the status: directly, through a failed attempt, and in the attempt after a failed one."""
     yield Situation(shortest_paths(OrderStatus.PENDING)[status])
     first_attempt = (ROUTING, BUILDING, SUBMITTED)
     second_attempt = shortest_paths(RETRYING)
@@ -45,7 +45,7 @@ def situations_at(status: OrderStatus) -> Iterator[Situation]:
 
 
 def is_lawful(before: OrderStatus, after: OrderStatus, attempt: str) -> bool:
-    """Whether an order may go there while this becomes of its attempt."""
+    """Whether an order may go from `before` to `after` while its attempt becomes `attempt`."""
     if after not in TRANSITIONS[before]:
         return False
     if before is SUBMITTED:

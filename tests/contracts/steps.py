@@ -1,4 +1,4 @@
-"""Writes built by hand, lawful or not, and what a store has to answer to each."""
+"""Writes built by hand, lawful or not, and the answer that a store must give to each."""
 
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,7 @@ FENCES: Final = {"right": 0, "older": -1, "newer": 1, "none": None}
 
 
 class Step(NamedTuple):
-    """A write: what it makes of the order and its attempt, and what it believes of seq and fence."""
+    """A write: the order's next status, the attempt's change, and the seq and fence that the write expects."""
 
     status: OrderStatus
     attempt: str
@@ -26,20 +26,20 @@ class Step(NamedTuple):
 
 
 def answer_to(step: Step, before: OrderStatus, *, has_signed: bool, is_held: bool) -> type[Exception] | None:
-    """What the write is refused with: Fenced, by the database (Exception), or not at all.
+    """The error of the write: Fenced, Exception if the database refuses it, None if the write is taken.
 
-    `has_signed` says whether the attempt with the number that the step names is there.
+    `has_signed` says whether the attempt that the step names was signed.
     """
     is_held_by_writer = step.fence == "right" and is_held
     if step.seqs_on or not (is_held_by_writer or step.fence == "none"):
         return Fenced
-    # A proof that finds no attempt does nothing.
+    # A proof changes nothing if its attempt does not exist.
     attempt = step.attempt if has_signed or step.attempt == LIVE else NOTHING
     return None if is_lawful(before, step.status, attempt) else Exception
 
 
 def write_of(life: Life, step: Step) -> Write:
-    """The step as a write, built by hand, since no engine would."""
+    """The step as a write; it is built by hand, because no engine builds unlawful writes."""
     assert life.fence is not None
     before = life.order
     fences_on = FENCES[step.fence]

@@ -1,4 +1,4 @@
-"""What both databases refuse of signed transactions, whoever asks; see test_refusals.py."""
+"""Both databases refuse wrong changes of signed transactions, from every client; see test_refusals.py."""
 
 import pytest
 
@@ -29,7 +29,7 @@ BUILDING, RETRYING, FAILED = OrderStatus.BUILDING, OrderStatus.RETRYING, OrderSt
 OUTCOMES = ["landed", "reverted", "expired"]
 
 
-# --- signed with `submitted`, and never else ---
+# --- an attempt is signed only with `submitted` ---
 
 
 @pytest.mark.parametrize("status", [it for it in OrderStatus if it is not SUBMITTED])
@@ -82,7 +82,7 @@ async def test_an_order_is_submitted_with_its_own_live_attempt(
 
 
 async def test_an_order_does_not_pass_through_submitted(database: RawDatabase) -> None:
-    """What is submitted was committed as such: one statement does not submit an order and end it."""
+    """An order is committed as submitted before it ends: one statement cannot do both."""
     order_id, seq = await begin_and_move(database, BUILDING)
     kept = await rows(database, order_id)
     for status, outcome in ((CONFIRMED, "landed"), (RETRYING, "expired"), (FAILED, "reverted"), (FAILED, None)):
@@ -110,7 +110,7 @@ async def test_an_attempt_belongs_to_an_order_and_a_signature_to_one_attempt(dat
         await write(database, order, event_of(two, seq + 1, SUBMITTED, 1), taken)
 
 
-# --- proven with what follows `submitted`, and never else ---
+# --- an attempt is proven only with the status after `submitted` ---
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)

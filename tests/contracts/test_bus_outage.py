@@ -1,4 +1,4 @@
-"""RedisBus and RedisRateLimiter when Redis is away: late, never lost for good, and never an error."""
+"""RedisBus and RedisRateLimiter when Redis is away: events may be late, none is lost, and no call fails."""
 
 import asyncio
 import time
@@ -53,7 +53,7 @@ async def test_a_killed_redis_is_noticed_and_found_again(bus: RedisBus, mortal_r
             await asyncio.sleep(0)
             mortal_redis.kill()
             async with asyncio.timeout(PATIENCE_S):
-                assert list(await waiting) == []  # woken, to look at the log
+                assert list(await waiting) == []  # woken, so that it reads the log
             await until_true(lambda: not bus.is_connected)
 
             for seq in range(50):
@@ -150,7 +150,7 @@ async def test_a_redis_that_hangs_delays_one_hit_and_not_each(
     await limiter.hit("key", 100)
     mortal_redis.pause()
     try:
-        async with asyncio.timeout(PATIENCE_S / 2):  # A bound on hangs: thirty that wait are a minute.
+        async with asyncio.timeout(PATIENCE_S / 2):  # 30 hits that all wait would take a minute.
             for _ in range(30):
                 assert (await limiter.hit("other", 100)).is_allowed
     finally:

@@ -1,4 +1,4 @@
-"""A Redis that answers and refuses: why is said once, and the bus finds the server that takes writes."""
+"""A Redis that refuses writes: the bus logs the reason once, and finds the server that takes writes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -29,7 +29,7 @@ async def allow_all_but(client: Redis, commands: str) -> None:
     await client.execute_command("ACL", "SETUSER", "default", "+@all", *commands.split())
 
 
-# What makes Redis refuse, what it says, and what ends it.
+# For each refusal: the change that causes it, the error code, and the change that ends it.
 REFUSALS: dict[str, tuple[Change, str, Change]] = {
     "a replica": (
         lambda it: it.execute_command("REPLICAOF", "127.0.0.1", "1"),
@@ -82,7 +82,7 @@ async def test_why_redis_refuses_every_write_is_said_once_and_known_until_it_end
         await until_true(lambda: bus.trouble)
         assert (bus.trouble or "").startswith(code)
         assert "Command #" not in (bus.trouble or "")
-        # Nothing more is sent: the bus itself finds out when it is over.
+        # The test sends nothing more: the bus must notice the end by itself.
         await allow(client)
         await until_true(lambda: bus.trouble is None)
     assert [it["event"] for it in logs if it["event"].startswith("redis")] == ["redis lost", "redis recovered"]
@@ -135,7 +135,7 @@ def other_redis(tmp_path: Path) -> Iterator[RedisServer]:
 async def test_after_a_failover_the_bus_leaves_the_server_that_became_a_replica(
     mortal_redis: RedisServer, other_redis: RedisServer, client: Redis
 ) -> None:
-    # The address stays and leads to another server, as a service name or a balancer does.
+    # The address stays the same and leads to another server, like a service name or a load balancer.
     async with Proxy(port_of(mortal_redis)) as proxy:
         bus = await start_bus(f"redis://127.0.0.1:{proxy.port}/0")
         try:

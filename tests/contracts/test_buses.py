@@ -1,4 +1,4 @@
-"""ReadyQueue and EventBus: what hurries, in one process and through Redis."""
+"""ReadyQueue and EventBus: fast delivery of ids and events, in one process and through Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -56,7 +56,7 @@ def event(order_id: str, seq: int = 1) -> OrderEvent:
 
 
 async def popped(ready: ReadyQueue, count: int) -> list[OrderId]:
-    """So many ids, in the order in which they come."""
+    """Pop `count` ids, in the order in which they arrive."""
     found: list[OrderId] = []
     while len(found) < count:
         batch = await ready.pop(count - len(found), PATIENCE_S)
@@ -66,7 +66,7 @@ async def popped(ready: ReadyQueue, count: int) -> list[OrderId]:
 
 
 async def received(subscription: Subscription, count: int) -> list[OrderEvent]:
-    """So many events, in the order in which they come."""
+    """Receive `count` events, in the order in which they arrive."""
     found: list[OrderEvent] = []
     async with asyncio.timeout(FEED_PATIENCE_S):
         while len(found) < count:
@@ -135,14 +135,14 @@ async def test_a_queue_that_nobody_empties_forgets_the_oldest() -> None:
     assert await ready.pop(len(wanted), 0) == wanted[5:]
 
 
-# --- the live feed ---
+# --- the event bus ---
 
 
 async def test_events_reach_those_who_follow_their_order_or_all_and_nobody_else(bus: EventBus) -> None:
     async with bus.subscribe(OrderId("one")) as one, bus.subscribe(OrderId("two")) as two, bus.subscribe(None) as every:
         events = [event("one", 1), event("two", 1), event("one", 2), event("three", 1)]
         bus.publish(events)
-        # What belongs to different orders may overtake each other.
+        # Events of different orders may overtake each other.
         assert sorted(await received(every, 4), key=lambda it: (it.order_id, it.seq)) == [
             events[at] for at in (0, 2, 3, 1)
         ]
@@ -243,7 +243,7 @@ async def test_what_one_process_publishes_and_pushes_reaches_another_of_its_engi
 ) -> None:
     identity, other, wanted = new_identity(), new_identity(), ids(1)
     here, there = await start_bus(redis.url, identity), await start_bus(redis.url, identity)
-    # Another engine on the same Redis, and the same one under another prefix.
+    # Another engine on the same Redis, or the same engine under another prefix.
     elsewhere = await start_bus(redis.url, other if is_other else identity, "test" if is_other else "other")
     try:
         async with there.subscribe(None) as every, elsewhere.subscribe(None) as nothing:
@@ -289,7 +289,7 @@ async def test_a_process_hears_of_the_shards_that_somebody_there_follows_and_of_
             redis_bus.publish([event(other)])
             assert await received(every, 1) == [event(other)]
 
-    # What comes when nobody follows any more ends the listening.
+    # The first event without a subscriber ends the listening.
     redis_bus.publish([event(one)])
     async with asyncio.timeout(PATIENCE_S):
         while await listeners(one):

@@ -1,4 +1,4 @@
-"""Chain: what its client makes of nodes that lie, break or hang. What it does not believe is not known."""
+"""Chain: its client against nodes that lie, break or hang. An answer that it does not believe counts as unknown."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ from order_engine.chain.rpc import HttpTransport
 from order_engine.domain.errors import ChainUnavailable, WrongCluster
 from order_engine.paper.local import LocalTransport
 from tests.contracts.test_chains import served
-from tests.unit.chains import WALLET, ChainWorld, Genesis, open_chain_world
+from tests.unit.chains import ChainWorld, Genesis, open_chain_world, send, swap_result
 from tests.unit.samples import USDC
 
 pytestmark = pytest.mark.asyncio
@@ -60,20 +60,20 @@ async def test_an_answer_that_is_not_solanas_is_no_answer(answer: str) -> None:
         return Response(body, status, {"location": "http://127.0.0.1:1/"} if status == 302 else None)
 
     async with open_chain_world() as world, served(Starlette(routes=[Route("/", reply, methods=["POST"])])) as url:
-        chain = SolanaChain(HttpTransport(url), WALLET, world.clock, Genesis().keep)
+        chain = SolanaChain(HttpTransport(url), world.clock, Genesis().keep)
         asked: list[Any] = [chain.finalized_point(), chain.latest_blockhash(), chain.signature_statuses(["a"])]
         if answer != "no result":
-            asked.append(chain.swap_result("a", USDC))
+            asked.append(swap_result(chain, "a", USDC))
         for it in asked:
             with pytest.raises(ChainUnavailable):
                 await it
-        both = await asyncio.gather(chain.send(b"1"), chain.send(b"2"), return_exceptions=True)
+        both = await asyncio.gather(send(chain, b"1"), send(chain, b"2"), return_exceptions=True)
         assert [type(it) for it in both] == [ChainUnavailable, ChainUnavailable]
         await chain.close()
 
 
 class Lies:
-    """A Transport to a node that is believed in all but what a test has it say."""
+    """A Transport to an honest node, in which `results` replace the answers to some methods."""
 
     def __init__(self, world: ChainWorld, **results: Any) -> None:
         self._node = LocalTransport(world.node, world.network)
@@ -98,7 +98,7 @@ class Lies:
 
 def lied_to(world: ChainWorld, **results: Any) -> tuple[Lies, SolanaChain]:
     transport = Lies(world, **results)
-    return transport, SolanaChain(transport, WALLET, world.clock, Genesis().keep)
+    return transport, SolanaChain(transport, world.clock, Genesis().keep)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,27 @@ async def test_a_height_that_cannot_be_so_is_not_believed(point: tuple[int, ...]
         _, chain = lied_to(world, getEpochInfo=lambda it: it | {"blockHeight": height, "absoluteSlot": slot})
         with pytest.raises(ChainUnavailable):
             await chain.finalized_point()
+
+
+async def test_a_blockhash_before_the_finalized_slot_is_not_signed_with() -> None:
+    """Beside it, a height that is 100 too low would look possible at the signing, and the truth impossible later."""
+
+    def lag(answer: dict[str, Any]) -> dict[str, Any]:
+        height = answer["value"]["lastValidBlockHeight"] - 130
+        return {
+            "context": {"slot": answer["context"]["slot"] - 130},
+            "value": {**answer["value"], "lastValidBlockHeight": height},
+        }
+
+    async with open_chain_world() as world:
+        world.clock.ms += 400 * 400
+        _, chain = lied_to(
+            world,
+            getLatestBlockhash=lag,
+            getEpochInfo=lambda it: it | {"blockHeight": it["blockHeight"] - 90},
+        )
+        with pytest.raises(ChainUnavailable, match="older than its finalized slot"):
+            await chain.latest_blockhash()
 
 
 @pytest.mark.parametrize(
@@ -151,13 +172,13 @@ async def test_the_answer_about_another_transaction_is_not_believed() -> None:
     async with open_chain_world() as world:
         signed = [await world.signed(memo) for memo in ("order 1", "order 2")]
         for it in signed:
-            await world.chain.send(it.raw)
+            await world.send(it.raw)
         other = base64.b64encode(signed[1].raw).decode()
         _, chain = lied_to(world, getTransaction=lambda it: it | {"transaction": [other, "base64"]})
         world.clock.ms += 2_000
         with pytest.raises(ChainUnavailable, match="another transaction"):
-            await chain.swap_result(signed[0].signature, USDC)
-        assert await chain.swap_result(signed[1].signature, USDC) is not None
+            await swap_result(chain, signed[0].signature, USDC)
+        assert await swap_result(chain, signed[1].signature, USDC) is not None
 
 
 async def test_another_cluster_proves_nothing_about_this_one() -> None:
@@ -178,7 +199,7 @@ async def test_a_status_that_cannot_be_read_spoils_no_other(change: dict[str, An
     async with open_chain_world() as world:
         signed = [await world.signed(memo) for memo in ("order 1", "order 2", "order 3")]
         for it in signed[:2]:
-            await world.chain.send(it.raw)
+            await world.send(it.raw)
 
         def spoil(answer: Any) -> Any:
             answer["value"][0] |= change
@@ -206,14 +227,14 @@ async def test_a_batch_is_no_longer_than_nodes_take() -> None:
             raise ChainUnavailable("never mind")
 
     async with open_chain_world() as world:
-        chain = SolanaChain(Counting(world), WALLET, world.clock, Genesis().keep)
-        await asyncio.gather(*(chain.send(raw) for _ in range(100)), return_exceptions=True)
+        chain = SolanaChain(Counting(world), world.clock, Genesis().keep)
+        await chain.send_many([raw] * 100)
     assert max(sizes) < 50 * 1024
     assert len(sizes) == 4
 
 
 async def test_answers_that_belong_together_come_from_one_node_or_not_at_all() -> None:
-    """Asked one by one, a height and a status may come from two nodes, of which one follows a losing fork."""
+    """Two separate requests may reach two nodes, one of them on a losing fork; so the client asks in one batch."""
     async with open_chain_world() as world:
 
         class Single(Lies):
@@ -223,7 +244,7 @@ async def test_answers_that_belong_together_come_from_one_node_or_not_at_all() -
                 return await super().post(body)
 
         transport = Single(world)
-        chain = SolanaChain(transport, WALLET, world.clock, Genesis().keep)
+        chain = SolanaChain(transport, world.clock, Genesis().keep)
         for asked in (chain.finalized_point(), chain.latest_blockhash(), chain.signature_statuses(["a"])):
             with pytest.raises(ChainUnavailable):
                 await asked
@@ -233,7 +254,7 @@ async def test_answers_that_belong_together_come_from_one_node_or_not_at_all() -
 async def test_a_node_that_does_not_say_how_far_back_it_knows_may_still_find() -> None:
     async with open_chain_world() as world:
         signed = await world.signed()
-        await world.chain.send(signed.raw)
+        await world.send(signed.raw)
         _, chain = lied_to(world, getFirstAvailableBlock=lambda _slot: "unknown")
         answer = await chain.signature_statuses([signed.signature])
         assert ({*answer.statuses}, answer.history_from_slot) == ({signed.signature}, None)
@@ -248,7 +269,7 @@ async def test_what_is_told_of_a_node_names_no_key() -> None:
     port = server.sockets[0].getsockname()[1]
     async with open_chain_world() as world, server:
         for url in (f"http://127.0.0.1:{port}/?api-key=SECRET", "http://[::1/SECRET", "http://127.0.0.1:9/SECRET"):
-            chain = SolanaChain(HttpTransport(url), WALLET, world.clock, Genesis().keep)
+            chain = SolanaChain(HttpTransport(url), world.clock, Genesis().keep)
             with pytest.raises(ChainUnavailable) as told:
                 await chain.finalized_point()
             assert "SECRET" not in str(told.value)
@@ -266,8 +287,8 @@ async def test_closing_gives_up_what_hangs() -> None:
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     async with open_chain_world() as world:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        chain = SolanaChain(HttpTransport(url), WALLET, world.clock, Genesis().keep)
-        sending = asyncio.ensure_future(chain.send(b"x"))
+        chain = SolanaChain(HttpTransport(url), world.clock, Genesis().keep)
+        sending = asyncio.ensure_future(send(chain, b"x"))
         await asked.wait()
         async with asyncio.timeout(2):
             await chain.close()
@@ -278,7 +299,7 @@ async def test_closing_gives_up_what_hangs() -> None:
 
 async def test_a_chain_that_is_not_there_is_unavailable() -> None:
     async with open_chain_world() as world:
-        chain = SolanaChain(HttpTransport("http://127.0.0.1:9"), WALLET, world.clock, Genesis().keep)
+        chain = SolanaChain(HttpTransport("http://127.0.0.1:9"), world.clock, Genesis().keep)
         with pytest.raises(ChainUnavailable):
             await chain.latest_blockhash()
         await chain.close()
@@ -292,7 +313,7 @@ async def test_a_node_that_limits_us_is_left_alone_for_as_long_as_it_says() -> N
         return Response(b"", 429, {"Retry-After": "1"})
 
     async with open_chain_world() as world, served(Starlette(routes=[Route("/", reply, methods=["POST"])])) as url:
-        chain = SolanaChain(HttpTransport(url), WALLET, world.clock, Genesis().keep)
+        chain = SolanaChain(HttpTransport(url), world.clock, Genesis().keep)
         for _ in range(3):
             with pytest.raises(ChainUnavailable, match="429"):
                 await chain.finalized_point()

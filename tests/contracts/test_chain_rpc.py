@@ -1,4 +1,4 @@
-"""The paper chain's JSON-RPC, request by request: what Solana's nodes refuse is refused with their codes."""
+"""The paper chain's JSON-RPC, request by request: it refuses the same requests as Solana's nodes, with their codes."""
 
 import base64
 import json

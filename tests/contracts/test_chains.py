@@ -27,7 +27,7 @@ from order_engine.ports.chain import (
     UnsignedTransaction,
 )
 from order_engine.serve import address_of, listen, serving
-from tests.unit.chains import LONG_AFTER_MS, WALLET, ChainWorld, Genesis, message_of, open_chain_world
+from tests.unit.chains import LONG_AFTER_MS, ChainWorld, Genesis, message_of, open_chain_world, sign
 from tests.unit.samples import SOL, USDC
 
 pytestmark = pytest.mark.asyncio
@@ -48,13 +48,13 @@ def faults() -> ChainFaults:
 
 @pytest_asyncio.fixture(params=["in process", "http"])
 async def world(request: pytest.FixtureRequest, faults: ChainFaults) -> AsyncIterator[ChainWorld]:
-    """A chain and its client, which is told nothing but what the node answers."""
+    """A chain and its client; the client knows only the node's answers."""
     async with open_chain_world(faults=faults) as opened:
         if request.param == "in process":
             yield opened
             return
         async with served(build_chain_app(opened.node)) as url:
-            opened.chain = SolanaChain(HttpTransport(url), WALLET, opened.clock, Genesis().keep)
+            opened.chain = SolanaChain(HttpTransport(url), opened.clock, Genesis().keep)
             yield opened
             await opened.chain.close()
 
@@ -66,7 +66,7 @@ async def test_a_signature_is_known_before_anything_is_sent(world: ChainWorld) -
     signed = await world.signed()
     assert str(Signature.from_string(signed.signature)) == signed.signature
     assert await world.status(signed.signature) is None
-    await world.chain.send(signed.raw)
+    await world.send(signed.raw)
     assert await world.status(signed.signature) is not None
 
 
@@ -92,61 +92,61 @@ async def test_a_blockhash_is_good_for_150_blocks_and_is_used_for_a_second(world
 async def test_a_route_that_another_wallet_pays_for_is_refused(world: ChainWorld) -> None:
     blockhash = await world.chain.latest_blockhash()
     with pytest.raises(ForeignFeePayer):
-        world.chain.sign(UnsignedTransaction(message_of("order 1", Keypair()), ()), blockhash)
+        await sign(UnsignedTransaction(message_of("order 1", Keypair()), ()), blockhash)
 
 
 async def test_both_kinds_of_message_are_signed_and_land(world: ChainWorld) -> None:
     blockhash = await world.chain.latest_blockhash()
     for is_legacy in (False, True):
         message = message_of(f"order {is_legacy}", is_legacy=is_legacy)
-        signed = world.chain.sign(UnsignedTransaction(message, ()), blockhash)
-        await world.chain.send(signed.raw)
+        signed = await sign(UnsignedTransaction(message, ()), blockhash)
+        await world.send(signed.raw)
         assert await world.status(signed.signature) is not None
     with pytest.raises((VenueFailed, ValueError)):
-        world.chain.sign(UnsignedTransaction(b"\xff" * 10, ()), blockhash)
+        await sign(UnsignedTransaction(b"\xff" * 10, ()), blockhash)
 
 
-# --- what became of it ---------------------------------------------------------------------------
+# --- the outcome of a transaction ----------------------------------------------------------------
 
 
 async def test_a_swap_that_landed_tells_what_it_gave(world: ChainWorld) -> None:
     for memo, token in (("order 1", USDC), ("native order", SOL)):
         signed = await world.signed(memo)
-        await world.chain.send(signed.raw)
+        await world.send(signed.raw)
         status = await world.status(signed.signature)
         assert status is not None
         assert status.error is None
         assert status.commitment is Commitment.CONFIRMED
         [entry] = await world.ledger.find([signed.signature])
-        assert await world.chain.swap_result(signed.signature, token) == SwapResult(entry.amount_out, None)
+        assert await world.swap_result(signed.signature, token) == SwapResult(entry.amount_out, None)
 
 
 async def test_a_swap_that_reverted_tells_why(world: ChainWorld) -> None:
     signed = await world.signed("refused order")
-    await world.chain.send(signed.raw)
+    await world.send(signed.raw)
     status = await world.status(signed.signature)
     assert status is not None
     assert json.loads(status.error or "") == {"InstructionError": [0, {"Custom": 6001}]}
-    result = await world.chain.swap_result(signed.signature, USDC)
+    result = await world.swap_result(signed.signature, USDC)
     assert result is not None
     assert result.amount_out is None
     assert SLIPPAGE_ERROR in (result.error or "")
 
 
 async def test_what_did_not_land_has_no_result(world: ChainWorld) -> None:
-    assert await world.chain.swap_result((await world.signed()).signature, USDC) is None
+    assert await world.swap_result((await world.signed()).signature, USDC) is None
 
 
 async def test_many_travel_together_and_each_gets_its_own_answer(world: ChainWorld) -> None:
     signed = [await world.signed(f"order {number}") for number in range(MAX_SIGNATURES_IN_A_CALL)]
     sent = signed[:200]
-    bad = asyncio.ensure_future(world.chain.send(b"nonsense"))
-    await asyncio.gather(*(world.chain.send(it.raw) for it in sent))
+    bad = asyncio.ensure_future(world.send(b"nonsense"))
+    await asyncio.gather(*(world.send(it.raw) for it in sent))
     with pytest.raises(ChainUnavailable):
         await bad
     answer = await world.chain.signature_statuses([it.signature for it in signed])
     assert {*answer.statuses} == {it.signature for it in sent}
-    results = await asyncio.gather(*(world.chain.swap_result(it.signature, USDC) for it in signed))
+    results = await asyncio.gather(*(world.swap_result(it.signature, USDC) for it in signed))
     assert [it is not None for it in results] == [True] * 200 + [False] * 56
 
 
@@ -157,7 +157,7 @@ async def test_more_than_a_call_may_ask_for_is_refused(world: ChainWorld) -> Non
 
 async def test_the_history_knows_what_the_cache_has_forgotten(world: ChainWorld) -> None:
     signed = await world.signed()
-    await world.chain.send(signed.raw)
+    await world.send(signed.raw)
     world.clock.ms += LONG_AFTER_MS
     status = await world.status(signed.signature)
     assert status is not None
@@ -174,15 +174,15 @@ async def test_a_node_that_fails_tells_nothing(world: ChainWorld, faults: ChainF
     signed = await world.signed()
     setattr(faults, fault, 1.0)
     for asked in (
-        world.chain.send(signed.raw),
+        world.send(signed.raw),
         world.chain.finalized_point(),
         world.chain.signature_statuses([signed.signature]),
-        world.chain.swap_result(signed.signature, USDC),
+        world.swap_result(signed.signature, USDC),
     ):
         with pytest.raises(ChainUnavailable):
             await asked
     setattr(faults, fault, 0.0)
-    await world.chain.send(signed.raw)
+    await world.send(signed.raw)
     assert await world.status(signed.signature) is not None
 
 
@@ -194,10 +194,10 @@ async def test_a_lost_reply_says_nothing_about_what_was_done(
     signed, other = await world.signed(), await world.signed("order 2")
     faults.lost_reply = 1.0
     with pytest.raises(ChainUnavailable):
-        await world.chain.send(signed.raw)
+        await world.send(signed.raw)
     faults.lost_reply, faults.timeout = 0.0, 1.0
     with pytest.raises(ChainUnavailable):
-        await world.chain.send(other.raw)
+        await world.send(other.raw)
     faults.timeout = 0.0
     assert await world.status(signed.signature) is not None
     assert await world.status(other.signature) is None
@@ -209,11 +209,11 @@ async def test_a_node_that_lags_says_so_in_its_context_slot(world: ChainWorld, f
     faults.lag = 1.0
     answer = await world.chain.signature_statuses([])
     assert world.slot_now() - 250 < answer.context_slot < world.slot_now()
-    await world.chain.send(signed.raw)
+    await world.send(signed.raw)
     assert await world.status(signed.signature) is None
 
 
-# --- the shapes, as any other client of Solana sees them -----------------------------------------
+# --- the answers, as other clients of Solana read them -------------------------------------------
 
 
 async def test_the_node_answers_as_solanas_do() -> None:

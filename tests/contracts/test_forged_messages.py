@@ -1,4 +1,4 @@
-"""Redis may lie: a message counts only if it comes from a process of the same engine, and lately."""
+"""Redis may lie: a message counts only if it is recent and comes from a process of the same engine."""
 
 import asyncio
 import hashlib
@@ -43,7 +43,7 @@ async def client(redis: RedisServer) -> AsyncIterator[Redis]:
 MARK = "££££"
 DEEP = 100_000
 
-# Messages made from one of ours.
+# Each entry makes a forged message from a true one.
 FORGED: dict[str, Callable[[bytes], bytes]] = {
     "one bit of an event": lambda ours: ours[:-20] + bytes([ours[-20] ^ 1]) + ours[-19:],
     "another status": lambda ours: ours.replace(b"routing", b"confirmed"),
@@ -69,7 +69,7 @@ FORGED: dict[str, Callable[[bytes], bytes]] = {
 
 
 async def message_of(redis_bus: RedisBus, client: Redis, published: OrderEvent) -> tuple[str, bytes]:
-    """What the bus publishes for this event, and where."""
+    """Publish the event; return the channel and the message that the bus sent."""
     channel = channels(redis_bus)[shard_of(published.order_id)]
     async with client.pubsub(ignore_subscribe_messages=True) as wire:
         await wire.subscribe(channel)
@@ -138,7 +138,7 @@ async def test_an_old_message_rings_and_says_nothing(redis: RedisServer, client:
 
 
 class Log:
-    """What a stream reads: one order that is being routed, whatever Redis says."""
+    """The log that a stream reads: one order that is being routed."""
 
     async def history(self, order_id: OrderId, after: int) -> Sequence[OrderEvent]:
         return [it for it in [event(order_id, 1), event(order_id, 2)] if it.seq > after]

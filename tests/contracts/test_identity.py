@@ -1,4 +1,4 @@
-"""Who an engine is: made once by its database, the same for all of its processes, and never changed."""
+"""An engine's identity: its database makes it once, all of its processes share it, and it never changes."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""RateLimiter: what fits into a minute, in one process and through Redis."""
+"""RateLimiter: the number of hits in a minute is limited, in one process and through Redis."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ NewLimiter = Callable[[str, RedisNames], RedisRateLimiter]
 
 
 async def well_within_a_minute() -> None:
-    """Wait while the clock's minute is about to end: there, one window fades into the next."""
+    """Wait if the clock's minute ends within 3 s, so that a test runs in one window."""
     await until_true(lambda: time.time() % 60 < 57)
 
 

@@ -1,7 +1,7 @@
 """The migrations: numbered, harmless to repeat, safe to run from two sides, and equal to the schema on file.
 
 When a migration changes the schema on purpose, write the files in tests/contracts/schema/ again and
-read what has changed in them:
+read the difference:
 
     REWRITE_SCHEMA=1 .venv/bin/python -m pytest -n 0 tests/contracts/test_migrations.py
 """
@@ -31,7 +31,7 @@ TABLES = (
     *("attempts", "cluster", "engine_identity", "order_events", "orders", "processes", "retention"),
     "schema_migrations",
 )
-MIGRATION_LOCK = 0x6F72646572  # what a migrator holds, by its value: older and newer releases have to agree on it
+MIGRATION_LOCK = 0x6F72646572  # the advisory lock of a migrator: all releases must use this number
 
 
 def file_of(world: StoreWorld) -> Path:

@@ -1,4 +1,4 @@
-"""Every write that a worker could ask for from everywhere, with every fence and seq: what the stores make of it."""
+"""Every write from every situation, with every fence and seq: the stores take exactly the lawful ones."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -44,13 +44,13 @@ MAX_AT_ONCE = 40
 
 
 class Place(NamedTuple):
-    """Where an order is, and whether somebody holds it."""
+    """An order's situation, and whether a worker holds the order."""
 
     situation: Situation
     is_held: bool
 
     def answer_to(self, step: Step) -> type[Exception] | None:
-        """What the write is refused with: Fenced, by the database (Exception), or not at all."""
+        """The error of the write: Fenced, Exception if the database refuses it, None if the write is taken."""
         has_signed = self.situation.has_signed(self.situation.attempt + (step.status is ROUTING))
         return answer_to(step, self.situation.status, has_signed=has_signed, is_held=self.is_held)
 
@@ -67,7 +67,7 @@ def every_step() -> Iterator[Step]:
 
 
 async def bring_to(store: SingleStore, place: Place) -> Life:
-    """An order of its own that is there; its fence is the last that it was held by."""
+    """Bring a new order to the place; `fence` is that of its last claim."""
     new = new_order()
     await store.accept(new)
     life = await claim(store, Life(new.order, None))
@@ -97,7 +97,7 @@ async def claim(store: SingleStore, life: Life) -> Life:
 
 
 async def answers_to(store: SingleStore, lives: Sequence[Life], steps: Sequence[Step]) -> list[object]:
-    """One step for each of the orders, in one batch."""
+    """The answers to one step for each order, all in one batch."""
     writes = [write_of(life, step) for life, step in zip(lives, steps, strict=False)]
     return await asyncio.gather(*(outcome_of(store.record(write)) for write in writes))
 
@@ -122,7 +122,7 @@ async def test_a_write_is_taken_fenced_or_refused_as_fence_seq_and_lifecycle_say
         lawful = by_answer.pop(None, [])
         lives = [await bring_to(store, place) for _ in lawful]
         assert await answers_to(store, lives, lawful) == [None] * len(lawful), place
-        # What is refused finds orders that never change.
+        # Refused writes never change an order, so all of them use the same orders.
         lives = await asyncio.gather(*(bring_to(store, place) for _ in range(MAX_AT_ONCE)))
         unchanged = [await kept(store, life.order.order_id) for life in lives]
         for expected, steps in by_answer.items():

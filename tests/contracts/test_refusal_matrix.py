@@ -1,4 +1,4 @@
-"""Everything that can be tried with an order from everywhere: both databases take exactly what is lawful.
+"""Every change of an order from every situation: both databases take exactly the lawful ones.
 
 The product of situations, statuses, seqs, fences, rests and attempts, written by a plain connection.
 """
@@ -46,7 +46,7 @@ RESTS: dict[str, dict[str, Any]] = {
 
 
 class Step(NamedTuple):
-    """What somebody tries: the order's row after it, its event and what becomes of its attempt."""
+    """One change to try: the order's row after the change, its event and its attempt."""
 
     status: OrderStatus
     seqs_on: int
@@ -58,7 +58,7 @@ class Step(NamedTuple):
 
 def every_step() -> Iterator[Step]:
     yield from map(Step._make, product(OrderStatus, (0, 1, 2), (-1, 0, 1), RESTS, WHAT_BECOMES_OF_THE_ATTEMPT, [0]))
-    # A number of attempt that is not the next one's goes with nothing at all.
+    # A wrong attempt number is never lawful.
     yield from map(Step._make, product(OrderStatus, [1], [0], RESTS, WHAT_BECOMES_OF_THE_ATTEMPT, (-1, 1)))
 
 
@@ -72,7 +72,7 @@ def may_be_taken(situation: Situation, step: Step) -> bool:
 
 
 async def attempt(database: RawDatabase, order_id: OrderId, situation: Situation, step: Step) -> bool:
-    """Try it; whether it was taken."""
+    """Try the step; return whether the database took it."""
     seq = 1 + len(situation.path) + step.seqs_on
     number = situation.attempt + (step.status is ROUTING) + step.attempts_on
     order = {
@@ -94,7 +94,7 @@ async def attempt(database: RawDatabase, order_id: OrderId, situation: Situation
 
 
 async def attempt_alone(database: RawDatabase, order_id: OrderId, situation: Situation) -> None:
-    """Try whatever becomes of attempts while their order stays where it is."""
+    """Try every change of an attempt while its order keeps its status."""
     for number, what in product(range(situation.attempt + 3), WHAT_BECOMES_OF_THE_ATTEMPT):
         if change := change_of_attempt(order_id, situation, what, number):
             with pytest.raises(Refused):
@@ -120,7 +120,7 @@ async def test_exactly_the_lawful_steps_are_taken_and_the_others_leave_nothing_b
         taken = set()
         lawful = {step for step in every_step() if may_be_taken(situation, step)}
         for step in every_step():
-            # What will be taken gets an order of its own; all that is refused finds one that never changes.
+            # A lawful step gets a new order. Refused steps change nothing, so they share one order.
             tried = order_id
             if step in lawful:
                 tried, _ = await begin_and_follow(database, situation.path, situation.outcome)

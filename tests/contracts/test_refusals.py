@@ -1,4 +1,4 @@
-"""What both databases refuse, whoever asks: the plain connection of somebody who goes round the store."""
+"""Both databases refuse wrong changes, even on a plain connection that does not go through the store."""
 
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ async def test_nothing_is_ever_deleted(database: RawDatabase, table: str) -> Non
 
 @pytest.mark.parametrize(("table", "column"), [("order_events", "data"), ("attempts", "raw"), ("orders", "account")])
 async def test_nothing_is_ever_replaced(tmp_path: Path, table: str, column: str) -> None:
-    """Only SQLite has a word for deleting what is in the way of a row."""
+    """Only SQLite has `insert or replace`, which deletes a row that conflicts with the new one."""
     world = SqliteWorld(tmp_path / "orders.sqlite3")
     await migrate(world)
     database = await open_raw(world.path)

@@ -1,4 +1,4 @@
-"""The feed of an account: every event in the order of the commits, once, whatever is being committed meanwhile."""
+"""The event log of an account: every event once, in the order of the commits, while other commits are under way."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ HANG_S = 20
 
 
 async def everything(store: SingleStore, after: str = BEGINNING, limit: int = 100) -> tuple[list[OrderEvent], str]:
-    """All events after the cursor until now, in pages, and the cursor after them."""
+    """All events after the cursor until now, read page by page, and the cursor after them."""
     until = (await store.account_events(ACCOUNT, None, None, limit)).cursor
     found: list[OrderEvent] = []
     while after != until:
@@ -48,7 +48,7 @@ async def everything(store: SingleStore, after: str = BEGINNING, limit: int = 10
 
 
 async def live(store: SingleStore) -> Life:
-    """One whole life."""
+    """Bring a new order to `confirmed`."""
     life = await claim_new(store)
     for fact in (ROUTED, BUILT):
         store.record(life.write(fact))
@@ -203,7 +203,7 @@ def place_of(event: OrderEvent) -> tuple[OrderId, int]:
 
 @asynccontextmanager
 async def open_insert(world: PostgresWorld) -> AsyncIterator[OrderId]:
-    """A new order whose transaction is open for as long as the context lasts."""
+    """Insert an order in a transaction that stays open until the context ends."""
     connection = await asyncpg.connect(world.url)
     new = new_order()
     try:
@@ -234,7 +234,7 @@ async def test_what_is_committed_late_is_new_to_whoever_has_seen_later_ones(
         seen, cursor = await everything(store, limit=limit)
         assert quick.order.order_id in {it.order_id for it in seen}
         assert not {late, later} & {it.order_id for it in seen}
-        # A reader holds nobody up, and nobody holds him up.
+        # A reader delays no writer, and no open transaction delays a reader.
         again = await live(store)
         more, cursor = await everything(store, cursor, limit)
         assert {it.order_id for it in more} == {again.order.order_id}
@@ -250,7 +250,7 @@ async def test_what_came_from_another_servers_dump_is_the_past(
     lives = [await live(store) for _ in range(3)]
     before, _ = await everything(store)
     connection = await asyncpg.connect(postgres.as_administrator(postgres_world.url))
-    # As a restored dump brings them: with the numbers of a server that has seen more than this one.
+    # Like rows from a restored dump: their transaction numbers are higher than this server's.
     await connection.execute("set session_replication_role = replica")
     await connection.execute("update order_events set xid = ((xid::text::bigint + 1000000000)::text)::xid8")
     await connection.close()
@@ -277,7 +277,7 @@ async def test_a_cursor_goes_no_further_than_the_last_event(postgres_world: Post
         await connection.execute("select pg_current_xact_id()")
         await transaction.rollback()
     await connection.close()
-    # A crash gives the numbers of what came to nothing out again, to transactions that write events.
+    # After a crash PostgreSQL reuses the numbers of rolled-back transactions, also for writing events.
     assert (await everything(store))[1] == cursor
     assert (await store.account_events(ACCOUNT, cursor, None, 10)).cursor == cursor
     assert (await store.account_events(ACCOUNT, None, None, 10)).cursor == cursor
@@ -306,7 +306,7 @@ async def test_a_crash_of_the_server_costs_a_reader_nothing(mortal_postgres: Mor
 
 
 async def accepted(store: SingleStore, new: NewOrder) -> None:
-    """Accept it as soon as the server is back."""
+    """Accept the order as soon as the server is back."""
     async with asyncio.timeout(HANG_S):
         while True:
             with contextlib.suppress(StoreUnavailable):
@@ -316,7 +316,7 @@ async def accepted(store: SingleStore, new: NewOrder) -> None:
 
 
 async def test_a_reader_of_what_a_restored_log_does_not_have_is_refused(world: StoreWorld) -> None:
-    """The same places are given to other events after an older backup is restored."""
+    """After an older backup is restored, other events get the same places."""
     store = await world.open()
     await live(store)
     _, known = await everything(store)
@@ -346,7 +346,7 @@ async def test_a_file_that_is_restored_from_a_backup_refuses_the_readers_of_what
     await store.close()
     shutil.copy(backup, sqlite_world.path)
     store = await sqlite_world.open()
-    for _ in range(3):  # First it is ahead of the log, then the log has grown past it.
+    for _ in range(3):  # First the cursor is ahead of the log, then the log grows past it.
         with pytest.raises(UnknownCursor, match="restored"):
             await store.account_events(ACCOUNT, lost, None, 0)
         await store.accept(new_order())

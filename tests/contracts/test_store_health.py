@@ -1,4 +1,4 @@
-"""HealthStore: who lives, what waits, what is in doubt."""
+"""HealthStore: live processes, waiting orders and orders in doubt."""
 
 import asyncpg
 import pytest

@@ -1,4 +1,4 @@
-"""Random lives of a few orders, through the stores and round them, against a model of what must be true."""
+"""Random lives of up to 5 orders, through the stores and past them, compared with a model."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -46,7 +46,7 @@ LIVES: Final = settings(
 
 MAX_ORDERS: Final = 5
 
-# Everything here would make a history, an attempt or an order untrue: it changes nothing, wherever the order is.
+# Each statement would falsify a history, an attempt or an order; so it must change nothing, in every status.
 HOSTILE: Final = (
     "update orders set status = 'routing', seq = seq + 1, attempt = attempt + 1 where order_id = {0}",
     "update orders set status = 'routing' where order_id = {0} and status <> 'routing'",
@@ -67,9 +67,9 @@ HOSTILE: Final = (
     "update attempts set outcome = null, evidence = null where order_id = {0} and outcome is not null",
     "update attempts set last_valid_block_height = 1 where order_id = {0}",
     (
-        "insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot,"
+        "insert into attempts (order_id, attempt, signature, raw, owner, last_valid_block_height, signed_slot,"
         " signed_block_height, blockhash_slot, signed_at_ms, genesis_hash)"
-        " select order_id, attempt + 1, 'other', 'raw', 1, 1, 1, 1, 1, genesis_hash"
+        " select order_id, attempt + 1, 'other', 'raw', 'owner', 1, 1, 1, 1, 1, genesis_hash"
         " from cluster cross join orders where order_id = {0}"
     ),
 )
@@ -81,13 +81,13 @@ TWISTS: Final = (
     *({"attempt": attempt} for attempt in WHAT_BECOMES_OF_THE_ATTEMPT),
     *({"status": status} for status in OrderStatus),
 )
-# Of what may follow, mostly what leads on.
+# Mostly 0, which is the next status on the way to `confirmed`.
 CHOICES: Final = st.lists(st.sampled_from((0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3)), min_size=4, max_size=8)
 
 
 @dataclass
 class Known:
-    """What must be true of one order."""
+    """The model of one order."""
 
     order: Order
     history: list[OrderEvent]
@@ -111,7 +111,7 @@ class Known:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Draws never depend on what the store answered, so that a failure is replayed step by step."""
+    """Draws never depend on the store's answers, so that a failure can be replayed step by step."""
 
     orders: Bundle[int] = Bundle("orders")
     workers = st.sampled_from(("one", "two"))
@@ -133,7 +133,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize(target=orders, choices=CHOICES)
     def begin(self, choices: list[int]) -> Any:
-        """Most rules ask for an order that has come somewhere, and first of all for one that is submitted."""
+        """Begin with 3 orders, the first of them submitted, because most rules need an order that has moved on."""
         orders = [self.accept("a"), self.accept("b"), self.accept(None)]
         self.work(0, [0, 0, 0])
         self.work(1, choices)
@@ -186,7 +186,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(at=orders, choices=CHOICES)
     def work(self, at: int, choices: list[int]) -> None:
-        """What a worker does with an order: it claims it, unless it is held, and carries it on."""
+        """Do a worker's job: claim the order, unless it is held, and move it on."""
         for choice in choices:
             self.claim(at, "one")
             if self.known[at].order.status not in TERMINAL:
@@ -203,7 +203,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(at=orders, in_attempt=st.sampled_from((1, 2, 2)))
     def cancel(self, at: int, in_attempt: int) -> None:
-        """A client that gives up in each attempt would leave no order to anything else."""
+        """Cancel only in attempt 1 or 2, so that orders are left for the other rules."""
         order = self.known[at].order
         if order.status in CANCELLABLE and order.attempt_number == in_attempt:
             self.record(at, Step(OrderStatus.CANCELLED, NOTHING, 0, "none"))
@@ -234,7 +234,7 @@ class StoreMachine(RuleBasedStateMachine):
         await self.store.record(write)
 
     def lawful_step(self, at: int, choice: int) -> Step:
-        """One of those that may follow; after the end none may, and this one is as good as any."""
+        """One of the lawful steps; after the order's end no step is lawful, and any step will do."""
         known = self.known[at]
         before = known.order.status
         following = sorted(TRANSITIONS[before], key=lambda it: (it in GIVEN_UP, it is RETRYING, it))
@@ -244,11 +244,11 @@ class StoreMachine(RuleBasedStateMachine):
             attempt = "landed" if status is CONFIRMED else PROVEN_DEAD[choice % 2]
         return Step(status, attempt, 0, "none" if known.holder is None else "right")
 
-    # --- round the store ---
+    # --- past the store ---
 
     @rule(at=orders)
     def time_passes(self, at: int) -> None:
-        """The database's clock is nobody's to turn; moments that are long gone come to the same."""
+        """Set the due time or the lease's end to the past, because a test cannot move the database's clock."""
         known = self.known[at]
         if known.order.status not in TERMINAL:
             self.ticks += 1
@@ -259,11 +259,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(at=orders, statement=st.sampled_from(HOSTILE))
     def somebody_writes_round_the_store(self, at: int, statement: str) -> None:
-        # What finds no row to change is not refused; that nothing has changed is seen below.
+        # A statement that finds no row is not refused; the invariant checks that nothing has changed.
         with suppress(Refused):
             self.run(self.raw.run(statement, [self.known[at].order.order_id]))
 
-    # --- what must be true ---
+    # --- the invariant ---
 
     @invariant()
     def everything_is_as_it_must_be(self) -> None:
@@ -282,7 +282,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert_lawful(known.order, history, attempts)
 
     def teardown(self) -> None:
-        """Every order can be brought to an end from wherever it is; and the next life finds none to claim."""
+        """End every order, which must work from every status; so the next life finds no order to claim."""
         try:
             for at, known in enumerate(self.known):
                 if known.order.status not in TERMINAL:
@@ -296,7 +296,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def assert_lawful(order: Order, history: Sequence[OrderEvent], attempts: dict[int, str | None]) -> None:
-    """The same again without the model's help."""
+    """Check the order, its history and its attempts without the model."""
     statuses = [event.status for event in history]
     assert [event.seq for event in history] == [*range(1, order.seq + 1)]
     assert statuses[0] is PENDING

@@ -29,11 +29,11 @@ from tests.contracts.worlds import MortalPostgres, PostgresWorld, SteppedClock, 
 pytestmark = pytest.mark.asyncio
 
 TURNS_OF_CLOSING = 100
-MAX_FROZEN_S = 9.0  # A bound on hangs: one statement's limits, and room.
+MAX_FROZEN_S = 9.0  # The time limits of one statement, and a margin.
 
 
 def every_call(store: SingleStore, life: Life) -> dict[str, Callable[[], Any]]:
-    """Every method of both ports, about one order."""
+    """Every method of both ports, called for one order."""
     order_id, fence = life.order.order_id, life.fence or 0
     return {
         "accept": lambda: store.accept(new_order()),
@@ -56,7 +56,7 @@ async def answer_to(call: Callable[[], Any]) -> object:
 
 
 async def answers_again(store: SingleStore) -> None:
-    """Wait until the store has noticed that its database is back; only the one error is allowed until then."""
+    """Wait until the store has noticed that its database is back; it may raise only StoreUnavailable before."""
 
     async def look() -> bool:
         try:
@@ -103,7 +103,7 @@ async def test_a_frozen_postgres_is_unavailable_within_seconds_and_found_again(m
     calls = every_call(store, life)
     mortal_postgres.pause()
     try:
-        # The first calls hang on the connections that there are, the second on making new ones.
+        # The first calls hang on open connections, the second calls while they open new ones.
         for _ in range(2):
             async with asyncio.timeout(MAX_FROZEN_S):
                 answers = await asyncio.gather(*(outcome_of(call()) for call in calls.values()))

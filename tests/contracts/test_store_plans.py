@@ -1,7 +1,7 @@
-"""Every statement of the order path looks its rows up, however large the tables are and whatever is known of them.
+"""Every statement of the order path finds its rows by an index, with tables of any size and any statistics.
 
-What is looked at is not a plan but what the statements read: PostgreSQL counts the rows that each
-index and each table gave. A plan that reads a table or an index whole would give them all.
+The tests do not look at plans but count rows: PostgreSQL counts the rows that each index and each table
+gave. A plan that reads a whole table or a whole index would give all of its rows.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from tests.servers import PostgresServer
 
 pytestmark = pytest.mark.asyncio
 
-# What an order reads on its way, with everything that the triggers look up, is about 60 rows. Reading
-# a batch of orders once for each of them would be thousands.
+# An order reads about 60 rows on its way, including the rows that triggers look up. If each order of
+# a batch read the whole batch, it would be thousands of rows.
 MAX_ROWS_READ_BY_AN_ORDER = 150
-# PostgreSQL plans a prepared statement anew five times before it keeps the plan: the first turns
-# are small, so that what it keeps was made for next to nothing.
+# PostgreSQL plans a prepared statement 5 times before it keeps a plan. The first 8 turns are small,
+# so that the kept plan was made for nearly empty tables.
 TURNS = (*[1] * 8, *[200] * 4)
 
 READ = """
@@ -33,7 +33,7 @@ from pg_stat_user_tables
 
 
 async def walk_the_order_path(store: PostgresStore, count: int) -> None:
-    """Use every statement of the order path, each for as many orders at once."""
+    """Use every statement of the order path for `count` orders."""
     news = [new_order(f"key of {new_order().order.order_id}" if number % 2 else None) for number in range(count)]
     await asyncio.gather(*(store.accept(it) for it in news))
     await asyncio.gather(*(store.accept(it) for it in news if it.idempotency))
@@ -85,7 +85,7 @@ async def analyze(url: str) -> None:
 
 
 async def rows_read(server: PostgresServer, url: str) -> int:
-    """All rows that the database's tables and indexes have given; to be asked when nobody is connected any more."""
+    """All rows that the database's tables and indexes have given; complete only after all sessions have ended."""
     connection = await asyncpg.connect(url)
     try:
         row = await connection.fetchrow(READ)

@@ -1,4 +1,4 @@
-"""OrderStore, the queue: who may work on an order, and for how long."""
+"""OrderStore, the queue: a worker claims an order, and holds it until its lease lapses."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.asyncio
 
 
 async def accepted(store: SingleStore, count: int) -> list[OrderId]:
-    """The ids of so many new orders."""
+    """Accept `count` new orders and return their ids."""
     wanted = [new_order() for _ in range(count)]
     await asyncio.gather(*(store.accept(new) for new in wanted))
     return [new.order.order_id for new in wanted]
@@ -40,7 +40,7 @@ def ids(claims: Sequence[Claim]) -> list[OrderId]:
 
 
 async def taken(store: SingleStore, order_id: OrderId) -> Claim | None:
-    """Take this one order when its lease has lapsed or it is due; None if it is not to be had."""
+    """Claim this order if it is due or its lease has lapsed; None if the store does not give it."""
     claims = {claim.order.order_id: claim for claim in await store.claim_due("another", 100, LONG_MS)}
     return claims.get(order_id)
 
@@ -160,7 +160,7 @@ async def test_the_worker_that_released_an_order_can_write_no_more(world: StoreW
         await store.record(life.write(ROUTED))
 
 
-# --- what is due ---
+# --- due orders ---
 
 
 async def test_lapsed_leases_come_before_what_is_due_and_no_more_than_the_limit(world: StoreWorld) -> None:
@@ -273,14 +273,14 @@ async def test_leases_are_renewed_and_released_while_their_orders_are_written_in
     async def both_wait() -> bool:
         return await postgres_world.waiting_for_locks() == 2
 
-    # Taken as they come: the writing holds the first order and waits for the second; the leasing,
-    # from the other end, holds the third and waits for the first; then the writing needs the third.
+    # If both locked the orders as given, they would deadlock: the writing holds the first and waits for the
+    # second; the leasing holds the third and waits for the first; then the writing needs the third.
     async with postgres_world.locked(second):
         writing = [store.record(life.write(ROUTED)) for life in lives]
         await until(postgres_world.waiting_for_locks)
         call = store.renew("worker", fences, LONG_MS) if way == "renew" else store.release("worker", fences)
         leasing = asyncio.ensure_future(outcome_of(call))
-        with suppress(TimeoutError):  # that they never both wait is fine, too
+        with suppress(TimeoutError):  # it is fine if they never both wait
             await until(both_wait, patience_s=1)
 
     assert await leasing == (set(fences) if way == "renew" else None)
@@ -298,14 +298,14 @@ async def test_what_a_former_life_of_the_only_process_holds_is_free_at_once(tmp_
 
     assert await store.take_back_leases() == 1
     (claim,) = await store.claim_due("another", 10, LONG_MS)
-    # Counted as before, so that an order that kills its process is parked in the end.
+    # The count of claims goes on, so that an order that kills its process is finally parked.
     assert claim == Claim(held.order, fence=2, claims=2)
     assert isinstance(await outcome_of(store.record(held.write(ROUTED))), Fenced)
     await world.close()
 
 
 async def test_a_clock_that_was_set_back_holds_up_no_order(world: StoreWorld) -> None:
-    """A due time further ahead than the longest pause is due, and a lease longer than any lease has lapsed."""
+    """A due time that is further ahead than the longest pause is due; a lease longer than the longest has lapsed."""
     store = await world.open(grace_ms=60_000)
     waiting = await claim_new(store)
     await store.record(waiting.write(ROUTED))

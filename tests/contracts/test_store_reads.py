@@ -1,4 +1,4 @@
-"""OrderReader: what is kept, as it can be asked for."""
+"""OrderReader: every way to read stored orders."""
 
 import asyncio
 from collections.abc import Callable
@@ -81,7 +81,7 @@ async def test_many_readers_at_once_each_read_after_their_own_cursor(world: Stor
 
 
 async def filled(store: SingleStore) -> list[Order]:
-    """Twenty-four orders of one account that differ in everything that can be asked for, newest first."""
+    """24 orders of one account that differ in every field of a filter, newest first."""
     orders = []
     for number in range(24):
         life = await claim_new(
@@ -154,7 +154,7 @@ async def test_the_cursor_pages_through_all_without_gap_or_duplicate(world: Stor
             assert len(page) <= 5
             found += page
             before = page[-1].order_id
-            await store.accept(new_order())  # what comes in meanwhile is newer than every cursor
+            await store.accept(new_order())  # an order that arrives meanwhile is newer than every cursor
         assert found == [it for it in orders if matches(it)], name
         orders = await store.find(OrderFilter(ACCOUNT), 1_000)
 

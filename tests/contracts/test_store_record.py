@@ -1,4 +1,4 @@
-"""OrderStore, the history: what record writes, and what it refuses."""
+"""OrderStore, the history: the writes that record takes, and the writes that it refuses."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -38,7 +38,7 @@ LANDED, EXPIRED = AttemptOutcome.LANDED, AttemptOutcome.EXPIRED
 
 
 def copy_of(life: Life, fence: int | None) -> Life:
-    """The same order in the hands of somebody else."""
+    """The same order in the hands of another process."""
     return Life(life.order, fence)
 
 
@@ -270,11 +270,11 @@ async def test_after_the_end_nothing_is_written(world: StoreWorld, fact: object)
     assert await kept(store, life.order.order_id) == before
 
 
-# --- what no database may take ---
+# --- writes that no database may take ---
 
 
 def too_long(life: Life) -> Write:
-    """More than the column of an attempt's number holds."""
+    """A write whose attempt number is too large for its column."""
     write = life.write(ROUTED)
     return msgspec.structs.replace(write, order=msgspec.structs.replace(write.order, attempt_number=2**70))
 
@@ -317,7 +317,7 @@ async def test_a_bad_write_takes_no_earlier_one_of_its_order_along(world: StoreW
 async def test_an_order_whose_attempt_is_live_goes_nowhere_without_its_proof(
     world: StoreWorld, fact: Fact, outcome: AttemptOutcome, proven_attempt: int | None
 ) -> None:
-    """A proof of an attempt that does not exist proves nothing, and is not dropped either: the write is refused."""
+    """A write with a proof of an attempt that does not exist is refused; the store does not just drop the proof."""
     store = await world.open()
     life = await sign_new(store)
     before, announced = await kept(store, life.order.order_id), [*world.announced]

@@ -1,4 +1,4 @@
-"""Orders whose workers died: those of processes that are gone, and those that kill whoever takes them."""
+"""Orders whose workers died: orders of dead processes, and poison orders, which kill every worker."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ import pytest
 
 from order_engine.domain.errors import WrongCluster
 from order_engine.domain.order import OrderId
-from order_engine.ports.store import POISON_CLAIMS, Claim
+from order_engine.domain.quarantine import POISON
+from order_engine.ports.store import Claim
 from order_engine.store.postgres.store import SESSION, PostgresStore
 from tests.contracts.orders import BUILT, GENESIS, LONG_MS, ROUTED, Life, SingleStore, claim_new, sign_new
 from tests.contracts.test_store_queue import accepted
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.asyncio
 
 
 async def claimed_in_vain(world: StoreWorld, store: SingleStore, order_ids: Sequence[OrderId]) -> None:
-    """Let so many workers take the orders and die of them that they are suspects, and time pass until they are due."""
-    for _ in range(POISON_CLAIMS - 1):
+    """Let workers claim the orders and die until these are poison orders, and wait until the orders are due."""
+    for _ in range(POISON.claims - 1):
         await world.pass_ms(2)
         assert len(await store.claim_due("dies", 10, 1)) == len(order_ids)
     await world.pass_ms(600)
@@ -33,7 +34,7 @@ async def test_of_orders_that_were_claimed_in_vain_too_often_a_worker_gets_one_a
     fresh = await accepted(store, 2)
     assert await store.claim_due("one", 10, LONG_MS) == []
     (one,) = await store.claim_poison("one", 0, LONG_MS)
-    assert (one.order.order_id in suspects, one.claims) == (True, POISON_CLAIMS + 1)
+    assert (one.order.order_id in suspects, one.claims) == (True, POISON.claims + 1)
     assert len(await store.claim("one", fresh, LONG_MS)) == 2
     assert await store.claim_poison("one", 0, LONG_MS) == []
     (other,) = await store.claim_poison("other", 0, LONG_MS)
@@ -77,14 +78,14 @@ async def test_what_is_in_doubt_is_taken_apart_too(world: StoreWorld) -> None:
     order_id = life.order.order_id
     await store.renew("worker", {order_id: life.fence}, 1)
     await world.pass_ms(2)
-    for number in range(1, POISON_CLAIMS + 4):
+    for number in range(1, POISON.claims + 4):
         await world.pass_ms(2)
         (claim,) = await store.claim_due("dies", 10, 1)
         assert (claim.order.is_in_doubt, claim.claims) == (True, number)
     await world.pass_ms(4_100)
     assert await store.claim_due("worker", 10, LONG_MS) == []
     (claim,) = await store.claim_poison("worker", 0, LONG_MS)
-    assert (claim.order.is_in_doubt, claim.claims) == (True, POISON_CLAIMS + 4)
+    assert (claim.order.is_in_doubt, claim.claims) == (True, POISON.claims + 4)
 
 
 async def test_orders_of_a_process_that_ended_are_due_long_before_their_lease_lapses(
@@ -117,7 +118,7 @@ async def test_orders_of_a_process_that_ended_are_due_long_before_their_lease_la
 
 
 async def until_claimed(store: PostgresStore, worker: str) -> list[Claim]:
-    """Look as a worker does, again and again."""
+    """Claim due orders as a worker does, again and again until there are some."""
     async with asyncio.timeout(10):
         while not (claims := await store.claim_due(worker, 10, LONG_MS)):
             await store.expire_dead_leases()
@@ -132,7 +133,7 @@ async def test_the_cluster_may_change_until_something_is_signed_for_it(world: St
 
 
 async def test_what_is_signed_for_another_cluster_than_the_kept_one_is_refused(world: StoreWorld) -> None:
-    """Two engines with different chains begin at once: the one that kept its cluster last has its way."""
+    """Two engines with different chains begin at once; the cluster that was pinned last is the valid one."""
     late, early = await world.open(), await world.open()
     await late.pin_cluster("another")
     life = await claim_new(early)

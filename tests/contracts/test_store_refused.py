@@ -1,4 +1,4 @@
-"""Why PostgreSQL cannot be used is said as that, and no sentence tells a password."""
+"""The error says why PostgreSQL cannot be used, and no error contains a password."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ host all encrypted 127.0.0.1/32 reject
 
 
 class Rules:
-    """A server's rules of who may connect, how and from where."""
+    """A server's pg_hba.conf: which roles may connect, how and from where."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -38,7 +38,7 @@ class Rules:
 
 @pytest_asyncio.fixture
 async def roles(mortal_postgres: MortalPostgres) -> AsyncIterator[str]:
-    """The place of a server that lets some roles in and others not: host, port and database."""
+    """The host, port and database of a server that accepts some roles and refuses others."""
     administrator = mortal_postgres.server.as_administrator(mortal_postgres.url)
     connection = await asyncpg.connect(administrator)
     hba = Rules(Path(await connection.fetchval("show hba_file")))

@@ -1,4 +1,4 @@
-"""What ended long ago goes when it is told to, and nothing else ever does."""
+"""Orders that ended long ago are deleted when the store is told to, and nothing else ever is."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.contracts.worlds import SqliteWorld, StoreWorld
 pytestmark = pytest.mark.asyncio
 
 LONG_AGO_MS = 3_600_000
-ALL_MS = -LONG_AGO_MS  # whatever ended until an hour from now: the clocks of ids and of a store differ here
+ALL_MS = -LONG_AGO_MS  # all that ended until an hour from now: the clocks of ids and of a store differ here
 
 
 async def test_only_what_ended_is_deleted_with_all_that_is_kept_of_it(world: StoreWorld) -> None:

@@ -1,4 +1,4 @@
-"""A session does not outlive the server it was opened to, and what passes by itself is not an error."""
+"""The store leaves a server that takes no writes, and repeats statements after errors that pass by themselves."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -67,14 +67,14 @@ async def test_a_database_that_is_read_only_for_a_while_takes_writes_the_moment_
     async with connected(postgres_world.url) as connection:
         await connection.execute("set default_transaction_read_only = off")
         await connection.execute(f'alter database "{name}" reset default_transaction_read_only')
-    # Nobody ended the sessions for us.
+    # The old sessions are still open.
     answers = await asyncio.gather(*(outcome_of(store.accept(new_order())) for _ in range(75)))
     assert {type(it) for it in answers} == {Accepted}
 
 
 @asynccontextmanager
 async def two_servers(first: MortalPostgres, second: PostgresServer) -> AsyncIterator[tuple[str, str]]:
-    """One database on both, as after a copy: the URL that names both servers, and the second one's own."""
+    """The same database on both servers: the URL that names both, and the URL of the second."""
     name, place = urlsplit(first.url).path.removeprefix("/"), urlsplit(second.url).netloc.rpartition("@")[2]
     async with connected(second.url) as administrator:
         await administrator.execute(f"create role \"{name}\" login password '{name}'")
@@ -94,7 +94,7 @@ async def two_servers(first: MortalPostgres, second: PostgresServer) -> AsyncIte
 
 
 async def make_read_only(mortal: MortalPostgres, *, is_read_only: bool) -> None:
-    """As a switchover leaves the server that was the primary."""
+    """Make the server read-only, as a switchover leaves the old primary, or writable again."""
     async with connected(mortal.server.as_administrator(mortal.url)) as connection:
         await connection.execute(f"alter system set default_transaction_read_only = {'on' if is_read_only else 'off'}")
         await connection.execute("select pg_reload_conf()")
@@ -120,13 +120,13 @@ async def test_after_a_switchover_every_statement_goes_to_the_server_that_takes_
         await make_read_only(mortal_postgres, is_read_only=True)
         try:
             if begins_with_a_read:
-                # The session hears of it by itself, a moment later.
+                # PostgreSQL tells the session of the change a moment later.
                 await until(lambda: is_missing(store, first[0].order.order_id))
             answers = await asyncio.gather(*(outcome_of(store.accept(new_order())) for _ in range(75)))
             assert {type(it) for it in answers} == {Accepted}
             async with connected(there) as connection:
                 assert await connection.fetchval("select count(*) from orders") == 75
-            # And no session for reading stayed behind.
+            # Reads go to the second server too: the order is missing there.
             assert await store.get(ACCOUNT, first[0].order.order_id) is None
         finally:
             await store.close()
@@ -176,7 +176,7 @@ async def test_a_statement_that_an_administrator_ends_runs_again(postgres_world:
 
 
 async def is_another(administrator: Any, pid: int, end: str) -> bool:
-    """Whether the statement runs again: for a cancelled one, on its old session."""
+    """Whether the statement runs again; a cancelled statement may run on its old session."""
     found = await administrator.fetchval(WAITING)
     return found is not None and (found != pid or end == "pg_cancel_backend")
 
@@ -202,7 +202,7 @@ async def test_of_two_that_wait_for_each_other_the_engine_tries_again(
     first, second = (it.order.order_id for it in lives)
     lock = "select from orders where order_id = $1 for update"
     async with connected(administrator) as other:
-        await other.execute("set deadlock_timeout = '1min'")  # So that the engine's statement is the one to give way.
+        await other.execute("set deadlock_timeout = '1min'")  # So PostgreSQL ends the engine's statement.
         async with other.transaction():
             await other.execute(lock, second)
             wanted = {it.order.order_id: it.fence or 0 for it in lives}

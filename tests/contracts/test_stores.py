@@ -1,4 +1,4 @@
-"""OrderStore, the way in: what accept promises, and what is announced."""
+"""OrderStore, the way in: the promises of accept, and the events that are announced."""
 
 import asyncio
 import time
@@ -125,7 +125,7 @@ async def test_equal_orders_without_a_key_are_different_orders(world: StoreWorld
     assert len(await store.find(OrderFilter(ACCOUNT), 10)) == 5
 
 
-# 0 is refused by the database; 40,000 is more than PostgreSQL's smallint holds.
+# The database refuses 0; 40,000 is too large for PostgreSQL's smallint.
 @pytest.mark.parametrize("slippage_bps", [0, 40_000])
 async def test_an_order_that_cannot_be_stored_fails_alone(world: StoreWorld, slippage_bps: int) -> None:
     store = await world.open()
@@ -195,7 +195,7 @@ async def test_one_order_at_a_time_has_a_client_order_id(world: StoreWorld) -> N
     refused = [it for it in answers if isinstance(it, ClientOrderIdTaken)]
     assert {it.existing_order_id for it in refused} == {accepted.order.order_id}
     assert len(refused) == len(news) - 1
-    # Another account's, or another name, is another matter; and there is one order of that name.
+    # Another account may use the same name, and "Mine" is another name; one order is called "mine".
     await store.accept(new_order(client_order_id="mine", account="other"))
     await store.accept(new_order(client_order_id="Mine"))
     assert len(await store.find(OrderFilter(ACCOUNT, client_order_id="mine"), 9)) == 1

@@ -33,7 +33,7 @@ from tests.unit.chains import WALLET, instruction_in
 
 
 class OnTheMarket(msgspec.Struct, frozen=True):
-    """A venue, and what its market does with the messages that it builds: the amount out, or the error."""
+    """A venue and its market; `execute` returns a transaction's amount out, or its error."""
 
     venue: Venue
     execute: Callable[[UnsignedTransaction], int | str]
@@ -68,7 +68,7 @@ PAIRS: Final = [(SOL, USDC), (USDC, SOL), (USDC, BONK), (BONK, SOL), (WSOL, USDC
 
 @pytest.fixture
 def clock() -> SteppedClock:
-    return SteppedClock(CREATED_AT_MS)  # the same day each time, as prices go by the time
+    return SteppedClock(CREATED_AT_MS)  # a fixed day, because prices depend on the time
 
 
 @pytest.fixture(params=sorted(VENUES))
@@ -77,7 +77,7 @@ def market(request: pytest.FixtureRequest, clock: SteppedClock) -> OnTheMarket:
 
 
 def order_for(request: SwapRequest, quote: Quote, minimum: int) -> Order:
-    """An order whose route was chosen: what a venue is given to build."""
+    """An order whose route was chosen, as a venue gets it to build a swap."""
     order, _ = open_order(new_order_id(), ACCOUNT, request, EpochMs(1))
     return apply(order, RouteCompared(choose_quote([quote]), BaseUnits(minimum)), EpochMs(2))[0]
 
@@ -199,7 +199,7 @@ async def test_our_wallet_pays_for_what_a_venue_builds(market: OnTheMarket) -> N
     quote = await market.venue.quote(asked())
     built = await market.venue.build(order_for(asked(), quote, 1))
     message = from_bytes_versioned(built.message)
-    assert message.account_keys[0] == WALLET.public_key
+    assert str(message.account_keys[0]) == WALLET.public_key
     assert message.header.num_required_signatures == 1
 
 

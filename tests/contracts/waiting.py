@@ -1,4 +1,4 @@
-"""Waiting for what has to happen, instead of for time to pass."""
+"""Tests wait until a condition is true, and not for a fixed time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ _BETWEEN_LOOKS_S: Final = 0.005
 
 
 async def until(look: Callable[[], Awaitable[Answer]], *, patience_s: float = PATIENCE_S) -> Answer:
-    """Return the first answer that says yes; TimeoutError when none does."""
+    """Return the first answer that is true; raises TimeoutError if there is none."""
     async with asyncio.timeout(patience_s):
         while not (answer := await look()):
             await asyncio.sleep(_BETWEEN_LOOKS_S)
@@ -19,7 +19,7 @@ async def until(look: Callable[[], Awaitable[Answer]], *, patience_s: float = PA
 
 
 async def until_true(claim: Callable[[], object]) -> None:
-    """Return when the claim is true; TimeoutError when it stays false."""
+    """Return when the claim is true; raises TimeoutError if the claim stays false."""
 
     async def look() -> bool:
         return bool(claim())

@@ -1,4 +1,4 @@
-"""Databases for the store contract: one that is empty, the stores that are opened on it, and its time."""
+"""Databases for the store contract: an empty database, the stores that are opened on it, and its clock."""
 
 import asyncio
 import sqlite3
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 
 
 class SteppedClock:
-    """A Clock that stands still until it is told to go on."""
+    """A Clock that stands still until a test advances it."""
 
     def __init__(self, now_ms: int | None = None) -> None:
         self._now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
@@ -39,7 +39,7 @@ class SteppedClock:
 
 
 class StoreWorld(Protocol):
-    """One database. `announced` is what all stores opened here have announced, in order."""
+    """One database. `announced` lists the events that its stores have announced, in order."""
 
     announced: list[OrderEvent]
 
@@ -48,11 +48,11 @@ class StoreWorld(Protocol):
         ...
 
     async def pass_ms(self, by_ms: int) -> None:
-        """Return when so much time has passed by the clock that leases go by."""
+        """Return when this time has passed on the clock that decides when leases lapse."""
         ...
 
     def committed(self, order_id: OrderId) -> int:
-        """How many events of the order somebody else sees at this moment."""
+        """How many events of the order another connection sees at this moment."""
         ...
 
     async def close(self) -> None:
@@ -80,7 +80,7 @@ class _World:
 
 
 class SqliteWorld(_World):
-    """A file."""
+    """An SQLite file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class SqliteWorld(_World):
 
 
 class PostgresWorld(_World):
-    """A database on a server."""
+    """A database on a PostgreSQL server."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class PostgresWorld(_World):
 
     @asynccontextmanager
     async def locked(self, order_id: OrderId) -> AsyncIterator[None]:
-        """Keep everybody else from writing the order for a while."""
+        """Lock the order's row, so that no other connection can write the order."""
         connection = await asyncpg.connect(self.url)
         try:
             async with connection.transaction():
@@ -133,7 +133,7 @@ class PostgresWorld(_World):
             await connection.close()
 
     async def waiting_for_locks(self) -> int:
-        """How many statements wait for another's."""
+        """How many statements wait for another statement's lock."""
         connection = await asyncpg.connect(self.url)
         try:
             query = (
@@ -163,7 +163,7 @@ async def migrate(world: StoreWorld) -> None:
 
 @dataclass(frozen=True)
 class MortalPostgres:
-    """A database whose server can be killed, and started again with what it had committed, or frozen."""
+    """A database whose server can be frozen, or killed and started again with all committed data."""
 
     url: str
     server: PostgresServer
@@ -177,7 +177,7 @@ class MortalPostgres:
     def pause(self) -> None:
         """Freeze the server and its children (SIGSTOP): it can be connected to, but answers nothing."""
         server = psutil.Process(self.server.pid)
-        server.suspend()  # First: it forks no more.
+        server.suspend()  # First, so that it forks no more.
         for child in server.children(recursive=True):
             child.suspend()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 FIELDS = {"type": '"market"', "tokenIn": '"SOL"', "tokenOut": '"USDC"', "amountIn": '"1"'}
 
-# JSON text that is no amount of SOL.
+# JSON text that is not an amount of SOL.
 AMOUNTS = {
     "zero": "0",
     "zero in text": '"0.000"',
@@ -56,7 +56,7 @@ AMOUNTS = {
     "4,000 digits": '"' + "9" * 4_000 + '"',
     "4,000 digits in a number": "9" * 4_000,
 }
-# JSON text that is no token.
+# JSON text that is not a token.
 TOKENS = {
     "unknown": '"DOGE"',
     "empty": '""',
@@ -164,9 +164,9 @@ def written(fields: dict[str, str]) -> bytes:
 
 
 def wrong_orders(names: dict[str, str]) -> Iterator[tuple[str, bytes, str]]:
-    """Yield what is wrong, the body, and the field at fault, for an order whose fields have these names.
+    """Yield the fault, the body, and the name of the bad field, for an order whose fields have these names.
 
-    `names` maps v1's name of a field to the one that it has in the body, for the fields that there are.
+    `names` maps v1's name of each field in the body to the body's own name.
     """
     sound = {names[name]: value for name, value in FIELDS.items() if name in names}
     wrong = {

@@ -18,12 +18,12 @@ from tests.stack import EngineProcess, distributed_stack, embedded_stack
 EMBEDDED = "embedded"
 DISTRIBUTED = "distributed"
 _FILES_FOR_500_SOCKETS = 4_096
-_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Made once: a client of its own takes longer than an order.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Made once: a new one takes longer than an order.
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A running engine: where it listens, and the processes that it is made of."""
+    """A running engine: its URL and its processes."""
 
     url: str
     processes: tuple[EngineProcess, ...]
@@ -50,7 +50,7 @@ class Engines:
         self._running: dict[tuple[object, ...], Engine] = {}
 
     def get(self, shape: str, **settings: str) -> Engine:
-        settings = {"LOG_FORMAT": "json", **settings}  # A crash costs a line, not a page of locals.
+        settings = {"LOG_FORMAT": "json", **settings}  # A crash logs one line, not a page of locals.
         key = (shape, *sorted(settings.items()))
         if key not in self._running:
             directory = self._directory / f"engine-{len(self._running)}"
@@ -76,7 +76,7 @@ class Engines:
 
 @pytest.fixture(scope="session", autouse=True)
 def _enough_files() -> Iterator[None]:
-    """500 sockets at once need more files than some systems give at first; processes inherit the limit."""
+    """500 sockets at once need more files than some systems allow by default; processes inherit the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES_FOR_500_SOCKETS if hard == resource.RLIM_INFINITY else min(_FILES_FOR_500_SOCKETS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -101,7 +101,7 @@ def shape(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def engine(engines: Engines, shape: str) -> Engine:
-    """An engine that is done with an order at once."""
+    """An engine that finishes an order at once."""
     return engines.get(shape, MOCK_DELAY_SCALE="0")
 
 

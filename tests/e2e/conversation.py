@@ -16,7 +16,7 @@ from order_engine.domain.lifecycle import TERMINAL, TRANSITIONS
 from order_engine.domain.order import OrderStatus
 from tests.stack import market_order
 
-HANG_S = 30.0  # Longer than anything takes here: only a hang gets there.
+HANG_S = 30.0  # Longer than any step takes: only a hang gets there.
 
 Json = dict[str, Any]
 

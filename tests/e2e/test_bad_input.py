@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a documented 4xx that names what is wrong, and nothing is stored."""
+"""Every bad request gets a documented 4xx that names the fault, and stores nothing."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ MAX_BODY_BYTES = 16 * 1024
 
 SAME = {name: name for name in ("tokenIn", "tokenOut", "amountIn", "slippageBps")}
 OPTIONAL = {name: name for name in ("clientOrderId", "metadata")}
-# What each body calls its fields: v1's, a quote's, and those of the compatibility rows.
+# The field names of each body: v1's, a quote's, and those of the compatibility rows.
 SHAPES = {
     "v1": (V1, {"type": "type", **SAME, **OPTIONAL}),
     "quote": (QUOTES, SAME),
@@ -57,7 +57,7 @@ ORIGINS = (
 
 @pytest.fixture(autouse=True)
 def _nothing_is_stored(engine: Engine) -> Iterator[None]:
-    """No test here makes an order unless it says so: the list is what it was before."""
+    """No test here makes an order unless it says so: the list of orders does not change."""
     with engine.client() as http:
 
         def stored() -> list[str]:
@@ -78,7 +78,7 @@ def post(http: httpx2.Client, path: str, body: bytes, **headers: str) -> httpx2.
 
 
 def complaint(engine: Engine, path: str, body: bytes, *fields: str | None) -> str | None:
-    """Send a bad body; returns what is wrong with the answer, if anything is."""
+    """Send a bad body; returns a complaint if the answer is wrong."""
     with engine.client() as http:  # A connection of its own: a crash may have closed the one before.
         response = post(http, path, body)
     try:
@@ -168,7 +168,7 @@ def test_an_enqueued_job_is_checked_by_its_own_field_names(engine: Engine, field
 
 
 def test_deep_metadata_is_refused_by_its_name_or_comes_back_as_it_came(engines: Engines, shape: str) -> None:
-    engine = engines.get(shape, MOCK_DELAY_SCALE="0.001")  # Of its own, as there may be orders.
+    engine = engines.get(shape, MOCK_DELAY_SCALE="0.001")  # An engine of its own, as it may store orders.
     for depth, metadata in DEEP_METADATA.items():
         with engine.client() as http:
             response = post(http, V1, written(FIELDS | {"metadata": metadata}))
@@ -203,7 +203,7 @@ def test_a_body_over_16_kib_is_refused_with_and_without_its_length(engine: Engin
 
 
 def raw(engine: Engine, request: bytes) -> tuple[int, str]:
-    """Send bytes as they are; returns the status and everything that came back until the end of the answer."""
+    """Send bytes as they are; returns the status and the whole answer."""
     address = urlsplit(engine.url)
     with socket.create_connection((address.hostname, address.port), timeout=30) as peer:
         peer.sendall(request)
@@ -323,7 +323,7 @@ def test_a_filter_that_is_there_twice_is_refused_rather_than_one_of_them_chosen(
 
 
 def test_a_wrong_cursor_into_a_history_is_named(engines: Engines, shape: str) -> None:
-    # An engine of its own, as there has to be an order.
+    # An engine of its own, as this test makes an order.
     with engines.get(shape, MOCK_DELAY_SCALE="0.001").client() as http:
         order = ended(http, place(http)["orderId"])
         path = f"{V1}/{order['orderId']}"

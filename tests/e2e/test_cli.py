@@ -1,4 +1,4 @@
-"""The command line as api.md has it: data on stdout, talk on stderr, and an exit code that says how it ended."""
+"""The command line as api.md has it: data on stdout, messages on stderr, and an exit code that says how it ended."""
 
 import asyncio
 import json
@@ -167,7 +167,7 @@ def test_watch_of_an_order_whose_end_was_seen_ends_well_at_once(command: Command
 
 
 def test_cancel_takes_an_order_back_or_says_that_it_is_too_late(tmp_path: Path, engines: Engines) -> None:
-    # One order at a time, submitted for twenty seconds: the next one is pending until then.
+    # One order at a time, which is submitted for 20 s: the next one is pending until then.
     engine = engines.get(EMBEDDED, MOCK_DELAY_SCALE="10", QUOTE_TIMEOUT_MS="10000", WORKER_CONCURRENCY="1")
     command = CommandLine(tmp_path, ENGINE_URL=engine.url)
     with engine.client() as http:

@@ -65,7 +65,7 @@ def test_an_order_is_placed_and_followed_whatever_becomes_of_the_output(
         run = _redirected(engine, tmp_path, shell, *words)
         assert (run.returncode, "Traceback" in run.stderr) == (OK, False), run.stderr
         if "PIPESTATUS" not in shell:
-            # The reader of a pipe may have gone before or after the line.
+            # The reader of a pipe may have closed it before or after the line.
             order_id = run.stderr.split()[-1]
             assert order_of(http, order_id)["orderId"] == order_id
 

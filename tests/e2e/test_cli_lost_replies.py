@@ -21,7 +21,7 @@ async def run(server: ScriptedServer, directory: Path, *words: str) -> Run:
 
 
 async def stopped(server: ScriptedServer, directory: Path, number: int, requests: int, *words: str) -> Run:
-    """Run the command, and send it the signal when the server has had so many requests."""
+    """Run the command, and send it the signal after so many requests to the server."""
     process = CommandLine(directory, ENGINE_URL=server.url).start(*words)
     try:
         async with asyncio.timeout(HANG_S):

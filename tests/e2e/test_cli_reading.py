@@ -72,7 +72,7 @@ def test_watch_all_shows_every_order_and_ctrl_c_tells_where_to_go_on(command: Co
 
 def test_watch_all_ends_when_its_time_is_up(command: CommandLine) -> None:
     run = command("watch", "--all", "--timeout", "0.01")
-    # A machine that is busy may not have opened the stream by then.
+    # A busy machine may not have opened the stream by then.
     assert run.returncode in (TIMED_OUT, UNREACHABLE)
     assert "The time is up" in run.stderr
 

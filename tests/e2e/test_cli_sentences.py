@@ -1,4 +1,4 @@
-"""What used to be a traceback of the command line is a sentence, or nothing."""
+"""Former tracebacks of the command line: each is now a sentence, or nothing."""
 
 from pathlib import Path
 

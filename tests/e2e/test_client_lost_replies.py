@@ -1,4 +1,4 @@
-"""`EngineClient` places one order with one key, whatever becomes of the replies."""
+"""`EngineClient` places one order with one key, even if replies are lost."""
 
 import asyncio
 import copy
@@ -67,14 +67,14 @@ LOST: dict[str, Step] = {
     "504": answer(504, HTML, "text/html"),
     "500 of the engine": problem(500, "internal_error"),
 }
-# A redirect is not followed: nothing listens where it points.
+# A redirect is not followed: nothing listens at its target.
 
 
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
 async def test_a_lost_reply_is_asked_for_again_with_the_same_key_and_body(
     fault: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("order_engine.client.patience._TRY_S", 0.3)  # A hang is over soon.
+    monkeypatch.setattr("order_engine.client.patience._TRY_S", 0.3)  # A hang ends soon.
     told: list[str] = []
     async with (
         ScriptedServer([fault, fault, ACCEPTED]) as server,

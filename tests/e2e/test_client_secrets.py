@@ -1,4 +1,4 @@
-"""No error of the client has a word of the URL's user, password and path, or of the API key."""
+"""No error of the client shows the URL's user, password or path, or the API key."""
 
 import contextlib
 import traceback

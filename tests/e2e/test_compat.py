@@ -250,7 +250,7 @@ async def test_one_connection_refuses_a_bad_order_in_a_frame_and_closes(
 
 @pytest.fixture
 def failing(engines: Engines, shape: str) -> Engine:
-    """An engine four of whose five swaps fail, and that tries again soon."""
+    """An engine that fails four of five swaps, and retries after 20 ms."""
     return engines.get(shape, MOCK_DELAY_SCALE="0", MOCK_FAIL_RATE="0.8", RETRY_BACKOFF_MS="20")
 
 
@@ -281,7 +281,7 @@ async def test_intermediate_failures_are_retrying_frames_and_one_frame_is_the_en
                 assert order["reason"] == life[-1]["data"]["reason"]
             else:
                 assert order["reason"] is None
-    assert ends.keys() == {"confirmed", "failed"}  # Either is certain but for odds of 10^-9.
+    assert ends.keys() == {"confirmed", "failed"}  # Either is missing with a probability of about 10^-9.
     assert sum(frame["status"] == "retrying" for life in lives for frame in life) > 0
 
 

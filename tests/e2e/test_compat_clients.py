@@ -35,7 +35,7 @@ JOB_LIFE = ["waiting", *["job:progress"] * 3, "job:completed"]
 
 @pytest.fixture
 def slow(engines: Engines) -> Engine:
-    """An engine whose orders stay where they are for a while."""
+    """An engine whose orders keep their status for a while."""
     return engines.get(EMBEDDED, MOCK_DELAY_SCALE="100", QUOTE_TIMEOUT_MS="60000")
 
 
@@ -48,7 +48,7 @@ def posted(http: httpx2.Client, path: str, body: Any) -> Json:
 
 
 def newest(http: httpx2.Client) -> list[str]:
-    """Return the ids of the newest orders: another list whenever an order was added."""
+    """Return the ids of the newest orders; each new order changes the list."""
     return [order["orderId"] for order in http.get("/v1/orders").raise_for_status().json()["orders"]]
 
 

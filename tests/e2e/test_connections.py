@@ -1,4 +1,4 @@
-"""What a stranger may do to a connection, and what the server does at its end: real sockets, a small application."""
+"""The limits of a client's connection, and the end of the server: real sockets, a small application."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ PLAIN = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Application:
-    """Routes that take longer than a request may take to come, and signals of what they do."""
+    """Routes that take longer than a request may take to arrive, and signals of their progress."""
 
     def __init__(self) -> None:
         self.reading = asyncio.Event()
@@ -102,7 +102,7 @@ async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, async
 
 
 async def answer_to(url: str, *parts: bytes) -> bytes:
-    """Send the parts and return what comes until the server closes, which it must."""
+    """Send the parts and return all bytes until the server closes, which it must."""
     async with connected(url) as (reader, writer):
         for part in parts:
             writer.write(part)

@@ -10,7 +10,7 @@ from tests.e2e.conversation import ended, place, reached, wait_for
 from tests.servers import PostgresServer, RedisServer
 from tests.stack import distributed_stack
 
-# An error of the kind that only a bug brings about.
+# An error that only a bug causes.
 NONSENSE = """
 create function nonsense() returns trigger language plpgsql as $$ begin raise exception 'nonsense'; end $$;
 create trigger nonsense before update on orders for each statement execute function nonsense();

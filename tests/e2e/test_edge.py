@@ -117,7 +117,7 @@ def test_behind_a_proxy_each_client_has_a_limit_of_its_own(http: httpx2.Client) 
         return http.post("/v1/orders", json=market_order(), headers={"X-Forwarded-For": client}).status_code
 
     assert [post("198.51.100.7") for _ in range(3)] == [202, 202, 429]
-    # The client's own words stand to the left of the address that the proxy saw.
+    # Addresses from the client itself stand to the left of the address that the proxy saw.
     assert [post(f"203.0.113.{number}, 198.51.100.7") for number in range(2)] == [429, 429]
     assert [post(f"2001:db8::{number}") for number in range(3)] == [202, 202, 429]
     assert [post("198.51.100.8") for _ in range(3)] == [202, 202, 429]
@@ -128,7 +128,7 @@ def test_behind_a_proxy_connections_are_counted_by_client(engines: Engines) -> N
     engine = engines.get(EMBEDDED, MOCK_DELAY_SCALE="0", **limits)
 
     def open_streams(stack: ExitStack, client: str) -> list[int]:
-        """Open four streams that stay; returns their statuses."""
+        """Open four streams and keep them open; returns their statuses."""
         statuses = []
         for _ in range(4):
             http = stack.enter_context(engine.client())
@@ -170,7 +170,7 @@ def test_the_page_works_with_its_own_files_alone(engines: Engines) -> None:
             asset = http.get(path)
             assert asset.status_code == 200, path
             assert asset.headers["x-content-type-options"] == "nosniff"
-            # With nosniff a browser runs and applies only what has the right type.
+            # With nosniff a browser runs and applies only files of the right type.
             assert asset.headers["content-type"].split(";")[0] in ("text/javascript", "text/css")
         assert "max-age" in http.get("/docs/assets/swagger-ui.css").headers["cache-control"]
         frame = http.get("/docs/assets/oauth2-redirect.html").headers["content-security-policy"]

@@ -1,4 +1,4 @@
-"""The feed of all orders, over WebSocket and SSE, in both shapes: nothing is missed, nothing comes twice."""
+"""The account stream, over WebSocket and SSE, in both shapes: no event is missed, and none comes twice."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ def client(engine: Engine) -> Iterator[httpx2.Client]:
 
 
 def are_whole(events: list[Json], orders: list[str]) -> bool:
-    """Whether these orders have all come to their end in the events."""
+    """Whether the events contain the end of each of these orders."""
     last = {event["orderId"]: event["status"] for event in events}
     return all(last.get(order_id) in ("confirmed", "failed") for order_id in orders)
 
@@ -121,7 +121,7 @@ async def test_many_watchers_hear_every_life_whole_and_once(engine: Engine, clie
     heard = await asyncio.gather(*watching)
     expected = {order_id: events_of(client, order_id) for order_id in orders}
     for events, _ in heard:
-        # Of orders that moved at the same moment, whoever reads the past may hear the other one first.
+        # If two orders moved at the same moment, a watcher that reads the past may get the second one first.
         lives = lives_in(events)
         assert {order_id: lives[order_id] for order_id in orders} == expected
 

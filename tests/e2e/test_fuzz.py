@@ -15,5 +15,5 @@ def test_the_document_says_what_the_engine_does(engines: Engines, shape: str, tm
     assert found.cases > 300
     with engine.client() as http:
         operations = [it for path in http.get("/openapi.json").json()["paths"].values() for it in path]
-    assert found.operations == len(operations) - 1  # All but the stream that has no end.
+    assert found.operations == len(operations) - 1  # All operations except the stream, which has no end.
     assert "request crashed" not in engine.log_text()

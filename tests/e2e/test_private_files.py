@@ -1,4 +1,4 @@
-"""The files of an engine hold every order: they are its user's alone, whatever the umask is."""
+"""The files of an engine hold every order: only its user can open them, with any umask."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_files_are_their_users_alone_whatever_the_umask(tmp_path: Path) -> None:
             modes = {path.name: oct(path.stat().st_mode & 0o777) for path in data.iterdir()}
             assert len(modes) >= 6
             assert {*modes.values()} == {oct(0o600)}, modes
-            # Files that an earlier version made are closed too; a directory that was there stays as it is.
+            # Files of an earlier version are protected too; an existing directory keeps its mode.
             up.terminate()
             data.chmod(0o755)
             (data / "order-engine.sqlite3").chmod(0o644)

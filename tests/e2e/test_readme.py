@@ -1,4 +1,4 @@
-"""The README's own commands, as a newcomer would run them."""
+"""The commands of the README and of docs/operation.md, as a newcomer would run them."""
 
 import asyncio
 import os
@@ -16,11 +16,19 @@ from tests.servers import PostgresServer, RedisServer, free_port
 from tests.stack import embedded_stack
 
 ROOT = Path(__file__).parent.parent.parent
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-SHELL = [text for language, text in BLOCKS if language == "sh"]
+
+
+def _blocks(document: str, language: str) -> list[str]:
+    """Return the blocks of a document in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+
+
+SHELL = _blocks("README.md", "sh")
+PYTHON = _blocks("README.md", "python")
+OPERATION = _blocks("docs/operation.md", "sh")
 HANG_S = 120
 
-# Stands in for curl on a machine without it: just what the README's commands use.
+# Replaces curl on a machine without it: it knows only the options that the README's commands use.
 CURL = """#!{python}
 import sys, urllib.request
 words, headers, data, url = sys.argv[1:], {{}}, None, None
@@ -50,12 +58,14 @@ def _environment(directory: Path, **more: str) -> dict[str, str]:
     return {**kept, "DATA_DIR": str(directory / "data"), **more}
 
 
-def test_the_readme_has_the_commands_that_are_run_here() -> None:
+def test_the_documents_have_the_commands_that_are_run_here() -> None:
     assert SHELL[0] == "make demo\n"
     assert SHELL[1] == "make test\n"
     assert SHELL[2] == "make setup\n.venv/bin/order-engine up\n"
-    assert SHELL[5].startswith("docker run ")
-    assert len(SHELL) == 6
+    assert len(SHELL) == 5
+    assert len(PYTHON) == 1
+    assert OPERATION[0].startswith("docker run ")
+    assert len(OPERATION) == 1
 
 
 def test_make_demo_ends_with_five_confirmed_orders(tmp_path: Path) -> None:
@@ -95,7 +105,7 @@ def test_make_demo_stays_up_and_says_where_to_look_next(tmp_path: Path) -> None:
                 os.killpg(demo.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("block", [*SHELL[3:5], *(text for language, text in BLOCKS if language == "python")])
+@pytest.mark.parametrize("block", [*SHELL[3:5], *PYTHON])
 def test_what_the_readme_says_to_do_with_a_running_engine_works(block: str, tmp_path: Path) -> None:
     with embedded_stack(tmp_path, MOCK_DELAY_SCALE="0.1") as stack:
         up = stack.spawn("up")
@@ -114,7 +124,7 @@ def test_the_block_for_several_machines_works_on_servers_that_are_there(
 ) -> None:
     database_url = asyncio.run(postgres.create_database())
     ours = {"DATABASE_URL": database_url, "REDIS_URL": redis.url, "CHAIN_URL": f"http://127.0.0.1:{free_port()}"}
-    lines = [line for line in SHELL[5].splitlines() if not line.startswith("docker run ")]
+    lines = [line for line in OPERATION[0].splitlines() if not line.startswith("docker run ")]
     named = {line.split("=")[0].removeprefix("export ") for line in lines if line.startswith("export ")}
     assert named == ours.keys()
     block = "\n".join(line for line in lines if not line.startswith("export "))

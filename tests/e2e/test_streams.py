@@ -97,7 +97,7 @@ async def test_500_websockets_at_once_each_hear_every_event_once_and_in_order(
 async def test_500_websockets_at_once_fit_where_a_process_starts_with_256_files(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with embedded_stack(tmp_path, MOCK_DELAY_SCALE="1", LOG_FORMAT="json") as stack:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # What a shell on macOS gives.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # The limit of a shell on macOS.
         try:
             engine = stack.spawn("up")
         finally:

@@ -88,7 +88,7 @@ def test_a_signal_in_the_first_second_ends_the_process(tmp_path: Path, delay_s: 
     try:
         time.sleep(delay_s)
         process.send_signal(signal.SIGTERM)
-        # By itself, by the signal, or by what handles it while the program is loaded.
+        # It ends by itself, by the signal, or by the handler that is active while the program is loaded.
         assert process.wait(HANG_S) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
     finally:
         if process.poll() is None:

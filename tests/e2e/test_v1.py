@@ -172,7 +172,7 @@ def listed(http: httpx2.Client, **filters: str | int) -> list[str]:
 
 
 def since_now(http: httpx2.Client) -> dict[str, str]:
-    """The filter for what is placed from now on."""
+    """The filter for orders that are placed from now on."""
     at: str = place(http)["createdAt"]
     # Until the engine's clock shows a later time, a new order could have the same one.
     between = wait_for(lambda: place(http)["createdAt"], lambda later: later > at)
@@ -313,7 +313,7 @@ def test_an_order_is_cancelled_while_nothing_is_signed(slow: httpx2.Client) -> N
     assert (cancelled["orderId"], cancelled["status"]) == (taken_back["orderId"], "cancelled")
     assert cancelled["reason"]["code"] == "cancelled_by_client"
     assert cancelled.keys() >= ORDER_FIELDS
-    # An order placed after it is signed by now: whoever worked on this one has let go of it.
+    # An order that was placed later is signed by now: the worker has let go of this one.
     assert later["status"] == "submitted"
     assert order_of(slow, taken_back["orderId"]) == cancelled
     statuses = [event["status"] for event in events_of(slow, taken_back["orderId"])]

@@ -1,4 +1,4 @@
-"""v1 beside the orders: quotes, tokens, venues, health, documents, rate limits, and what is not there."""
+"""v1 without its orders: quotes, tokens, venues, health, documents, rate limits, and unknown paths."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.e2e.conversation import ended, place, problem_of, wait_for
 from tests.servers import PostgresServer, RedisServer, machine_redis, redis_server, wheel_redis
 from tests.stack import distributed_stack, market_order
 
-# Every HTTP row of api.md that exists so far; /metrics and /v1/stream come later.
+# HTTP rows of api.md.
 ROUTES = (
     ("POST", "/v1/orders"),
     ("GET", "/v1/orders"),
@@ -139,7 +139,7 @@ def test_without_redis_the_engine_is_degraded_and_takes_orders(lone_api: LoneApi
 
 
 def test_a_database_that_takes_no_writes_makes_the_engine_unavailable(lone_api: LoneApi) -> None:
-    """It answers `select 1` all the while."""
+    """The database still answers `select 1`."""
     http, _, database_url = lone_api
     name = urlsplit(database_url).path.removeprefix("/")
 
@@ -207,7 +207,7 @@ def test_the_document_is_valid_openapi_and_has_every_route(http: httpx2.Client) 
         for method in operations
     }
     assert set(ROUTES) <= routes
-    for path in document["paths"]:  # What the document names is there.
+    for path in document["paths"]:  # Every path in the document exists.
         assert http.options(re.sub(r"{\w+}", "nobody", path)).json()["code"] != "no_such_path"
 
 
@@ -240,7 +240,7 @@ def test_too_many_orders_in_a_minute_are_refused_but_no_replay_is(engines: Engin
     with engines.get(shape, MOCK_DELAY_SCALE="0", API_MAX_ORDERS_PER_MIN=str(LIMIT)).client() as http:
         first = http.post("/v1/orders", json=order, headers=headers)
         more = [http.post("/v1/orders", json=order)]
-        # The window may turn over in between: at most two of them fit.
+        # A new window may begin in between: the orders of two windows are the maximum.
         while more[-1].status_code == 202 and len(more) < 2 * LIMIT:
             more.append(http.post("/v1/orders", json=order))
         *accepted, refused = more
@@ -290,7 +290,7 @@ def test_without_a_limit_there_are_no_limit_headers(http: httpx2.Client) -> None
         assert not [name for name in http.post(path, json=body).headers if name.startswith("ratelimit")]
 
 
-# --- what is not there ---------------------------------------------------------------------------
+# --- unknown paths and methods -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/nope", "/v1/orders/", "/v1/orders/x/nope", "/api/nope"])
@@ -304,7 +304,7 @@ def test_a_wrong_method_is_a_405_problem_that_names_the_right_ones(http: httpx2.
     right = {method for method, its_path in ROUTES if its_path == path}
     also = {"HEAD", "OPTIONS"}
     if path == "/api/orders/execute":
-        also.add("GET")  # The WebSocket's path, and over HTTP an order by the name `execute`.
+        also.add("GET")  # The WebSocket's path; over HTTP it is an order with the id `execute`.
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - right - also:
         response = http.request(method, path.replace("{id}", "nobody"))
         problem_of(response, 405)

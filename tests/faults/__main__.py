@@ -1,4 +1,4 @@
-"""`make faults`: the real engine under kill -9, and what recovery costs."""
+"""`make faults`: the real engine under kill -9, and the cost of recovery."""
 
 import argparse
 import asyncio
@@ -37,7 +37,7 @@ def tell(line: str) -> None:
 
 
 async def storm(plan: Plan, seed: int) -> None:
-    """Break everything at once; raises AssertionError with what went wrong."""
+    """Break everything at once; raises AssertionError if a check fails."""
     with servers() as (directory, postgres, redis):
         engine = directory / "engine"
         engine.mkdir()
@@ -46,7 +46,7 @@ async def storm(plan: Plan, seed: int) -> None:
 
 
 async def measured() -> bool:
-    """Print what recovery costs, and whether that is within its bounds."""
+    """Print the cost of recovery; returns whether it is within its bounds."""
     within = LEASE_S + SWEEP_S + 1
     with servers() as (directory, postgres, redis):
 
@@ -92,8 +92,8 @@ def main() -> int:
     parser.add_argument("--orders", type=int, default=3_000)
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=110.0, help="about how long the storm lasts")
-    parser.add_argument("--seed", type=int, help="what breaks when; another one each time unless given")
-    parser.add_argument("--measure", action="store_true", help="measure what recovery costs instead")
+    parser.add_argument("--seed", type=int, help="decides which fault happens when; random by default")
+    parser.add_argument("--measure", action="store_true", help="measure the cost of recovery instead")
     options = parser.parse_args()
     if options.measure:
         return 0 if asyncio.run(measured()) else 1

@@ -1,4 +1,4 @@
-"""Clients that do what a careful trader's program does: ask again with the same key, come back to a stream."""
+"""Clients like a careful trader's program: they ask again with the same key, and come back to a stream."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ _LOST: Final = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 class Crowd:
-    """Places orders, watches some of them, and remembers everything that it was told."""
+    """Places orders, watches some of them, and remembers every answer and event."""
 
     def __init__(self, urls: Sequence[str], seed: int) -> None:
         """`urls`: API processes that serve the same orders."""
@@ -43,7 +43,7 @@ class Crowd:
         await self._session.close()
 
     async def place(self, orders: int, streams: int, seconds: float, is_over: asyncio.Event) -> None:
-        """Place the orders evenly over the time and go on at that pace until it is over.
+        """Place `orders` orders evenly over `seconds`, and continue at that pace until `is_over` is set.
 
         Every nth of the first `orders` is watched from the moment it is accepted.
         """
@@ -66,11 +66,11 @@ class Crowd:
                 placing.create_task(place_one(number))
 
     async def until_told(self) -> None:
-        """Return when every stream has ended with its order's end."""
+        """Return when every stream has had its order's last event."""
         await asyncio.gather(*self._watching)
 
     async def _submit(self, key: str, number: int) -> str:
-        """Ask until there is an answer with 2xx, each time at another process, always with one key."""
+        """Post until an answer is 2xx, each time to another process, always with the same key."""
         body = market_order(str(1 + number % 7), slippageBps=1000)
         pause_s = _PAUSE_S
         while True:
@@ -102,7 +102,7 @@ class Crowd:
         self._watching.add(task)
 
     async def _until_the_end(self, order_id: str, follow: Callable[[str, str, int], Any]) -> None:
-        """Follow the order from the last event that was seen, at any process, until its last one."""
+        """Follow the order from the last event that arrived, at a random process, until its terminal one."""
         told = self.streams[order_id]
         while not told or told[-1][1] not in TERMINAL:
             url = self._random.choice(self._urls)
@@ -134,6 +134,6 @@ class Crowd:
 
 
 def check_streams(streams: dict[str, History], histories: dict[str, History]) -> None:
-    """Every stream was told its order's history, each event once and in order."""
+    """Every stream got its order's history, each event once and in order."""
     wrong = {order_id: (told, histories[order_id]) for order_id, told in streams.items() if told != histories[order_id]}
     assert not wrong, wrong

@@ -1,4 +1,4 @@
-"""A gateway in front of a chain's node that changes what the node says: it stands for providers that answer wrong."""
+"""A gateway in front of a chain's node that changes the node's answers: it stands for providers with wrong answers."""
 
 import json
 from collections.abc import Callable
@@ -9,11 +9,11 @@ import aiohttp
 from aiohttp import web
 
 Change = Callable[[str, Any], Any]
-"""Given a method and its result, returns the result that is told."""
+"""Takes a method and its result; returns the result for the client."""
 
 
 class Gateway:
-    """Listens on a free port for as long as the context lasts; `change` is what it does to results, if anything."""
+    """Listens on a free port for as long as the context lasts; `change`, if set, changes the results."""
 
     def __init__(self, url: str) -> None:
         """`url`: the node's address."""

@@ -1,4 +1,4 @@
-"""Posting many orders while things break, and checking what became of them."""
+"""Posts many orders while faults happen, and checks how the orders ended."""
 
 import asyncio
 import sqlite3
@@ -29,7 +29,7 @@ class Load:
         self.refusals: Counter[str] = Counter()
 
     async def post(self, count: int, while_posting: Callable[[int], None] | None = None) -> None:
-        """Post `count` orders, one try each; `while_posting` hears how many were answered."""
+        """Post `count` orders, one try each; `while_posting` gets the number that is accepted so far."""
         left = iter(range(count))
         limits = httpx2.Limits(max_connections=self.connections)
         async with httpx2.AsyncClient(base_url=self.url, limits=limits, timeout=30.0, trust_env=False) as client:
@@ -52,14 +52,14 @@ class Load:
 
 
 async def wait_until_in_doubt(url: str, count: int) -> None:
-    """Wait until so many orders are signed and not proven."""
+    """Wait until `count` orders are signed and not proven."""
     async with asyncio.timeout(HANG_S), httpx2.AsyncClient(base_url=url, trust_env=False) as client:
         while len((await client.get("/v1/attempts", params={"limit": 1000})).json()["attempts"]) < count:
             await asyncio.sleep(0.1)
 
 
 def check_confirmed(histories: dict[str, "History"]) -> None:
-    """Nothing but kills and cuts was wrong, so every order came to what its client wanted."""
+    """Check that every order is confirmed: kills and cuts alone make no order fail."""
     other = {order_id: it for order_id, it in histories.items() if it[-1][1] != "confirmed"}
     assert not other, other
 
@@ -88,7 +88,7 @@ def check_ledger(histories: dict[str, History], swaps: Sequence[tuple[str, Any]]
 
 
 def swaps_in(ledger: Path) -> list[tuple[str, Any]]:
-    """Return what the chain's own ledger says: the order of each transaction, and its error if it reverted."""
+    """Return the chain's own ledger: the order of each transaction, and its error if it reverted."""
     chain = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
     try:
         return chain.execute("select memo, error from paper_chain_swaps").fetchall()

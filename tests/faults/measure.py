@@ -1,4 +1,4 @@
-"""Measures what recovery costs: a worker killed or frozen, a poison order, a worker that is told to end."""
+"""Measures the cost of recovery: a worker killed or frozen, a poison order, a worker that is told to end."""
 
 import asyncio
 import statistics
@@ -15,7 +15,7 @@ from tests.faults.zygote import Zygote
 from tests.servers import PostgresServer, RedisServer
 from tests.stack import EngineProcess, Stack, distributed_stack
 
-LEASE_S: Final = 15  # As shipped, like the sweep.
+LEASE_S: Final = 15  # The default, like the sweep.
 SWEEP_S: Final = 0.5
 MAX_CLAIMS: Final = 5
 _POISON: Final = "0.666"
@@ -26,7 +26,7 @@ _TOOK: Final = "select updated_at_ms - created_at_ms from orders where status = 
 
 
 class Servers(NamedTuple):
-    """What the engine of a measurement stands on."""
+    """The directory and the servers of a measurement's engine."""
 
     directory: Path
     postgres: PostgresServer
@@ -34,7 +34,7 @@ class Servers(NamedTuple):
 
 
 class Recovery(NamedTuple):
-    """Seconds from a worker's end until each of its orders was in another worker's hands."""
+    """Seconds from a worker's end until another worker has each of its orders."""
 
     orders: int
     p50_s: float
@@ -42,7 +42,7 @@ class Recovery(NamedTuple):
 
 
 class Poison(NamedTuple):
-    """What an order that kills its workers did before it was parked, and to the others."""
+    """How many workers a poison order killed before it was parked, and how long the other orders took."""
 
     killed: int
     others: int
@@ -51,7 +51,7 @@ class Poison(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """How long a worker took to end under load, and the next one to take up what it gave back."""
+    """How long a worker took to end under load, and the next one to take up the orders that it gave back."""
 
     ended_s: float
     released: int
@@ -59,7 +59,7 @@ class Stop(NamedTuple):
 
 
 async def recovery(servers: Servers, *, is_killed: bool, rounds: int) -> Recovery:
-    """Kill, or else freeze, the worker that holds the orders, with another one beside it."""
+    """Kill or freeze the worker that holds the orders, while another worker runs."""
     waits: list[float] = []
     async with _engine(servers, MOCK_DELAY_SCALE="3") as (stack, connection):
         api = await _spawn(stack, "api")
@@ -81,7 +81,7 @@ async def recovery(servers: Servers, *, is_killed: bool, rounds: int) -> Recover
 
 
 async def poison(servers: Servers) -> Poison:
-    """Place an order that kills whoever asks a venue for it, among others; the two workers are started again."""
+    """Place an order that kills each worker that asks a venue for it, among others; both workers are restarted."""
     async with _engine(servers) as (stack, connection):
         api = await _spawn(stack, "api")
         workers = [await _spawn(stack, "worker", POISON=_POISON_BASE_UNITS) for _ in range(2)]
@@ -105,7 +105,7 @@ async def poison(servers: Servers) -> Poison:
 
 
 async def stop(servers: Servers) -> Stop:
-    """Tell a worker to end in the middle of 500 orders that take longer than it may."""
+    """Tell a worker to end in the middle of 500 orders that take longer than its grace period."""
     async with _engine(servers, MOCK_DELAY_SCALE="4", WORKER_CONCURRENCY="1000") as (stack, connection):
         api = await _spawn(stack, "api")
         worker = await _spawn(stack, "worker")
@@ -113,7 +113,7 @@ async def stop(servers: Servers) -> Stop:
         await load.post(500)
         await asyncio.sleep(0.5)
         ending = asyncio.to_thread(worker.terminate)
-        # Started while the first one ends, as a rolling update does it.
+        # Start the next worker while the first one ends, as a rolling update does.
         other = asyncio.create_task(_spawn(stack, "worker"))
         ended_s = await ending
         ended_at = time.monotonic()
@@ -150,7 +150,7 @@ async def _spawn(stack: Stack, role: str, **settings: str) -> EngineProcess:
 
 
 async def _start_again(workers: Sequence[EngineProcess]) -> None:
-    """Do what a supervisor does."""
+    """Restart each worker that has ended, as a supervisor does."""
     while True:
         for worker in workers:
             if worker.process is not None and worker.process.poll() is not None:
@@ -159,7 +159,7 @@ async def _start_again(workers: Sequence[EngineProcess]) -> None:
 
 
 async def _until_claimed_again(connection: asyncpg.Connection, held: dict[object, int]) -> list[float]:
-    """Wait until each order has a higher fence, or ended; returns after how many seconds that was."""
+    """Wait until each order has a higher fence; returns how many seconds each took."""
     began = time.monotonic()
     waits: list[float] = []
     left = dict(held)

@@ -1,7 +1,7 @@
-"""Where a process can be made to kill itself: named points in an order's path, put in from outside.
+"""Named points in an order's path at which a process can be made to kill itself, set from outside.
 
 A process that the zygote starts with KILL_AT="before the signature is recorded:3" kills itself with
-SIGKILL the third time it gets there, after noting the point in the file that KILL_MARKS names.
+SIGKILL the third time it gets there, after it has noted the point in the file of KILL_MARKS.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ Test = Callable[[Any], bool]
 
 
 class Point(NamedTuple):
-    """A call to kill before or after: where it is, and which of its calls are meant."""
+    """A method, before or after which the process dies; `is_meant` selects some of its calls."""
 
     target: str
     is_meant: Test = lambda _argument: True
-    # What makes a process get there, when ordinary work does not.
+    # How a process gets there: "SIGTERM" if ordinary work does not reach the point.
     needs: str = "work"
 
 
@@ -45,24 +45,24 @@ WORKER: Final[Mapping[str, Point]] = {
     "announced orders are popped": Point(f"{_BUS}.pop"),
     "announced orders are claimed": _query("claim"),
     "due orders are claimed": _query("claim_due"),
-    "the gone are looked for": _query("dead_workers"),
-    "suspects are looked for": _query("claim_poison"),
-    "leases of the gone are ended": _query("expire_leases"),
+    "dead workers are looked for": _query("dead_workers"),
+    "poison orders are looked for": _query("claim_poison"),
+    "leases of dead workers are ended": _query("expire_leases"),
     "the genesis hash is kept": _query("pin_cluster"),
     "the order is run": Point("order_engine.engine.executor:Executor.run"),
     "a venue is asked": Point("order_engine.paper.venue:PaperVenue.quote"),
     "the route is recorded": _writes("other"),
     "the swap is built": Point("order_engine.paper.venue:PaperVenue.build"),
     "the blockhash is read": Point(f"{_CHAIN}.latest_blockhash"),
-    "the transaction is signed": Point(f"{_CHAIN}.sign"),
+    "the transaction is signed": Point("order_engine.chain.assembly:SolanaAssembly.signed"),
     "the signature is recorded": _writes("signed"),
-    "the transaction is sent": Point(f"{_CHAIN}.send"),
+    "the transaction is sent": Point(f"{_CHAIN}.send_many"),
     "the send is on the wire": Point(
         "order_engine.chain.rpc:HttpTransport.post", lambda body: b"sendTransaction" in body
     ),
     "the finalized height is read": Point(f"{_CHAIN}.finalized_point"),
     "the statuses are read": Point(f"{_CHAIN}.signature_statuses"),
-    "the swap's result is read": Point(f"{_CHAIN}.swap_result"),
+    "the swap's result is read": Point(f"{_CHAIN}.swap_results"),
     "the outcome is proven": Point("order_engine.engine.settlement:Settlement.prove"),
     "the proof is recorded": _writes("proven"),
     "events are published": Point(f"{_BUS}._send_batch"),
@@ -90,7 +90,7 @@ def names(role: str) -> list[str]:
 
 
 def point_of(role: str, name: str) -> Point:
-    """The call that a point's name speaks of."""
+    """Return the point of this name."""
     return BY_ROLE[role][name.partition(" ")[2]]
 
 
@@ -148,7 +148,7 @@ def _wrapped(call: Any, point: Point, reached: Callable[[], None], *, is_before:
     return wrapped_plain
 
 
-# --- a poison order: whoever works on it dies ----------------------------------------------------
+# --- a poison order: each worker that works on it dies -------------------------------------------
 
 
 def poison(amount_in: str) -> None:

@@ -1,4 +1,4 @@
-"""A TCP relay in front of a server: what passes can be held, slowed, and cut in the middle of a commit."""
+"""A TCP relay in front of a server: it can hold and slow all bytes, and cut a connection in the middle of a commit."""
 
 import asyncio
 import contextlib
@@ -11,8 +11,8 @@ Cut = Literal["before", "half", "after", "reply"]
 CUTS: Final[tuple[Cut, ...]] = ("before", "half", "after", "reply")
 
 _CHUNK: Final = 64 * 1024
-# How asyncpg names and prepares a statement, and how it asks for its execution; each statement of the
-# store that changes an order's history is a transaction of its own, committed before the reply.
+# How asyncpg names and prepares a statement, and how it executes it. Each statement of the store that
+# changes an order's history is a transaction of its own, committed before the reply.
 _PREPARES: Final = re.compile(rb"P....(__asyncpg_stmt_\w+__)\0([^\0]*)\0", re.DOTALL)
 _EXECUTES: Final = re.compile(rb"B....\0(__asyncpg_stmt_\w+__)\0", re.DOTALL)
 _WRITES: Final = b"insert into order_events"
@@ -63,11 +63,11 @@ class Proxy:
         await asyncio.gather(*self._relays, return_exceptions=True)
 
     def partition(self) -> None:
-        """Let nothing pass, in either direction, and refuse nobody: as a network that swallows packets."""
+        """Let nothing pass in either direction and refuse no connection, like a network that swallows packets."""
         self._flows.clear()
 
     def heal(self) -> None:
-        """Let everything pass at once again, what was held too."""
+        """Let everything pass at once again, held bytes too."""
         self.delay_s = 0.0
         self._next_cut = None
         self._flows.set()
@@ -75,13 +75,13 @@ class Proxy:
     def cut_a_commit(self, cut: Cut) -> None:
         """Cut the next connection that writes an order's history.
 
-        `before` the server hears of it, when it has heard `half`, right `after` it has heard all
-        of it, or in the middle of its `reply`: after the commit.
+        `before`: the server gets nothing of the write; `half`: it gets half; `after`: it gets all of
+        it; `reply`: the client gets half of the server's reply, after the commit.
         """
         self._next_cut = cut
 
     def lead_to(self, port: int) -> None:
-        """Relay new connections to another server; those that there are stay."""
+        """Relay new connections to another server; existing ones stay."""
         self._target = port
 
     def drop(self) -> None:
@@ -108,7 +108,7 @@ class Proxy:
                 link.abort()
                 self._links.discard(link)
         except asyncio.CancelledError:
-            writer.transport.abort()  # Swallowed: nobody waits for what the server of streams started.
+            writer.transport.abort()  # Swallowed: asyncio's stream server does not await its handlers.
         finally:
             self._relays.discard(task)
 
@@ -151,7 +151,7 @@ class Proxy:
         return self._next_cut is not None and any(name in link.writes for name in _EXECUTES.findall(chunk))
 
     def _cut(self, link: _Link, chunk: bytes) -> None:
-        """Do what was asked for; raises ConnectionResetError unless the request goes on."""
+        """Make the cut; raises ConnectionResetError unless the request goes on."""
         cut, self._next_cut = self._next_cut, None
         assert cut is not None
         self.cuts[cut] += 1
@@ -161,5 +161,5 @@ class Proxy:
         if cut != "before":
             link.server.write(chunk if cut == "after" else chunk[: len(chunk) // 2])
         link.client.transport.abort()
-        link.server.close()  # After what was written to it is sent.
+        link.server.close()  # This sends the written bytes first.
         raise ConnectionResetError

@@ -22,18 +22,18 @@ from tests.stack import EngineProcess, Stack, distributed_stack
 
 _WORKERS: Final = 5
 _APIS: Final = 2
-# Longer than it takes to find out who is gone, so that orders are got at in both ways.
+# Longer than the search for dead workers takes, so that orders are taken over by it and by lapsed leases.
 _LEASE_S: Final = 2
-# A life longer than the lease, so that renewals come into it, and shorter than anybody's patience.
+# A life longer than the lease, so that leases are renewed, and short enough for a test.
 _LONGEST_LIFE_S: Final = 2.5
-# How long a life lasts that ends at random: of an API, long enough to serve those who waited for it.
+# How long a life lasts that ends at random: an API's is long enough to serve the clients that waited for it.
 _LIFE_S: Final = {"worker": (0.1, 1.5), "api": (1.0, 4.0), "chain": (1.0, 4.0)}
 _NTH: Final = {"worker": (1, 1, 2, 5), "api": (1, 5, 25), "chain": (1, 5, 25)}
 _SETTINGS: Final = {
     "MOCK_DELAY_SCALE": "0.1",
     "LEASE_SECONDS": str(_LEASE_S),
     "SWEEP_INTERVAL_MS": "200",
-    "MAX_CLAIMS": "100",  # Nobody is poison here: workers die because they are killed.
+    "MAX_CLAIMS": "100",  # No order is poison here: workers die because they are killed.
     "CHAIN_RESEND_MS": "500",
     "SHUTDOWN_GRACE_MS": "0",
     "LOG_LEVEL": "warning",
@@ -43,9 +43,9 @@ _MAX_OVERTIME_S: Final = 120.0
 
 
 class Plan(NamedTuple):
-    """How much of everything: at least so many kills and pauses, within about so many seconds.
+    """The size of a storm: the minimum of kills and pauses, and about how many seconds it lasts.
 
-    With `every_point` it goes on until each named point was hit.
+    With `every_point` it lasts until each named point was hit.
     """
 
     kills: int
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was done, and what the clients saw of it."""
+    """The faults, and the orders and streams of the clients."""
 
     kills: Counter[str]
     points: Counter[str]
@@ -82,7 +82,7 @@ class Report(NamedTuple):
 
 
 class Storm:
-    """One run: the processes, who breaks them, and the clients in between."""
+    """One run: the processes, the faults, and the clients in between."""
 
     def __init__(self, plan: Plan, seed: int, directory: Path, postgres: PostgresServer, redis: RedisServer) -> None:
         self._plan = plan
@@ -98,7 +98,7 @@ class Storm:
         self._to_visit = {role: self._in_turn(role) for role in points.BY_ROLE}
 
     async def run(self, tell: Callable[[str], None]) -> Report:
-        """Live through it, heal, and check everything; raises AssertionError with what is wrong."""
+        """Run the storm, heal, and check everything; raises AssertionError if a check fails."""
         began = time.monotonic()
         async with AsyncExitStack() as stack:
             proxy = await stack.enter_async_context(Proxy(_port(self._postgres.url)))
@@ -144,7 +144,7 @@ class Storm:
                 time.monotonic() - began,
             )
 
-    # --- what goes wrong ---
+    # --- faults ---
 
     async def _break_things(
         self, engine: Stack, apis: list[EngineProcess], workers: list[EngineProcess], proxy: Proxy
@@ -187,7 +187,7 @@ class Storm:
             process.start(wait=False)
 
     async def _live_to_a_point(self, process: EngineProcess) -> None:
-        """One life that ends itself at a named point, or is ended if it never gets there."""
+        """One life that kills itself at a named point, or is killed if it does not get there in 2.5 s."""
         name = next(self._to_visit[process.role])
         needs_sigterm = points.point_of(process.role, name).needs == "SIGTERM"
         is_first_visit = name not in self._visited()
@@ -203,7 +203,7 @@ class Storm:
         self._end_life(process)
 
     def _end_life(self, process: EngineProcess) -> None:
-        """SIGKILL, unless it ended already: at a named point, or for want of a server when it started."""
+        """Send SIGKILL, unless the process has ended: at a named point, or for lack of a server at its start."""
         if process.process is not None and process.process.poll() is None:
             process.kill()
             self._kills[process.role] += 1
@@ -242,7 +242,7 @@ class Storm:
             proxy.cut_a_commit(self._random.choice(CUTS))
 
     async def _wait(self, seconds: float) -> None:
-        """Sleep, but not beyond the end."""
+        """Sleep, but not beyond the storm's end."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_over.wait(), seconds)
 

@@ -52,7 +52,7 @@ async def test_a_worker_told_to_end_gives_back_what_it_cannot_finish(
         assert worker.process.returncode == 0
         assert "orders released" in worker.log_text()
         stack.spawn("worker")
-        # The leases of 60 s are longer than this wait: what was not given back would not be there.
+        # The leases of 60 s are longer than this wait: an order that was not given back would not end in time.
         await wait_for_postgres(database_url, stack.ledger, load.accepted, timeout_s=40)
 
 

@@ -1,4 +1,4 @@
-"""The chain goes away, lies and comes back: what is in doubt stays so until it is proven, and is never failed."""
+"""The chain goes away, lies and comes back: an order in doubt stays so until it is proven, and is never failed."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ LIES = "drop=0.1,duplicate=0.3,fork=0.1,lag=0.2,lost_reply=0.05,error=0.1,rate_l
 
 
 def attempts_in_doubt(url: str, directory: Path) -> tuple[list[dict[str, Any]], str]:
-    """What the operator's command prints, and what it says."""
+    """Return the documents that the operator's command prints, and its stderr."""
     command = [sys.executable, "-m", "order_engine", "attempts", "--in-doubt", "--json"]
     environment = {"PATH": os.environ["PATH"], "ENGINE_URL": url}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=directory)
@@ -73,7 +73,7 @@ async def test_the_blocks_to_expiry_are_counted_while_the_chain_answers(
         await load.post(1)
         await wait_until_in_doubt(api.url, 1)
         [told], _ = await asyncio.to_thread(attempts_in_doubt, api.url, tmp_path)
-        # 150 blocks from a confirmed one, of which the finalized height is 28 or so behind.
+        # A blockhash expires 150 blocks after a confirmed block; the finalized height is about 28 blocks behind it.
         assert 150 < told["blocksToExpiry"] < 190
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL is killed and comes back: nothing accepted is lost, and nobody restarts anything."""
+"""PostgreSQL is killed and comes back: no accepted order is lost, and no engine process needs a restart."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Redis goes away and comes back: orders are late by seconds, never lost, and nobody restarts anything."""
+"""Redis goes away and comes back: orders are late by seconds, never lost, and no engine process needs a restart."""
 
 import asyncio
 import json

@@ -113,7 +113,7 @@ async def test_a_stream_through_lost_connections_has_every_event_once(tmp_path: 
 
 
 async def _until_ended(pages: AsyncIterator[dict[str, Any]], orders: int) -> dict[str, list[int]]:
-    """Read the stream until so many orders are confirmed; returns each one's seqs as they came."""
+    """Read the stream until `orders` orders are confirmed; returns each order's seqs as they came."""
     seqs: dict[str, list[int]] = {}
     ended = 0
     async for page in pages:

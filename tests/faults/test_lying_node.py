@@ -19,7 +19,7 @@ HANG_S = 150.0
 ORDERS = 5
 
 
-# What stands in the answer of getEpochInfo, one lie after the other.
+# The false members of the answer to getEpochInfo, one lie after the other.
 LIES: list[Callable[[dict[str, Any]], dict[str, int]]] = [
     lambda told: {"blockHeight": told["absoluteSlot"]},
     lambda told: {"blockHeight": told["blockHeight"] + 16},
@@ -31,7 +31,7 @@ LIES: list[Callable[[dict[str, Any]], dict[str, int]]] = [
 
 @pytest.mark.asyncio
 async def test_false_heights_make_no_order_execute_twice(tmp_path: Path, database_url: str, redis: RedisServer) -> None:
-    """Each swap lands in one of its last blocks: an expiry that is believed too early is a second swap."""
+    """Each swap lands in one of its last valid blocks: a false expiry would lead to a second swap."""
     lies = itertools.cycle(LIES)
 
     def lie(method: str, result: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Every named point is a call that there is."""
+"""Every named point is a call that exists."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""A short storm: what `make faults` does for two minutes, for some seconds."""
+"""A short storm: some seconds of the two minutes of `make faults`."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Starts engine processes by forking one that has read all the code: in milliseconds, where a start takes a second.
+"""Starts engine processes in milliseconds instead of a second: forks a process that has imported all the code.
 
 It takes a JSON line on stdin for each process and answers with the pid. Its children end with it.
 """
@@ -19,7 +19,7 @@ import psutil
 
 
 class ForkedProcess:
-    """A forked engine process, seen as subprocess sees its own; of how it ended nothing is known."""
+    """A forked engine process with the interface of subprocess.Popen; its exit code is unknown."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -102,7 +102,7 @@ def _become(request: dict[str, Any]) -> int:
     os.environ.update(environment)
     os.chdir(request["directory"])
     sys.argv = ["order-engine", request["role"]]
-    from order_engine.cli import main  # noqa: PLC0415 - read before the first fork
+    from order_engine.cli import main  # noqa: PLC0415 - imported before the first fork
     from tests.faults import points  # noqa: PLC0415
 
     if kill_at := os.environ.pop("KILL_AT", None):
@@ -117,7 +117,7 @@ def _become(request: dict[str, Any]) -> int:
 
 
 def serve() -> None:
-    """Fork a child for each request; kill what is left when nobody asks any more."""
+    """Fork a child for each request; kill the remaining children when the requests end."""
     for module in ("cli", "processes", "api.app"):
         importlib.import_module(f"order_engine.{module}")
     importlib.import_module("uvloop")

@@ -28,12 +28,12 @@ UNSAYABLE: Final = {
     ("invalid_request", "after"): ("the order decides how far its history goes", "ahead"),
     ("invalid_request", "Last-Event-ID"): ("the same", "ahead"),
 }
-# Checks of schemathesis that are not made.
+# Checks of schemathesis that are not run.
 UNCHECKED: Final = {
     "positive_data_acceptance": "made by tests/fuzz/checks.py, which knows the rules above",
     "use_after_free": "DELETE cancels an order, which stays readable",
 }
-# Operations that are not asked: an accepted request has no end.
+# Operations that are not called: an accepted request has no end.
 ENDLESS: Final = ("/v1/stream",)
 
 

@@ -1,4 +1,4 @@
-"""`make hostile`: what clients that misuse the server cost the others, in time and memory."""
+"""`make hostile`: how much time and memory clients that misuse the server cost the others."""
 
 import argparse
 import asyncio
@@ -49,7 +49,7 @@ HEAD: Final = (
 
 
 def processor_s(process: psutil.Process) -> tuple[float, float]:
-    """Return how long the process ran, and how long it was ready to and waited for a processor."""
+    """Return how long the process ran, and how long it was ready to run and waited for a processor."""
     waited_ns = 0
     for path in Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
         with contextlib.suppress(OSError):
@@ -58,7 +58,7 @@ def processor_s(process: psutil.Process) -> tuple[float, float]:
 
 
 async def measure(engine: EngineProcess, name: str, seconds: float) -> Figures:
-    """Place orders at a steady rate, and look at the times and the memory."""
+    """Place orders at a steady rate, and measure their times and the engine's memory."""
     process = psutil.Process(engine.pid)
     before = peak = process.memory_info().rss
     (used_s, waited_s), wall_s = processor_s(process), time.perf_counter()
@@ -101,7 +101,7 @@ async def confirmed_ms(client: httpx2.AsyncClient, order_id: str) -> float:
 
 
 async def fill(engine: EngineProcess) -> None:
-    """Give the log a past."""
+    """Place 3,000 orders, so that the log has a past."""
     left = iter(range(_PAST_ORDERS))
     async with httpx2.AsyncClient(base_url=engine.url, timeout=60.0, trust_env=False) as client:
 

@@ -46,7 +46,7 @@ def _socket() -> socket.socket:
 
 
 async def _flood(port: int, opening: bytes, piece: bytes, *, reads: bool, pause_s: float = 0.0) -> None:
-    """Send the opening and then the piece again and again, until the server ends it."""
+    """Send the opening and then the piece again and again, until the server closes the connection."""
     loop = asyncio.get_running_loop()
     with _socket() as sock:
         await loop.sock_connect(sock, ("127.0.0.1", port))
@@ -136,7 +136,7 @@ KINDS: Final[dict[str, Callable[[int, int], Awaitable[None]]]] = {
 
 
 async def attack(kind: str, port: int, sockets: int) -> None:
-    """Come back at once whenever the server has ended it, with the next kind of frames."""
+    """Reconnect at once when the server has closed a socket, with the next kind of frames."""
 
     numbers = itertools.count()
 
@@ -173,6 +173,6 @@ def attacking(kind: str, port: int) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    os.nice(19)  # Attackers are other machines, whose processor time is not ours.
+    os.nice(19)  # Real attackers use other machines' processors.
     _, kind_of_attack, port_number, socket_count = sys.argv
     asyncio.run(attack(kind_of_attack, int(port_number), int(socket_count)))

@@ -14,7 +14,7 @@ COLLECTION: Final = HERE.parent.parent / "docs" / "postman_collection.json"
 
 
 def _newman() -> Path:
-    """Return the program; it is installed when it is not there or another one is wanted."""
+    """Return newman's program; installs it if it is missing or has another version."""
     program = HERE / "node_modules" / ".bin" / "newman"
     kept = HERE / "node_modules" / "installed-from.json"
     wanted = (HERE / "package-lock.json").read_bytes()

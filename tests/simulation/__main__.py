@@ -11,7 +11,7 @@ REPORT_EVERY_S = 5.0
 
 
 def live(seed: int) -> tuple[int, float, list[str]]:
-    """Live one history; returns the seed, its virtual seconds and what it violated."""
+    """Live one history; returns the seed, its virtual seconds and its violations."""
     world = World(seed)
     found = world.run()
     return seed, world.loop.time(), found
@@ -27,7 +27,7 @@ def replay(seed: int) -> int:
 
 
 def run_many(first: int, count: int) -> int:
-    """Live `count` histories and say how they went, with progress while it takes long."""
+    """Live `count` histories and print the result, with progress every 5 s."""
     began = told = time.monotonic()
     virtual_s, failed, done = 0.0, 0, 0
     with multiprocessing.Pool() as pool:

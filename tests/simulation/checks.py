@@ -1,4 +1,4 @@
-"""The invariants, asserted against the database, the chain's ledger and what clients were told."""
+"""The invariants, asserted against the database, the chain's ledger and the clients' answers and events."""
 
 from collections import Counter
 from itertools import pairwise
@@ -9,7 +9,7 @@ from order_engine.domain.order import OrderStatus
 
 
 def violations_of(world: Any) -> list[str]:
-    """Return a sentence for everything that does not hold."""
+    """Return a sentence for each violation."""
     orders = {row["order_id"]: row for row in world.database.rows("select * from orders")}
     events: dict[str, list[Any]] = {order_id: [] for order_id in orders}
     for row in world.database.rows("select * from order_events order by order_id, seq"):

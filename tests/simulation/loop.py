@@ -1,7 +1,7 @@
 """An event loop with virtual time that picks the next ready callback from a seed.
 
 Every callback belongs to the host whose context it was made in. A killed host's callbacks never
-run again: no `finally`, no goodbye. A paused host's callbacks wait until it is resumed.
+run again, not even a `finally`. A paused host's callbacks wait until it is resumed.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ WORLD = "world"
 host_of: ContextVar[str] = ContextVar("host_of", default=WORLD)
 
 
-class Stuck(Exception):  # noqa: N818 - what it is
-    """Nothing can ever happen again, and the main coroutine is not done."""
+class Stuck(Exception):  # noqa: N818 - it names a state
+    """No callback and no timer is left, and the main coroutine is not done."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """See the module. Time stands still while anything is ready, and jumps to the next timer otherwise."""
+    """See the module. Time stands still while a callback is ready, and jumps to the next timer otherwise."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return host in self._dead
 
     def bury(self) -> None:
-        """After the history: let every coroutine come to its end, so that none is left to the collector."""
+        """After the history: let every coroutine end, so that none is left to the garbage collector."""
         self._dead.clear()
         for host in [*self._paused]:
             self.resume(host)

@@ -1,8 +1,8 @@
 """Bugs that engines of this kind have had, planted one at a time: the simulation must catch each.
 
 Each is a change to the real rule, made from here: a patched method or a replaced port, never a
-flag in the product. Where the database would refuse the bug's writes by itself, the refusal is
-taken away too, or the bug shows as an order that never ends.
+flag in the product. Where the database would refuse the bug's writes, the refusal is removed too,
+or the bug shows as an order that never ends.
 """
 
 import asyncio
@@ -48,18 +48,19 @@ def change_query(patch: pytest.MonkeyPatch, name: str, statement: str) -> None:
 
 
 async def sign_and_send_unsaved(executor: Any, journal: OrderWriter) -> SignedAttempt:
-    """Build, sign and send; what is committed, and when, is the caller's business."""
+    """Build, sign and send, but commit nothing: that is left to the caller."""
     order = journal.order
     transaction = await executor._venues[order.venue].build(order)
     if order.status is OrderStatus.ROUTING:
         journal.append(TransactionBuilt(order.venue, transaction.steps))
-    signed = executor._chain.sign(transaction, await executor._blockhash())
+    signed = await executor._signing.sign(transaction)
     with contextlib.suppress(ChainUnavailable):
-        await executor._chain.send(signed.raw)
+        await executor._settlement._sends.submit(signed.raw)
     return SignedAttempt(
         order.attempt_number,
         signed.signature,
         signed.raw,
+        signed.owner,
         signed.last_valid_block_height,
         signed.signed_point,
         signed.blockhash_slot,
@@ -84,7 +85,7 @@ def sends_before_it_persists(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def does_not_wait_for_the_commit(patch: pytest.MonkeyPatch) -> None:
-    """Record, then send at once: the write is on its way, but not there."""
+    """Record, then send at once, while the write is still on its way."""
 
     async def commit(self: Any) -> None:
         if self.order.status is not OrderStatus.SUBMITTED and self._last_write is not None:
@@ -95,7 +96,7 @@ def does_not_wait_for_the_commit(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def signs_again_after_an_unsure_commit(patch: pytest.MonkeyPatch) -> None:
-    """A failed commit is taken for one that did not happen, and the swap is sent all the same."""
+    """The engine assumes that a failed commit did not happen, and signs and sends another swap."""
     real = Executor._build_and_sign
 
     async def build(self: Any, journal: OrderWriter) -> SignedAttempt | None:
@@ -111,12 +112,12 @@ def signs_again_after_an_unsure_commit(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def the_queue_runs_the_whole_job_again(patch: pytest.MonkeyPatch) -> None:
-    """BullMQ's stalled job: whoever takes over an order in flight signs a new swap for it."""
+    """BullMQ's stalled job: the worker that takes over an order in flight signs a new swap for it."""
     real = Executor._settle
 
     async def settle(self: Any, journal: OrderWriter, attempt: SignedAttempt) -> None:
         if journal._last_write is None and host_of.get() not in attempt.signature:
-            # As the queue would: whatever goes wrong, the job is tried again.
+            # As in the queue: the job is tried again after any error.
             with contextlib.suppress(Exception):
                 await sign_and_send_unsaved(self, journal)
         await real(self, journal, attempt)
@@ -138,11 +139,11 @@ def the_queue_runs_the_whole_job_again(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def nothing_refuses_a_stale_write(patch: pytest.MonkeyPatch) -> None:
-    """Whoever wakes up from a pause goes on writing: no fence, no seq, no refusal by the database.
+    """A worker that wakes up from a pause continues to write: no fence, no seq, no refusal by the database.
 
-    Each of these alone is enough, so none of them can be missed alone. Two runs of one order that
-    go by the same seq can write only one of their events: with the seq checked, a stale fence
-    never gets through, and with neither checked the keys and triggers of the database refuse.
+    Each of these guards is enough alone, so the bug removes all three. Two runs of one order that
+    use the same seq can write only one of their events: while the seq is checked, a stale fence
+    never gets through; if neither is checked, the keys and triggers of the database refuse.
     """
     move_order = load_queries(SQLITE)["move_order"]
     change_query(patch, "move_order", f"{move_order.rpartition('where')[0]} where order_id = :order_id")
@@ -161,7 +162,7 @@ def nobody_looks_for_lapsed_leases(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def leases_go_by_the_workers_clock(patch: pytest.MonkeyPatch) -> None:
-    """A worker whose clock is a day ahead takes leases that outlive it by a day."""
+    """A worker whose clock is a day ahead takes leases that outlive the worker by a day."""
     real = SqliteStore._take
 
     def take(self: Any, connection: sqlite3.Connection, worker: str, order_ids: Any, lease_ms: int) -> Any:
@@ -214,7 +215,7 @@ def checks_the_key_and_then_inserts(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def reads_the_log_and_then_subscribes(patch: pytest.MonkeyPatch) -> None:
-    """What happens between the two is never told."""
+    """The client never gets the events between the two steps."""
 
     async def replay(reader: Any, bus: Any, order_id: Any, after: int) -> Any:
         events = await order_stream._read(reader, order_id, after)

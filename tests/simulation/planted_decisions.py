@@ -29,7 +29,7 @@ __all__ = ["PLANTED"]
 
 @planted
 def an_rpc_error_means_not_on_chain(patch: pytest.MonkeyPatch) -> None:
-    """The OpenZeppelin relayer: an error while asking counts as an answer that there is nothing."""
+    """The OpenZeppelin relayer: an error counts as the answer that the chain has no such transaction."""
     real = Settlement._look_at
 
     async def look_at(self: Any, asked_at_s: float, finalized: ChainPoint, signatures: Sequence[str]) -> Any:
@@ -42,19 +42,19 @@ def an_rpc_error_means_not_on_chain(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def status_first_and_expiry_second(patch: pytest.MonkeyPatch) -> None:
-    """The OpenZeppelin relayer: a height is held against a status that was given before it."""
+    """The OpenZeppelin relayer: a height is compared with a status that was read before it."""
 
     async def look(self: Any, signatures: Sequence[str]) -> Any:
         answer = await self._chain.signature_statuses(signatures)
         finalized = await self._chain.finalized_point()
-        # That rule has no context slot to compare: the two answers stand side by side.
+        # That rule compares no context slot: it takes both answers as they are.
         return [Observation(self._now_s(), finalized, finalized.slot, answer.statuses.get(it), 0) for it in signatures]
 
     patch.setattr(Settlement, "_look_together", look)
 
 
 def ask_for_the_height_at(patch: pytest.MonkeyPatch, commitment: Commitment) -> None:
-    """Change what getEpochInfo is asked for, and nothing else."""
+    """Ask getEpochInfo at another commitment, and let its height alone decide."""
     point = msgspec.structs.replace(client._POINT, params=[{"commitment": commitment.value}])
     patch.setattr(client, "_POINT", point)
     the_height_alone_decides(patch)
@@ -76,7 +76,7 @@ def the_height_alone_decides(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def any_height_is_believed(patch: pytest.MonkeyPatch) -> None:
-    """The slot where the height belongs, for one: each attempt looks expired, and is signed again."""
+    """For example a slot in place of the height: each attempt looks expired, and is signed again."""
     patch.setattr(settlement, "why_impossible", lambda *_: None)
     patch.setattr(ChainPoint, "agrees_with", lambda *_: True)
     the_height_alone_decides(patch)
@@ -84,7 +84,7 @@ def any_height_is_believed(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def expiry_at_the_confirmed_height(patch: pytest.MonkeyPatch) -> None:
-    """A node on a fork that will lose has not seen what landed in the last valid blocks."""
+    """A node on a losing fork has not seen the transactions in the last valid blocks."""
     ask_for_the_height_at(patch, Commitment.CONFIRMED)
 
 
@@ -95,7 +95,7 @@ def expiry_at_the_processed_height(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def the_blockhash_is_no_longer_valid(patch: pytest.MonkeyPatch) -> None:
-    """isBlockhashValid goes by the newest block, so it says no before the last valid ones are final."""
+    """isBlockhashValid looks at the newest block, so it answers false before the last valid blocks are final."""
     real = settlement.decide
 
     def decide(observation: Observation, attempt: SignedAttempt, elapsed_ms: int) -> AttemptOutcome | None:
@@ -136,8 +136,8 @@ def no_history_search(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def a_processed_block_is_believed(patch: pytest.MonkeyPatch) -> None:
-    """Its fork may lose, and then the swap never happened."""
-    real_decide, real_result = settlement.decide, SolanaChain.swap_result
+    """The fork of the block may lose, and then the swap never happened."""
+    real_decide, real_results = settlement.decide, SolanaChain.swap_results
 
     def decide(observation: Observation, attempt: SignedAttempt, elapsed_ms: int) -> AttemptOutcome | None:
         if observation.status is not None:
@@ -145,11 +145,11 @@ def a_processed_block_is_believed(patch: pytest.MonkeyPatch) -> None:
             observation = msgspec.structs.replace(observation, status=sure)
         return real_decide(observation, attempt, elapsed_ms)
 
-    async def swap_result(self: Any, signature: str, token_out: Any) -> Any:
-        return await real_result(self, signature, token_out) or SwapResult(10**18, None)
+    async def swap_results(self: Any, wanted: Any) -> Any:
+        return [it or SwapResult(10**18, None) for it in await real_results(self, wanted)]
 
     patch.setattr(settlement, "decide", decide)
-    patch.setattr(SolanaChain, "swap_result", swap_result)
+    patch.setattr(SolanaChain, "swap_results", swap_results)
 
 
 @planted
@@ -175,7 +175,7 @@ def an_error_on_send_is_a_failure(patch: pytest.MonkeyPatch) -> None:
 
     async def prove(self: Any, attempt: SignedAttempt, *bounds: Any) -> Proof:
         try:
-            await self._chain.send(attempt.raw)
+            await self._sends.submit(attempt.raw)
         except ChainUnavailable:
             return Proof(ProvenOutcome(attempt.attempt_number, AttemptOutcome.EXPIRED, EVIDENCE), None, None)
         return await real(self, attempt, *bounds)
@@ -185,11 +185,11 @@ def an_error_on_send_is_a_failure(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def sent_is_confirmed(patch: pytest.MonkeyPatch) -> None:
-    """Fire and forget: the RPC took it, so it will have executed."""
+    """Fire and forget: the RPC accepted the transaction, so it counts as executed."""
 
     async def settle(self: Any, journal: OrderWriter, attempt: SignedAttempt) -> None:
         with contextlib.suppress(ChainUnavailable):
-            await self._chain.send(attempt.raw)
+            await self._settlement._sends.submit(attempt.raw)
         proven = ProvenOutcome(attempt.attempt_number, AttemptOutcome.LANDED, EVIDENCE)
         journal.append(SwapConfirmed(BaseUnits(1), 1), proven=proven)
 
@@ -213,7 +213,7 @@ def found_is_executed(patch: pytest.MonkeyPatch) -> None:
 
 @planted
 def doubt_is_given_up_after_some_claims(patch: pytest.MonkeyPatch) -> None:
-    """An order that is submitted is parked like any other."""
+    """A submitted order is parked like any other."""
     real = Executor.run
 
     async def run(self: Any, claim: Claim) -> None:

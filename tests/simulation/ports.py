@@ -17,7 +17,6 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from order_engine.bus.fanout import Fanout
-from order_engine.chain.client import PaperWallet
 from order_engine.domain.errors import (
     ChainUnavailable,
     NoRoute,
@@ -33,6 +32,7 @@ from order_engine.domain.tokens import TokenRegistry
 from order_engine.paper.faults import ChainFaults
 from order_engine.paper.network import LedgerEntry, PaperNetwork
 from order_engine.paper.node import NoReply, PaperNode, StickyNode, TooManyRequests
+from order_engine.paper.signer import PaperSigner
 from order_engine.paper.swap import PaperSwap
 from order_engine.ports.bus import Subscription
 from order_engine.ports.chain import SLIPPAGE_ERROR, UnsignedTransaction
@@ -40,7 +40,8 @@ from order_engine.store.sql import SQLITE, load_migrations
 from order_engine.store.sqlite.connections import run_job
 from tests.simulation.loop import VirtualLoop, host_of
 
-WALLET = PaperWallet(0)
+WALLET = PaperSigner(0)
+OWNER = WALLET.keypair.pubkey()
 USDC = TokenRegistry().resolve("USDC", "")
 EPOCH_MS = 1_800_000_000_000
 MAX_TOLD = 160
@@ -48,7 +49,7 @@ MIGRATIONS = "\n".join(migration.statements for migration in load_migrations(SQL
 
 
 class Faults(msgspec.Struct):
-    """How likely what goes wrong is, drawn from the seed for each history; all zero heals the world."""
+    """The probability of each fault, drawn from the seed for each history; all zero heals the world."""
 
     database: float
     chain: float
@@ -89,7 +90,7 @@ class SimClock:
 
 
 class SimDatabase:
-    """One SQLite database in memory; what a host asks of it runs here, whatever becomes of the host."""
+    """One SQLite database in memory; a host's jobs run here even if the host dies."""
 
     def __init__(self, loop: VirtualLoop, rng: random.Random, faults: Faults) -> None:
         self._loop = loop
@@ -100,7 +101,7 @@ class SimDatabase:
         self.connection.executescript(MIGRATIONS)
 
     def run(self, job: Callable[[sqlite3.Connection], Any]) -> "asyncio.Future[Any]":
-        """Run the job after a while; sometimes not at all, sometimes without telling that it was done."""
+        """Run the job after a delay; sometimes it does not run, and sometimes a job that ran reports an error."""
         future: asyncio.Future[Any] = self._loop.create_future()
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         delay = self._random.expovariate(200.0)
@@ -118,8 +119,8 @@ class SimDatabase:
             if not future.done():
                 future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
 
-        # An empty context: the database is no part of the host that asks. Asked in order, it answers
-        # in order, as one connection does.
+        # An empty context: the database does not belong to the host that asks. It answers in the order
+        # of the jobs, like one connection.
         self._last = max(getattr(self, "_last", 0.0), self._loop.time() + delay)
         self._loop.call_at(self._last, execute, context=Context())
         return future
@@ -128,7 +129,7 @@ class SimDatabase:
         """Nothing is open between jobs."""
 
     def rows(self, statement: str, *values: Any) -> list[sqlite3.Row]:
-        """Look at the truth."""
+        """Query the database directly, without faults."""
         return self.connection.execute(statement, values).fetchall()
 
 
@@ -204,14 +205,14 @@ class SimVenue:
         if self.price(order.request.amount_in) < (order.min_amount_out or 0):
             raise SlippageExceeded("simulated")
         instruction = f"{order.order_id} {order.attempt_number} {order.min_amount_out} {self._random.random()}".encode()
-        accounts = [AccountMeta(WALLET.public_key, is_signer=True, is_writable=True)]
+        accounts = [AccountMeta(OWNER, is_signer=True, is_writable=True)]
         swap = Instruction(Pubkey.default(), instruction, accounts)
-        message = MessageV0.try_compile(WALLET.public_key, [swap], [], Hash.default())
+        message = MessageV0.try_compile(OWNER, [swap], [], Hash.default())
         return UnsignedTransaction(to_bytes_versioned(message), ("swap",))
 
 
 class SimLedger:
-    """The chain's ledger in memory: the witness."""
+    """The chain's ledger in memory: the checks compare everything with it."""
 
     def __init__(self, rng: random.Random) -> None:
         self._random = rng
@@ -233,13 +234,13 @@ class SimLedger:
         return [self.entries[it] for it in signatures if it in self.entries]
 
     async def close(self) -> None:
-        """It outlives everybody."""
+        """The ledger outlives every host."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """Requests to the chain that travelled together and what came back; put into words when the trace is read.
+    """One batch of requests to the chain and its answer; it becomes text only when the trace is read.
 
-    `nodes`: the node that the balancer keeps each method at.
+    `nodes`: the node to which the balancer sends each method.
     """
 
     host: str
@@ -269,14 +270,14 @@ class Exchange(msgspec.Struct, frozen=True):
 
 
 def _short(value: Any) -> str:
-    """Leave out the middle of signatures and transactions, and all that is too much."""
+    """Leave out the middle of signatures and transactions, and everything after MAX_TOLD characters."""
     text = msgspec.json.encode(value).decode()
     text = re.sub(r"[\w+/=]{32,}", lambda word: f"{word[0][:4]}..{word[0][-4:]}", text)
     return text if len(text) <= MAX_TOLD else f"{text[:MAX_TOLD]}.."
 
 
 class SimCluster:
-    """The production paper chain, reached over a slow wire; hosts are told what it answers, or nothing."""
+    """The production paper chain behind a slow network; a host gets its answer, or none."""
 
     TIMEOUT_S = 2.0
 
@@ -299,7 +300,7 @@ class SimCluster:
         self.unsaved: list[str] = []
 
     async def post(self, body: bytes) -> bytes:
-        """A Transport: what a host asks is answered in the world, whatever becomes of the host."""
+        """A Transport: the chain processes a host's request even if the host dies."""
         self._check_sent(body)
         await asyncio.sleep(self._random.expovariate(50.0))
         answering = self._loop.create_task(self._answer(body, host_of.get()), context=Context())
@@ -326,7 +327,7 @@ class SimCluster:
         return answer
 
     async def close(self) -> None:
-        """The chain goes on without us."""
+        """The chain outlives every host."""
 
     def _check_sent(self, body: bytes) -> None:
         requests = msgspec.json.decode(body)

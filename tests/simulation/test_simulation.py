@@ -13,7 +13,7 @@ from tests.simulation.world import World
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "2000"))
 PARTS = 20
 MAX_SEEDS_TO_CATCH = 1_000
-# Where the rarest of them showed last: looked at first, it spares the search. Elsewhere, all are searched.
+# The seeds that showed the rarest bugs last: trying them first saves the search. If they fail, all are searched.
 SHOWED_LAST = {
     "the_blockhash_is_no_longer_valid": 5,
     "no_look_at_the_context_slot": 906,

@@ -1,4 +1,4 @@
-"""One history: hosts that die and pause, clients that retry, and what must hold at the end."""
+"""One history: hosts that die and pause, clients that retry, and the checks at the end."""
 
 import asyncio
 import random
@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from order_engine.chain.assembly import SolanaAssembly
 from order_engine.chain.client import SolanaChain
 from order_engine.domain.errors import CancelTooLate, OrderEngineError, RateLimited
 from order_engine.domain.events import OrderEvent
@@ -22,6 +23,7 @@ from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.order_stream import follow_order
 from order_engine.engine.settlement import Settlement
+from order_engine.engine.signing import Signing
 from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.ports.bus import RateVerdict
 from order_engine.ports.store import IdempotencyKey
@@ -32,7 +34,7 @@ from tests.simulation.loop import Stuck, VirtualLoop, host_of
 from tests.simulation.ports import WALLET, Faults, SimBus, SimClock, SimCluster, SimDatabase, SimVenue
 
 LEASE_MS = 6_000
-# Half of them outlast a blockhash (63 s), and some of these what a node keeps in its cache (120 s).
+# Half of the storms outlast a blockhash (63 s), and some of them a node's status cache (120 s).
 STORMS_S = ((10.0, 60.0), (100.0, 250.0))
 HEALED_WITHIN_S = 900.0
 REPLY_TIMEOUT_S = 4.0
@@ -48,13 +50,13 @@ class Host(msgspec.Struct):
     tasks: list["asyncio.Task[Any]"] = []
 
 
-# How long a quiet stream waits before it reads the log: as often as streams do it for real, that
-# would be most of what happens in a history.
+# How long a quiet stream waits before it reads the log. With the real interval, a history would
+# consist of such reads mostly.
 POLL_S: Final = 6.0
 
 
 class Client(msgspec.Struct):
-    """What one client asked for and what it was told; it believes nothing else."""
+    """One client: its request, and the answers and events that it got; it believes nothing else."""
 
     key: str
     request: SwapRequest
@@ -65,7 +67,7 @@ class Client(msgspec.Struct):
 
     @property
     def idempotency(self) -> IdempotencyKey:
-        """The key with the digest of the one request that it comes with."""
+        """The key with the digest of the client's only request."""
         return IdempotencyKey(self.key, "digest")
 
 
@@ -77,7 +79,7 @@ class NoLimit:
 
 
 class World:
-    """Everything that there is, made from one seed."""
+    """The hosts, clients, database, bus and chain of a history, made from one seed."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -113,7 +115,7 @@ class World:
         self._api_gone: asyncio.Future[None] = self.loop.create_future()
 
     def run_on(self, host: Host, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Run something on a host: it stops for ever when the host is killed."""
+        """Run a coroutine on a host: it stops for ever when the host is killed."""
         context = copy_context()
         context.run(host_of.set, host.name)
         task = self.loop.create_task(coroutine, context=context)
@@ -125,7 +127,7 @@ class World:
         self.loop.kill(host.name)
 
     def _worker(self, host: Host) -> Worker:
-        chain = SolanaChain(self.cluster, WALLET, host.clock, host.store.pin_cluster)
+        chain = SolanaChain(self.cluster, host.clock, host.store.pin_cluster)
         settlement = Settlement(chain, self.loop.time, poll_s=1.5, resend_s=4.0)
         venues = {
             name: SimVenue(name, random.Random(f"{self.seed}:{name}:{host.name}"), self.faults, self.loop)
@@ -133,7 +135,8 @@ class World:
         }
         policy = ExecutionPolicy(RetryPolicy(backoff_ms=500), quote_timeout_s=1.0, max_claims=5)
         jitter = random.Random(f"{self.seed}:jitter:{host.name}").random
-        executor = Executor(venues, chain, host.store, host.store, settlement, host.clock, jitter, policy)
+        signing = Signing(chain, SolanaAssembly(), WALLET, settlement.silence)
+        executor = Executor(venues, signing, host.store, host.store, settlement, host.clock, jitter, policy)
         limits = WorkerPolicy(concurrency=3, lease_ms=LEASE_MS, sweep_ms=3_000, max_per_min=0, grace_s=5.0)
         return Worker(host.name, host.store, self.bus, NoLimit(), executor.run, limits)
 
@@ -143,7 +146,7 @@ class World:
     # --- the history ---
 
     def run(self) -> list[str]:
-        """Live the whole history and return what was violated."""
+        """Live the whole history and return the violations."""
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
         asyncio.set_event_loop(None)
         often, order_stream.POLL_CONNECTED_S = order_stream.POLL_CONNECTED_S, POLL_S  # type: ignore[misc]
@@ -222,7 +225,7 @@ class World:
     # --- clients ---
 
     async def _ask(self, client: Client, after_s: float) -> None:
-        """Place the order until it is answered, with the same key, then perhaps change one's mind."""
+        """Place the order with the same key until it is answered; then sometimes cancel it."""
         await asyncio.sleep(after_s)
         while True:
             order_id = await self._call(
@@ -259,7 +262,7 @@ class World:
             pass
 
     async def _call(self, ask: Callable[[Host], Coroutine[Any, Any, Any]], tell: Callable[[Any], str]) -> str | None:
-        """Ask the API's host; None when no answer comes, as when it is killed meanwhile."""
+        """Ask the API's host; returns None if no answer comes, for example because it is killed."""
         answer: asyncio.Future[str | None] = self.loop.create_future()
         host = self.api
 
@@ -280,7 +283,7 @@ class World:
         except TimeoutError:
             return None
 
-    # --- what is known ---
+    # --- the trace ---
 
     def note(self, line: object) -> None:
         """Add a line to the trace; it becomes text only when the trace is read."""
@@ -288,7 +291,7 @@ class World:
 
     @property
     def trace(self) -> list[str]:
-        """Return what happened, in its order."""
+        """Return the lines of the trace, in their order."""
         return [f"{at_s:10.4f} {line}" for at_s, line in self._notes]
 
     def _traced(self, announce: Callable[[Any], None]) -> Callable[[Any], None]:

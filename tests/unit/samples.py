@@ -32,12 +32,12 @@ SOL, WSOL, USDC, BONK = (TOKENS.resolve(symbol, "") for symbol in ("SOL", "wSOL"
 REQUEST: Final = SwapRequest(SOL, USDC, BaseUnits(1_500_000_000), 50)
 START_MS: Final = 1_770_000_000_000
 
-# One decorator for every property: enough examples to mean something, few enough to be quick.
+# One decorator for every property: 100 examples are enough to mean something, and quick.
 QUICK: Final = settings(max_examples=100, deadline=None)
 
 
 class ManualClock:
-    """A clock that stands until it is moved."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self, ms: int = START_MS) -> None:
         self.ms = ms
@@ -55,7 +55,7 @@ def quote(venue: str, amount_out: int, impact: int = 0) -> Quote:
 
 _ROUTE: Final = choose_quote([quote("raydium", 225_000_000), quote("meteora", 224_000_000)])
 
-# A fact for every status that one can lead to.
+# For each status, a fact that leads to it.
 FACTS: Final[Mapping[OrderStatus, Fact]] = MappingProxyType(
     {
         S.ROUTING: RouteCompared(_ROUTE, BaseUnits(223_875_000)),
@@ -68,7 +68,7 @@ FACTS: Final[Mapping[OrderStatus, Fact]] = MappingProxyType(
     }
 )
 
-# A shortest lawful way to every status.
+# A shortest lawful path to each status.
 _WAYS: Final[Mapping[OrderStatus, Sequence[OrderStatus]]] = MappingProxyType(
     {
         S.PENDING: (),
@@ -103,14 +103,14 @@ _times = st.integers(START_MS - 10_000, START_MS + 10_000).map(EpochMs)
 
 @st.composite
 def histories(draw: st.DrawFn, *, complete: bool = False, number: int = 1) -> list[tuple[Order, OrderEvent]]:
-    """A random lawful walk: the order after each event, by clocks that disagree; complete: to its end."""
+    """A random lawful life: the order after each event, by clocks that disagree; complete: to the order's end."""
     order, event = new_order(number)
     walk = [(order, event)]
     for _ in range(draw(st.integers(0, 25))):
         following = sorted(TRANSITIONS[order.status])
         if not following:
             break
-        # An end is one choice among many, so that long lives are common.
+        # The other statuses are listed 5 times as often as an end, so that long lives are common.
         lively = [status for status in following if status not in TERMINAL]
         status = draw(st.sampled_from([*lively * 4, *following]))
         order, event = apply(order, FACTS[status], draw(_times))

@@ -1,6 +1,7 @@
-"""A chain with one truth that is told badly, for the tests of settlement."""
+"""A chain that knows the truth and tells it badly, for the tests of settlement."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -13,13 +14,14 @@ from tests.unit.samples import START_MS, ManualClock
 
 SLOT_MS = 400
 FINALIZED_BEHIND = 32
-HEIGHT_BEHIND = 100  # Block heights are smaller than slots, so whoever mixes them up is wrong.
+HEIGHT_BEHIND = 100  # Block heights are smaller than slots, so that a test fails if the code mixes them up.
 LAST_VALID = 1_050
 SIGNED_SLOT = 900
 SIGNED = ChainPoint(SIGNED_SLOT - HEIGHT_BEHIND, SIGNED_SLOT)
 # The blockhash is good for 150 blocks, and no slot is skipped here.
 BLOCKHASH_SLOT = LAST_VALID - 150 + HEIGHT_BEHIND
 RAW = b"the signed bytes"
+OWNER = "0wner"
 SIGNATURE = "5igna7ure"
 
 LIES = ("slot as height", "height of another fork", "jump of the height", "jump of both", "constant height")
@@ -27,14 +29,14 @@ TROUBLES = ("none", "send lost", "answer lost", "no height", "no status", "old h
 
 
 def attempt_of(signature: str = SIGNATURE, raw: bytes = RAW, last_valid: int = LAST_VALID) -> SignedAttempt:
-    return SignedAttempt(1, signature, raw, last_valid, SIGNED, BLOCKHASH_SLOT, EpochMs(START_MS), "genesis")
+    return SignedAttempt(1, signature, raw, OWNER, last_valid, SIGNED, BLOCKHASH_SLOT, EpochMs(START_MS), "genesis")
 
 
 class ScriptedChain:
-    """What settlement needs of a Chain: one truth, told badly. Each look meets the next trouble of the script.
+    """The methods of a Chain that settlement uses. Each look meets the next trouble of the script.
 
-    What reaches the network lands `lands_after` slots later, once, unless its height is past the last
-    valid one; None: the network drops it.
+    A transaction that reaches the network lands `lands_after` slots later, once, unless the height is then
+    past the last valid one. The network drops it if `lands_after` is None.
     """
 
     def __init__(self, clock: ManualClock, troubles: Iterable[str], lands_after: int | None, error: str | None) -> None:
@@ -107,7 +109,19 @@ class ScriptedChain:
             statuses = dict.fromkeys(signatures, SignatureStatus(self.landed_slot, commitment, self._error))
         return SignatureStatuses(seen_slot, statuses, history_from_slot=0)
 
-    async def swap_result(self, _signature: str, _token_out: Token) -> SwapResult | None:
+    async def send_many(self, raws: Sequence[bytes]) -> Sequence[Exception | None]:
+        return [await self._answer(self.send(raw)) for raw in raws]
+
+    async def swap_results(self, wanted: Sequence[tuple[str, str, Token]]) -> Sequence[SwapResult | Exception | None]:
+        return [await self._answer(self.swap_result()) for _ in wanted]
+
+    async def _answer(self, answering: Awaitable[Any]) -> Any:
+        try:
+            return await answering
+        except ChainUnavailable as error:
+            return error
+
+    async def swap_result(self) -> SwapResult | None:
         self.calls.append("result")
         self._trouble = next(self._troubles, "none")
         if self._trouble in ("no status", "no height"):

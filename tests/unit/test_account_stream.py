@@ -1,4 +1,4 @@
-"""Everybody who watches a feed gets every event once and in order, however slow, late or unlucky he is."""
+"""Every watcher of an account stream gets every event once and in order, even if it is slow, late or unlucky."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ A_BUG, CANNOT_NOW = 0.1, 0.3
 
 
 class Reader:
-    """A store's feed whose looks at what is new can fail, once with each error."""
+    """A store's event log, in which each of the `errors` makes one look for new events fail."""
 
     def __init__(self, store: SqliteStore) -> None:
         self.store = store
@@ -49,7 +49,7 @@ class Reader:
 
 
 class World:
-    """A store, a bus that can be deaf, a feed of both, and everything that was ever committed."""
+    """A store, a bus that can lose all events, an account stream of both, and all committed events."""
 
     def __init__(self, path: Path, *, is_passed_on: bool) -> None:
         self._path = path
@@ -72,7 +72,7 @@ class World:
             self.bus.publish(events)
 
     async def commit(self, orders: int = 1) -> None:
-        """Orders that are accepted and cancelled: two commits for each."""
+        """Accept and cancel orders: two commits for each."""
         for _ in range(orders):
             new = new_order()
             await self.store.accept(new)
@@ -82,7 +82,7 @@ class World:
         return [*(await self.store.account_events(ACCOUNT, BEGINNING, None, 100_000)).events]
 
     async def follow(self, after: str, events: int, may_go_on: asyncio.Event | None = None) -> list[OrderEvent]:
-        """What a watcher gets until it is so many events; he reads his second page when he may."""
+        """Watch until `events` events have come; each batch after the first waits for `may_go_on`."""
         seen: list[OrderEvent] = []
         is_enough = asyncio.Event()
 
@@ -113,7 +113,7 @@ class World:
         return seen
 
     def _taker(self, take: Callable[[LogPage], None]) -> Callable[[LogPage], bool] | None:
-        """A watcher who can be written to without being woken; not always, and now and then with an error."""
+        """A function that gives a watcher pages without waking it; it sometimes cannot, and sometimes fails."""
         if not self.is_passed_on:
             return None
 
@@ -140,7 +140,7 @@ async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
 
 @pytest.fixture(autouse=True)
 def _short_waits() -> Iterator[None]:
-    """What the bus lost is looked for soon."""
+    """Look soon for events that the bus lost."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("POLL_CONNECTED_S", "POLL_LOST_S", "_GATHER_S"):
             patch.setattr(account_stream, name, 0.005)
@@ -181,7 +181,7 @@ async def test_all_who_watch_share_one_reader(world: World) -> None:
     await world.commit(100)
     lives = await asyncio.gather(*watching)
     assert all(life == lives[0] for life in lives)
-    # Far fewer than one for each watcher and event: what is left is one reader's.
+    # One read for each watcher and event would be 10,000; one shared reader needs far fewer.
     assert world.reader.reads < 1_000
 
 
@@ -198,7 +198,7 @@ async def test_a_slow_watcher_holds_up_nobody_and_misses_nothing(world: World, m
 
 
 class Page:
-    """A rendered page, of which one can tell how many are kept."""
+    """A rendered page; a test can count the pages that are kept."""
 
     def __init__(self, page: LogPage) -> None:
         self.events = page.events
@@ -222,7 +222,7 @@ async def test_watchers_of_the_same_past_share_its_reading_and_its_pages(
         return pages
 
     lives = await asyncio.gather(*(read() for _ in range(50)))
-    assert all(life == lives[0] for life in lives)  # Not only equal: the same objects.
+    assert all(life == lives[0] for life in lives)  # Pages are equal only if they are the same objects.
     assert world.reader.reads < 100
 
 
@@ -345,7 +345,7 @@ async def test_a_page_that_cannot_be_shown_hides_no_past(world: World) -> None:
 
 
 async def _until_it_is_shown(world: World, events: int) -> list[OrderEvent]:
-    """As a client does who comes back after an error."""
+    """Watch again after each error, as a client does."""
     while True:
         with contextlib.suppress(ValueError):
             return await world.follow(BEGINNING, events)

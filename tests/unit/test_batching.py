@@ -1,4 +1,4 @@
-"""What arrives during a flush goes out together, and each caller gets its own answer."""
+"""Items that arrive during a flush go out together, and each caller gets its own answer."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from tests.unit.samples import FACTS, QUICK, START_MS, S, histories, new_order, 
 
 
 class Gate:
-    """A flush that doubles numbers once it is let through; those below zero are errors of their own."""
+    """A flush that doubles numbers once the gate is open; each negative number gets its own error."""
 
     def __init__(self, *, is_open: bool = False) -> None:
         self.batches: list[list[int]] = []
@@ -168,7 +168,7 @@ FENCE = 7
 
 
 def chain_of_writes(history: list, fence: int | None) -> list[Write]:
-    """What one worker writes of a history in one go: it stops where the order rests."""
+    """The writes of one worker in one go: they stop where the order rests."""
     writes = []
     for (before, _), (after, event) in itertools.pairwise(history):
         writes.append(Write(after, (event,), before.seq, fence))
@@ -178,14 +178,14 @@ def chain_of_writes(history: list, fence: int | None) -> list[Write]:
 
 
 def cancellation(read: Order) -> Write:
-    """What a client's cancellation writes that read the order like this."""
+    """The write of a client that has read the order in this state and cancels it."""
     after, event = apply(read, FACTS[S.CANCELLED], EpochMs(START_MS))
     return Write(after, (event,), read.seq, None)
 
 
 @st.composite
 def batches(draw: st.DrawFn) -> list[Write]:
-    """Writes of two orders: the holder's, those of a worker that lost the order, and a cancellation each."""
+    """Writes of two orders: for each, those of the holder, those of a former holder, and up to one cancellation."""
     sources: list[list[Write]] = []
     for number in (1, 2):
         history = draw(histories(complete=True, number=number))
@@ -200,7 +200,7 @@ def batches(draw: st.DrawFn) -> list[Write]:
 
 
 class Rows:
-    """What the database does with a write: it takes it if the seq and the fence still fit."""
+    """The rows of a database: it takes a write if the seq and the fence still fit."""
 
     def __init__(self) -> None:
         self.rows = {order_id_of(number): (1, FENCE) for number in (1, 2)}
@@ -245,7 +245,9 @@ def test_each_turn_writes_an_order_once_and_loses_no_event(batch: list[Write]) -
 
 def test_a_signed_transaction_survives_the_folding() -> None:
     building, submitted = order_in(S.BUILDING), order_in(S.SUBMITTED)
-    attempt = SignedAttempt(1, "5igna7ure", b"raw", 1_150, ChainPoint(850, 900), 930, EpochMs(START_MS), "genesis")
+    attempt = SignedAttempt(
+        1, "5igna7ure", b"raw", "owner", 1_150, ChainPoint(850, 900), 930, EpochMs(START_MS), "genesis"
+    )
     confirmed = order_in(S.CONFIRMED)
     [[(write, places)]] = fold_writes(
         [

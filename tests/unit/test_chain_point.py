@@ -1,4 +1,4 @@
-"""Which block heights and slots can be true together, and when a transaction is dead whatever a node says."""
+"""Which block heights and slots can be true together, and when a transaction is certainly dead."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ MINUTE_MS = 60_000
         (ChainPoint(901, 1_100), False),  # more blocks than slots
         (ChainPoint(800, 1_100), True),  # every slot skipped
         (ChainPoint(799, 1_100), False),  # the height fell
-        (ChainPoint(1_100, 1_100), False),  # the slot where the height belongs
+        (ChainPoint(1_100, 1_100), False),  # the slot instead of the height
         (ChainPoint(700, 900), True),  # a node that lags
         (ChainPoint(699, 900), False),
         (ChainPoint(801, 900), False),
@@ -43,7 +43,7 @@ def test_any_two_points_of_a_true_chain_agree(has_block: list[bool], first: int,
 @QUICK
 @given(st.integers(0, 32), st.integers(0, 10_000), st.data())
 def test_no_height_makes_a_live_transaction_look_dead(skipped: int, lie: int, data: st.DataObject) -> None:
-    """As long as no more than 32 slots are skipped while it lives, whatever height a node tells."""
+    """A node may tell any height, if a maximum of 32 slots is skipped while the transaction lives."""
     slot = data.draw(st.integers(SIGNED.slot, BLOCKHASH_SLOT + 150 + skipped))
     assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ChainPoint(SIGNED.block_height + lie, slot), 2 * MINUTE_MS)
 
@@ -76,7 +76,7 @@ def test_a_clock_that_was_set_back_only_delays_belief() -> None:
 
 
 def test_no_transaction_is_dead_before_its_blocks_can_have_passed() -> None:
-    """A node whose every answer is 150 blocks ahead contradicts nothing that is known."""
+    """A node whose answers are all 150 blocks ahead contradicts nothing that the engine knows."""
     ahead = ChainPoint(LAST_VALID + 1, BLOCKHASH_SLOT + 183)
     assert not is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ahead, 72_799)
     assert is_past_expiry(BLOCKHASH_SLOT, LAST_VALID, ahead, 72_800)

@@ -1,4 +1,4 @@
-"""Orders of the compatible systems trade what they say, or they are refused by the field at fault."""
+"""An order of a compatible system trades exactly as it says, or the refusal names the wrong field."""
 
 import json
 from decimal import Decimal

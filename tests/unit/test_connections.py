@@ -1,4 +1,4 @@
-"""What our own server adds: it gives up on who reads nothing, and sends pages that are made once for all."""
+"""Our server gives up on a client that reads nothing, and sends pages that it renders once for all clients."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ async def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.Monke
     ended = asyncio.Event()
 
     async def endless(scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until nobody is there to be sent to."""
+        """Send until the connection is closed."""
         is_websocket = scope["type"] == "websocket"
         if is_websocket:
             await send({"type": "websocket.accept"})
@@ -64,13 +64,13 @@ async def test_a_closing_connection_whose_client_reads_nothing_comes_to_its_end(
     ended = asyncio.Event()
 
     async def little(scope: Scope, receive: Receive, send: Send) -> None:
-        """Send what fits below the mark at which writing pauses, and then hear no answer to a ping."""
+        """Send less than the mark at which writing pauses, and then get no answer to a ping."""
         await send({"type": "websocket.accept"})
         protocol = scope["extensions"][WRITE_NOW].__self__
         protocol.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
         while not protocol.transport.get_write_buffer_size():
             await send({"type": "websocket.send", "text": "x" * 10_000})
-            await asyncio.sleep(0.02)  # What the client's side takes without reading is gone by then.
+            await asyncio.sleep(0.02)  # Wait until the client's kernel has taken its share.
         assert protocol.writable.is_set()
         protocol.ping_timeout = 0.1
         protocol.send_keepalive_ping()
@@ -101,7 +101,7 @@ GET_IT_DEFLATED = {"what is usual", "a window as large as ours", "to forget"}
 
 
 async def pages(scope: Scope, receive: Receive, send: Send) -> None:
-    """Send pages in both ways, with a message of one's own in between."""
+    """Send pages in both ways, with other messages in between."""
     await send({"type": "websocket.accept"})
     await send(PAGE.message)
     assert scope["extensions"][WRITE_NOW](PAGE.message)
@@ -114,7 +114,7 @@ async def pages(scope: Scope, receive: Receive, send: Send) -> None:
 
 @asynccontextmanager
 async def counted(host: str, port: int) -> AsyncIterator[tuple[int, list[int]]]:
-    """A way to the server which counts the bytes that come back."""
+    """A proxy before the server that counts the bytes of its answers."""
     count = [0]
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

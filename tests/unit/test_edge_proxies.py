@@ -1,4 +1,4 @@
-"""A trusted proxy names the client, and nobody else can."""
+"""Only a trusted proxy can name the client."""
 
 from typing import Any
 
@@ -72,7 +72,7 @@ async def test_a_trusted_proxy_says_under_which_address_it_was_called() -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_rebound_name_is_refused_whatever_its_page_says_of_a_proxy(kind: str) -> None:
-    # A page can set these headers, and a proxy on this machine has the address of every browser on it.
+    # A web page can set these headers, and a proxy on this machine has the same address as its browsers.
     for host, passed in (("evil.example", "localhost"), ("localhost", "evil.example")):
         for header in (("X-Forwarded-Host", passed), ("Forwarded", f"for=127.0.0.1;host={passed}")):
             answer = await ask(PROXIED, kind, ("Host", host), header, client=("127.0.0.1", 1))

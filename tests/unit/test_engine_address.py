@@ -54,7 +54,7 @@ BAD_URLS = [
     f"http:///{SECRET}",
     f"//{SECRET}",
 ]
-# An empty port is the scheme's own.
+# An empty port means the scheme's default port.
 FINE_URLS = {f"http://me:{SECRET}@engine:"}
 BAD_KEYS = [
     f"{SECRET}\n",

@@ -1,4 +1,4 @@
-"""An order that the client takes back while a worker works on it is let go of, without an alarm."""
+"""A worker drops its order without an alarm if the client cancels the order meanwhile."""
 
 import asyncio
 import random
@@ -15,16 +15,17 @@ from order_engine.domain.routing import Quote
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.intake import CANCELLED
 from order_engine.engine.settlement import Settlement
+from order_engine.engine.signing import Signing
 from order_engine.ports.chain import UnsignedTransaction
 from order_engine.ports.store import Claim, Write
 from tests.contracts.orders import FAILED, SingleStore, claim_new
 from tests.contracts.worlds import SqliteWorld
-from tests.unit.chains import message_of, open_chain_world
+from tests.unit.chains import ASSEMBLY, WALLET, message_of, open_chain_world
 from tests.unit.samples import quote
 
 
 class MovingVenue:
-    """A venue that builds a swap; meanwhile somebody else moves the order on."""
+    """A venue that builds a swap, and meanwhile moves the order on as another process would."""
 
     name = "raydium"
 
@@ -36,7 +37,7 @@ class MovingVenue:
         return quote(self.name, 225_000_000)
 
     async def build(self, order: Order) -> UnsignedTransaction:
-        # The route is on its way to the database: nobody waits for it.
+        # The executor does not wait until the route is stored, so the test must.
         while (kept := await self._store.get(order.account, order.order_id)) is None or kept.seq < order.seq:
             await asyncio.sleep(0)
         after, event = apply(kept, self._fact, EpochMs(kept.updated_at_ms))
@@ -51,12 +52,13 @@ async def test_a_write_after_a_cancellation_is_no_alarm(tmp_path: Path, fact: Fa
     store = await stores.open()
     life = await claim_new(store)
     async with open_chain_world() as world:
+        settlement = Settlement(world.chain, world.clock.now_s, 0, 1)
         executor = Executor(
             {"raydium": MovingVenue(store, fact)},
-            world.chain,
+            Signing(world.chain, ASSEMBLY, WALLET, settlement.silence),
             store,
             store,
-            Settlement(world.chain, world.clock.now_s, 0, 1),
+            settlement,
             world.clock,
             random.random,
             ExecutionPolicy(RetryPolicy(), quote_timeout_s=1, max_claims=5),

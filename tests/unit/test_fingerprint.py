@@ -1,4 +1,4 @@
-"""A fingerprint covers what the client sent, and stays the same from one release to the next."""
+"""A fingerprint covers everything that the client sent, and stays the same in each release."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ def fingerprint_of(**changes: Any) -> str:
     return fingerprint(parse_parts(json.dumps(ORDER | changes).encode()))
 
 
-# Kept in databases: a release that changes one of these answers 422 to the repeats of its users' requests.
+# Databases keep fingerprints: a release that changes one answers 422 to repeated requests of its users.
 PINNED = {
     "plain": ({}, "1:a25308ed1c495eb9275b8fd5724fbf514e12f7ca956c03308904403770a86e0f"),
     "full": (

@@ -1,4 +1,4 @@
-"""Whether orders can be taken and ended, and what an order waits for."""
+"""Whether orders can be taken and ended, and why an order waits."""
 
 import asyncio
 from typing import Any
@@ -94,7 +94,7 @@ async def test_a_head_that_stands_still_is_noticed() -> None:
 
 
 class Hanging:
-    """What ChainWatch asks of a chain, by one that answers nothing or not at all."""
+    """A chain for ChainWatch that raises the error, or never answers if there is none."""
 
     def __init__(self, error: Exception | None) -> None:
         self._error = error

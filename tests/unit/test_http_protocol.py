@@ -1,4 +1,4 @@
-"""What is a request, and what is refused before it is one: raw bytes against the server's HTTP."""
+"""Which bytes the server takes as a request, and which it refuses: raw bytes against its HTTP."""
 
 import asyncio
 import gc
@@ -43,7 +43,7 @@ OFFERS = [
 
 
 def ways_of(whole: bytes) -> list[list[bytes]]:
-    """The request at once, with the body in a second packet, in chunks, and byte by byte."""
+    """The request in one packet, with the body in a second packet, in chunks, and byte by byte."""
     head, _, body = whole.partition(b"\r\n\r\n")
     chunked = head.replace(b"Content-Length: %d" % len(body), CHUNKED.strip()) + b"\r\n\r\n"
     return [
@@ -121,7 +121,7 @@ async def test_after_an_answer_before_100_continue_the_connection_closes() -> No
     assert (answer.status, answer.headers["connection"]) == (415, "close")
 
 
-# --- what is no request --------------------------------------------------------------------------
+# --- malformed requests --------------------------------------------------------------------------
 
 MALFORMED = {
     "no host": b"GET / HTTP/1.1\r\n\r\n",
@@ -268,7 +268,7 @@ async def test_of_the_requests_that_wait_only_a_few_are_read() -> None:
         await asyncio.sleep(0.1)
         waiting = [it for it in gc.get_objects() if type(it).__name__ == "Exchange" and not it.response_complete]
         assert len(waiting) < 64
-        assert writer.transport.get_write_buffer_size() > 1_000_000  # The rest was not taken from the client.
+        assert writer.transport.get_write_buffer_size() > 1_000_000  # The server has not read the rest.
 
 
 async def test_a_client_that_asks_and_reads_nothing_is_not_answered_any_more() -> None:

@@ -163,7 +163,7 @@ def test_an_order_and_its_events_survive_encoding(history: History) -> None:
         assert msgspec.json.decode(msgspec.json.encode(event), type=OrderEvent) == event
 
 
-# --- what a fact changes and tells ---------------------------------------------------------------
+# --- the changes and events of a fact ------------------------------------------------------------
 
 
 def test_a_new_order_is_pending_with_its_first_event() -> None:

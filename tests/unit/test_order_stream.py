@@ -1,4 +1,4 @@
-"""A stream tells the whole life in order, once, whatever the live feed loses, repeats or mixes up."""
+"""A stream tells an order's whole life in order, once, although the bus loses, repeats or mixes up events."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ lives = histories(complete=True).map(lambda history: [event for _, event in hist
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_waits() -> Iterator[None]:
-    """What the feed lost is read from the log at once."""
+    """Read events that the bus lost from the log at once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(order_stream, "POLL_CONNECTED_S", 0.001)
         patch.setattr(order_stream, "POLL_LOST_S", 0.001)
@@ -32,7 +32,7 @@ def _short_waits() -> Iterator[None]:
 
 
 class Log:
-    """What a stream needs of an OrderReader, by a script: what is committed so far, and how many reads fail first."""
+    """An order's history for a stream: the events that are committed so far; the first `outages` reads fail."""
 
     def __init__(self, committed: Sequence[OrderEvent], outages: int = 0) -> None:
         self.committed = [*committed]
@@ -45,7 +45,7 @@ class Log:
             self.outages -= 1
             raise StoreUnavailable("down")
         found = [event for event in self.committed if event.order_id == order_id and event.seq > after]
-        await asyncio.sleep(0)  # The answer is on its way while the world goes on.
+        await asyncio.sleep(0)  # Other tasks run while the answer is on its way.
         return found
 
 
@@ -74,7 +74,7 @@ def of_another_order(event: OrderEvent) -> OrderEvent:
 SHORT_LIFE = life_of(S.ROUTING, S.BUILDING, S.SUBMITTED, S.CONFIRMED)
 
 
-# --- what follows --------------------------------------------------------------------------------
+# --- the next events -----------------------------------------------------------------------------
 
 
 @QUICK
@@ -106,7 +106,7 @@ def test_nothing_is_passed_on_over_a_gap(life: list[OrderEvent], data: st.DataOb
 
 @st.composite
 def feeds(draw: st.DrawFn) -> tuple[list[OrderEvent], int, int, list[tuple[list[OrderEvent], int]], int]:
-    """A life, how much of it is past, a cursor in the past, what is published after each commit, outages."""
+    """A life, the number of past events, a cursor among them, the events published after each commit, outages."""
     life = draw(lives)
     past = draw(st.integers(1, len(life)))
     after = draw(st.integers(0, past))

@@ -1,4 +1,4 @@
-"""A node that limits us is asked again when it says, later each time, and sends before looks."""
+"""If a node limits the client, the client waits as the node says, longer each time; sends go before looks."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def test_pauses_double_until_the_node_answers_and_are_bounded() -> None:
     pauses = []
     for _ in range(8):
         pacing.note_limited(None)
-        pacing.note_limited(None)  # A second refusal of the same moment.
+        pacing.note_limited(None)  # A second refusal at the same moment does not double the pause.
         pauses.append(round(pacing.wait_s(is_send=True), 2))
         clock.ms += 10_001
     assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]

@@ -18,7 +18,7 @@ from tests.unit.chains import LONG_AFTER_MS, MEMORY, open_chain_world
 
 
 class SlowLedger:
-    """A Ledger whose entries stay on their way until they are let through, or lost."""
+    """A Ledger whose entries wait until a test lets them through or loses them."""
 
     def __init__(self, ledger: SqliteLedger) -> None:
         self._ledger = ledger
@@ -43,9 +43,9 @@ async def test_nobody_is_told_what_is_not_on_the_disk_yet(is_broken: bool) -> No
     ledger = SlowLedger(SqliteLedger(MEMORY))
     async with open_chain_world(ledger) as world, asyncio.timeout(5):
         signed = await world.signed()
-        sending = asyncio.create_task(world.chain.send(signed.raw))
+        sending = asyncio.create_task(world.send(signed.raw))
         await ledger.asked.wait()
-        # However long the disk takes: "not found" now and "landed" later would be two histories.
+        # Even if the disk is slow: "not found" now and "landed" later would be two histories.
         world.clock.ms += LONG_AFTER_MS
         proving = asyncio.create_task(world.proof(signed))
         done, _ = await asyncio.wait([proving], timeout=0.05)

@@ -54,9 +54,9 @@ async def test_a_chain_whose_clock_was_set_back_while_it_was_down_goes_on_from_w
     async with open_chain_world(path) as world:
         world.clock.ms += 7_200_000
         signed = await world.signed()
-        await world.chain.send(signed.raw)
+        await world.send(signed.raw)
         before_ms = world.network.now_ms()
-    async with open_chain_world(path) as world:  # Its clock stands at the beginning again.
+    async with open_chain_world(path) as world:  # The clock starts at START_MS again.
         assert before_ms - 150_000 <= world.network.now_ms() <= before_ms
         world.clock.ms += 200_000
         status = await world.status(signed.signature)
@@ -209,7 +209,7 @@ async def test_a_node_on_a_losing_fork_misses_what_landed_until_it_is_finalized(
         signed = await world.signed()
         faults.fork = 1
         assert await world.status(signed.signature) is None
-        assert await world.chain.swap_result(signed.signature, USDC) is None
+        assert await world.swap_result(signed.signature, USDC) is None
         faults.fork = 0
         world.clock.ms += SLOT_MS
         await world.network.receive(signed.raw)
@@ -227,13 +227,13 @@ async def test_a_node_on_a_losing_fork_misses_what_landed_until_it_is_finalized(
         status = await world.status(signed.signature)
         assert status is not None
         assert status.commitment is Commitment.FINALIZED
-        assert await world.chain.swap_result(signed.signature, USDC) is not None
+        assert await world.swap_result(signed.signature, USDC) is not None
         assert missed <= 32, "the fork may be given up before"
 
 
 @pytest.mark.asyncio
 async def test_a_height_that_is_not_finalized_proves_nothing_to_a_node_on_a_losing_fork() -> None:
-    """Past its last valid height at every other commitment, and yet it landed."""
+    """At every other commitment the height is past the last valid one, and yet the transaction landed."""
     faults, missed = ChainFaults(), 0
     for seed in range(20):
         async with open_chain_world(faults=faults, seed=seed) as world:

@@ -27,7 +27,7 @@ from tests.unit.chains import WALLET, instruction_in
 from tests.unit.samples import BONK, QUICK, SOL, START_MS, USDC, WSOL, ManualClock, S, order_in
 
 MARKET = PaperMarket(1, REFERENCE_PRICES_USD)
-# A token of so many decimals that a large amount of it does not fit.
+# A token with 18 decimals, so that a large amount of it is too large.
 FINE = Token("FINE", "F" * 44, 18)
 FINE_MARKET = PaperMarket(1, {**REFERENCE_PRICES_USD, "FINE": "1"})
 POOLS = (RAYDIUM, METEORA)
@@ -50,7 +50,7 @@ def amount_worth(token: Token, usd: int) -> int:
 
 
 def price_of(quote: Quote, request: SwapRequest) -> Fraction:
-    """What the quote gives, per the value of what it takes and before the fee, at reference prices."""
+    """The quote's value out for each unit of value in, before the fee, at reference prices."""
     value_in = Fraction(REFERENCE_PRICES_USD[request.token_in.symbol]) * request.amount_in
     value_out = Fraction(REFERENCE_PRICES_USD[request.token_out.symbol]) * quote.amount_out
     taken = Fraction(BPS_ONE - quote.fee_bps, BPS_ONE)
@@ -112,7 +112,7 @@ def test_the_same_seed_and_time_give_the_same_price(
 ) -> None:
     request = request_of(*pair, amount_worth(pair[0], 1_000))
     one, two = (PaperMarket(seed, REFERENCE_PRICES_USD) for _ in range(2))
-    two.quote(pool.name, request, EpochMs(at_ms + 1))  # What was asked before decides nothing.
+    two.quote(pool.name, request, EpochMs(at_ms + 1))  # An earlier request must not change the price.
     assert one.quote(pool.name, request, at_ms) == two.quote(pool.name, request, at_ms)
 
 

@@ -1,4 +1,4 @@
-"""Nothing wrong gets past the parser, and what is refused names the field at fault."""
+"""Nothing wrong gets past the parser, and each refusal names the wrong field."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ FIELDS = ("type", "tokenIn", "tokenOut", "amountIn", "slippageBps", "clientOrder
 
 
 def body_of(field: str = "type", literal: str = '"market"') -> bytes:
-    """A good order but for one field, given as it stands in the body."""
+    """A correct body, except that one field has this JSON text."""
     literals = {"type": '"market"', "tokenIn": '"SOL"', "tokenOut": '"USDC"', "amountIn": '"1.5"', field: literal}
     text = ",".join(f"{json.dumps(name)}:{value}" for name, value in literals.items())
     return f"{{{text}}}".encode("utf-8", "surrogatepass")
@@ -45,7 +45,7 @@ def nested(depth: int) -> str:
     return '{"a":' + "[" * depth + "]" * depth + "}"
 
 
-# --- what is taken -------------------------------------------------------------------------------
+# --- accepted bodies -----------------------------------------------------------------------------
 
 
 def test_a_good_order_becomes_a_request() -> None:
@@ -100,7 +100,7 @@ def test_a_quote_takes_the_same_fields_but_no_order_s() -> None:
     assert (caught.value.field, caught.value.code) == ("type", "unknown_field")
 
 
-# --- what is refused -----------------------------------------------------------------------------
+# --- refused bodies ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -316,7 +316,7 @@ def test_what_is_no_object_is_refused_as_a_whole(body: bytes) -> None:
     assert refusal(body).field == ""
 
 
-# --- anything at all -----------------------------------------------------------------------------
+# --- random bodies -------------------------------------------------------------------------------
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=8)
 any_json = st.recursive(

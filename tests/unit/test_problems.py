@@ -31,7 +31,7 @@ def test_a_subclass_is_answered_as_its_parent(kind: type[OrderEngineError]) -> N
     child = type(f"Some{kind.__name__}", (type(f"Other{kind.__name__}", (kind,), {}),), {})
     parents, childs = (to_problem(made(it), "id", may_be_stored=True) for it in (kind, child))
     assert childs == parents
-    # Of the others the engine itself takes care: in an answer of the API they are a bug.
+    # The engine handles the other errors itself: in an answer of the API they are a bug.
     assert (parents[0].status != 500) is issubclass(kind, Refused | Unavailable)
 
 

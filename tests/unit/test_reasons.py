@@ -16,16 +16,17 @@ from order_engine.domain.routing import QuoteFailure, choose_quote
 from order_engine.engine.executor import ExecutionPolicy, Executor, explain
 from order_engine.engine.intake import CANCELLED
 from order_engine.engine.settlement import Proof, Settlement
+from order_engine.engine.signing import Signing
 from order_engine.ports.chain import SLIPPAGE_ERROR, SwapResult
 from order_engine.ports.store import Claim, ProvenOutcome
 from tests.contracts.orders import BUILT, ROUTED, claim_new
 from tests.contracts.worlds import SqliteWorld
-from tests.unit.chains import ChainWorld, attempt_of, open_chain_world
+from tests.unit.chains import ASSEMBLY, WALLET, ChainWorld, attempt_of, open_chain_world
 from tests.unit.samples import START_MS, order_in
 
 
 def proof_of(error: str | None) -> Proof:
-    """A proof of a swap that did not happen; without an error it expired."""
+    """A proof of a swap that did not happen: it reverted with this error, or expired without one."""
     outcome = AttemptOutcome.EXPIRED if error is None else AttemptOutcome.REVERTED
     result = None if error is None else SwapResult(None, error)
     return Proof(ProvenOutcome(1, outcome, msgspec.Raw(b"{}")), None, result)
@@ -47,7 +48,7 @@ def reasons_of_quotes() -> list[ReasonCode]:
 
 
 async def run_claimed(world: ChainWorld, path: Path, facts: Sequence[Fact], claims: int) -> Order:
-    """Claim an order that stands after the facts, and run it with no venue configured."""
+    """Claim an order, apply the facts to it, and run it with no venue configured."""
     stores = SqliteWorld(path)
     store = await stores.open()
     life = await claim_new(store)
@@ -55,7 +56,16 @@ async def run_claimed(world: ChainWorld, path: Path, facts: Sequence[Fact], clai
         await store.record(life.write(fact))
     settlement = Settlement(world.chain, world.clock.now_s, 0, 1)
     policy = ExecutionPolicy(RetryPolicy(), quote_timeout_s=1, max_claims=5)
-    executor = Executor({}, world.chain, store, store, settlement, world.clock, random.random, policy)
+    executor = Executor(
+        {},
+        Signing(world.chain, ASSEMBLY, WALLET, settlement.silence),
+        store,
+        store,
+        settlement,
+        world.clock,
+        random.random,
+        policy,
+    )
     assert life.fence is not None
     await executor.run(Claim(life.order, life.fence, claims))
     found = await store.get(life.order.account, life.order.order_id)

@@ -1,4 +1,4 @@
-"""Deleting goes on for ever, whatever happens to the database in between."""
+"""Deleting goes on for ever, also after an outage of the database or a bug."""
 
 import asyncio
 from typing import Any, cast
@@ -11,7 +11,7 @@ from order_engine.ports.store import OrderStore
 
 
 class Shelf:
-    """Answers what it is told to, then is done."""
+    """A store that gives these answers in turn, and then is done."""
 
     def __init__(self, *answers: Any) -> None:
         self.asked: list[tuple[int, int]] = []

@@ -9,7 +9,7 @@ from order_engine.domain.events import AttemptFailed, OrderFailed
 from order_engine.domain.retry import RetryPolicy, after_failure
 from tests.unit.samples import QUICK
 
-# What the settings allow.
+# All policies that the settings allow.
 policies = st.builds(
     RetryPolicy,
     max_attempts=st.integers(1, 20),

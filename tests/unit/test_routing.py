@@ -1,4 +1,4 @@
-"""The venue that gives most wins, and every loser is told why."""
+"""The venue with the largest amount out wins, and each other quote says why it lost."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""A wrong setting stops the start with a sentence, and no sentence tells a password."""
+"""A wrong setting stops the start with a sentence, and no sentence contains a password."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Settlement ends only with a proof, whatever the chain's RPC says, does or fails to do."""
+"""Settlement ends only with a proof, even if the chain's RPC lies, fails or hangs."""
 
 import asyncio
 import itertools
@@ -59,7 +59,7 @@ STATUSES = {
         for commitment in Commitment
     },
 }
-# With an answer as of the finalized slot or later. Everything else proves nothing.
+# These prove an outcome if the answer is as of the finalized slot or later; nothing else does.
 SURE = (Commitment.CONFIRMED, Commitment.FINALIZED)
 PROVES = {
     (None, 1): EXPIRED,
@@ -84,7 +84,7 @@ def test_a_sighting_proves_what_the_table_says(context: int, found: Any, height:
 def test_a_slot_before_the_signing_is_believed_when_it_is_final(
     commitment: Commitment, expected: AttemptOutcome | None
 ) -> None:
-    """One of the two slots was a lie; when it was the one at the signing, the order must still come to its end."""
+    """One of the two slots was wrong; the order must still end if it was the slot of the signing."""
     status = SignatureStatus(SIGNED_SLOT - 1, commitment, None)
     assert decide(Observation(0, ChainPoint(1_000, 1_100), 1_100, status, 0), attempt_of(), LONG_MS) is expected
 
@@ -123,7 +123,7 @@ def test_whatever_the_rpc_does_the_outcome_is_the_truth(
     if chain.landed_slot is None:
         assert (outcome, proof.slot, proof.result) == (EXPIRED, None, None)
         chain.heal()
-        asyncio.run(chain.send(RAW))  # A proof of expiry is one for good.
+        asyncio.run(chain.send(RAW))  # A proof of expiry stays true.
         assert chain.landed_slot is None
     else:
         assert outcome is (LANDED if error is None else REVERTED)
@@ -174,7 +174,7 @@ async def test_the_time_that_an_answer_took_proves_no_expiry() -> None:
 
 @pytest.mark.asyncio
 async def test_a_swap_that_gave_less_than_its_minimum_out_is_not_believed() -> None:
-    """The program refuses it, so the node that says so is wrong about one of the two."""
+    """The program refuses such a swap, so the node is wrong about the status or about the amount."""
     clock = ManualClock()
     chain = ScriptedChain(clock, (), 1, None)
     proving = asyncio.create_task(Settlement(chain, clock.now_s, 0, 2).prove(attempt_of(), USDC, 8, 0))
@@ -203,7 +203,7 @@ async def test_an_outage_of_any_length_is_no_outcome(trouble: str) -> None:
 
 @pytest.mark.asyncio
 async def test_another_cluster_than_the_one_it_was_signed_for_proves_nothing_and_is_sent_nothing() -> None:
-    """It has never heard of the signature, and its blocks may be far past the last valid height."""
+    """Another cluster does not know the signature, and its blocks may be far past the last valid height."""
     clock = ManualClock()
     chain = ScriptedChain(clock, (), None, None)
     chain.genesis_hash = "of another cluster"
@@ -281,7 +281,7 @@ async def test_all_that_are_in_flight_share_their_looks() -> None:
     assert sorted(raw for _, raw in chain.sent) == sorted(b"%d" % it for it in range(count))
     assert max(len(looked) for looked in chain.looked_up) == MAX_SIGNATURES_IN_A_CALL
     assert len(chain.looked_up) <= 12
-    # One height serves them all.
+    # One look at the height serves all attempts.
     assert chain.calls.count("finalized") <= len(chain.looked_up) // 2
 
 

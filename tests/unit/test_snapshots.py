@@ -1,4 +1,4 @@
-"""A reader who is moved on has seen what he had seen and what he was given, and nothing else."""
+"""A reader's new snapshot holds the transactions that it had seen and those that it was given, and no other."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ def test_a_reader_who_is_moved_on_has_seen_exactly_what_he_was_given(
 ) -> None:
     begin, end = sorted((one, other))
     before = {it for it in open_before if it < begin}
-    # What had ended has ended; what is open now was open then, or began since.
+    # An ended transaction stays ended; an open one was open before, or began since.
     after = {it for it in open_after if it < end and (it >= begin or it in before)}
     seen, until = text(begin, before), text(end, after)
     given_to_him = sorted(visible(until) - visible(seen))

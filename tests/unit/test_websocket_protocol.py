@@ -1,4 +1,4 @@
-"""What a WebSocket client may send: frames of every kind, in every way, against the budget."""
+"""A WebSocket client's frames, of every kind and in every way, against the budget."""
 
 import asyncio
 import json
@@ -128,7 +128,7 @@ async def test_text_that_is_not_utf_8_is_closed_with_1007_and_is_one_line(caplog
 
 
 async def test_a_ping_flood_that_reads_nothing_is_not_read() -> None:
-    """With no budget at all, reading stops when the answers wait."""
+    """Without a budget, the server stops reading while its answers wait."""
     async with served(Echo(), frames_per_window=0, kib_per_window=0) as port, connected(port) as (reader, writer):
         await opened(reader, writer)
         reader._transport.pause_reading()  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ ATTEMPTS = 3
 
 
 class OrderRequest(BaseModel):
-    """What a client sends."""
+    """The body of a client's request."""
 
     model_config = ConfigDict(alias_generator=to_camel)
 
@@ -30,7 +30,7 @@ class OrderRequest(BaseModel):
 
 
 class Accepted(BaseModel):
-    """What a client gets."""
+    """The body of the answer."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
 

@@ -1,4 +1,4 @@
-"""Where orders and their events are kept and told: a transaction and a PUBLISH for each event."""
+"""Stores and publishes orders and their events: a transaction and a PUBLISH for each event."""
 
 import json
 import time
@@ -13,15 +13,15 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 
 def now_ms() -> int:
-    """Return the time as the tables have it."""
+    """Return the time as the tables store it: milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
 class Journal:
-    """Stores and publishes what happens to orders."""
+    """Stores and publishes the events of orders."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
-        # No overflow: its connections are opened and closed again under load.
+        # No overflow: its connections would be opened and closed again under load.
         self._engine = create_async_engine(
             settings.database_url, pool_size=settings.database_connections, max_overflow=0
         )
@@ -29,7 +29,7 @@ class Journal:
         self._redis = redis
 
     async def create_tables(self) -> None:
-        """Bring the schema up; doing it again does no harm."""
+        """Create the tables that are missing."""
         async with self._engine.begin() as connection:
             await connection.run_sync(Table.metadata.create_all)
 

@@ -11,11 +11,11 @@ TERMINAL = ("confirmed", "failed", "cancelled")
 
 
 class Table(DeclarativeBase):
-    """What all tables have in common."""
+    """The base class of all tables."""
 
 
 class Order(Table):
-    """An order and what its last event left."""
+    """An order as of its last event."""
 
     __tablename__ = "orders"
 

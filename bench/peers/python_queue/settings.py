@@ -1,4 +1,4 @@
-"""What the environment says."""
+"""The settings, from environment variables."""
 
 import os
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set; the venues' delays are multiplied by `delay_scale`, 0 means none."""
+    """All settings; the venues' delays are multiplied by `delay_scale`, 0 means none."""
 
     database_url: str
     redis_url: str
@@ -20,7 +20,7 @@ def read_settings() -> Settings:
     """Return the settings of this process."""
     value = os.environ.get
     return Settings(
-        # SQLAlchemy is told which driver to use.
+        # The scheme tells SQLAlchemy which driver to use.
         database_url=os.environ["DATABASE_URL"].replace("postgresql:", "postgresql+asyncpg:", 1),
         redis_url=os.environ["REDIS_URL"],
         queue_name=value("REDIS_KEY_PREFIX", "") + "orders",

@@ -16,7 +16,7 @@ class SlippageExceededError(Exception):
 
 @dataclass(frozen=True)
 class Quote:
-    """What a venue offers."""
+    """A venue's offer."""
 
     venue: str
     price: float
@@ -26,7 +26,7 @@ class Quote:
 
 @dataclass(frozen=True)
 class Swap:
-    """What became of a swap."""
+    """The result of a swap."""
 
     tx_hash: str
     amount_out: float
@@ -39,7 +39,7 @@ class Venues:
         self._delay_scale = delay_scale
 
     async def best_quote(self, amount_in: float) -> Quote:
-        """Return the better of the quotes, which are asked for at once."""
+        """Ask all venues at once and return the best quote."""
         quotes = await asyncio.gather(*(self._quote(*terms, amount_in) for terms in VENUES))
         return max(quotes, key=lambda it: it.amount_out)
 

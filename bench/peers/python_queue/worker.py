@@ -12,7 +12,7 @@ from venues import Venues
 
 
 async def execute(context: dict[str, Any], *, order_id: str, amount_in: float, slippage_bps: int) -> None:
-    """Run an order to its end; the last attempt's failure is the order's."""
+    """Run an order to its end; it fails if its last attempt fails."""
     try:
         await _execute(context["journal"], context["venues"], UUID(order_id), amount_in, slippage_bps)
     except Exception as error:

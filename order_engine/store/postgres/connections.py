@@ -1,4 +1,4 @@
-"""Sessions of one PostgreSQL database: opened when they are needed, kept at hand, replaced when they are lost."""
+"""Sessions of one PostgreSQL database: opened when they are needed, kept for reuse, replaced when they are lost."""
 
 import asyncio
 import contextlib
@@ -21,36 +21,36 @@ from order_engine.store.postgres.errors import (
 )
 
 _MAX_SESSIONS: Final = 4
-# A server that is frozen answers nothing and refuses nothing: together these bound what a caller
-# waits to about five seconds. A session's turn, or a new one; the statement; its cancellation.
+# A frozen server neither answers nor refuses. So these limit a caller's wait to about 5 s: for a free or new session,
+# for the statement, and for its cancellation.
 _ACQUIRE_TIMEOUT_S: Final = 2.0
 _COMMAND_TIMEOUT_S: Final = 3.0
 _CLOSE_TIMEOUT_S: Final = 1.5
 
-# The plan of a statement that is prepared while the tables are small would join by reading them
-# whole, and keep doing so when they have grown. Every statement here finds its rows by an index.
-# Forbidden plans count as dear ones, which PostgreSQL would spend a tenth of a second to compile.
+# A statement that is prepared while the tables are small would get a plan that reads whole tables, and keep it when
+# they have grown. Every statement here finds its rows by an index. A disabled plan gets a huge cost, which would
+# trigger JIT compilation (about 100 ms); so JIT is off.
 _PLANNER: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 
-# A session that is at hand for days must not be forgotten by a firewall or a balancer in between.
+# Keeps a firewall or load balancer from dropping a session that is idle for days.
 _KEEPALIVE: Final = {"tcp_keepalives_idle": "60", "tcp_keepalives_interval": "10"}
 
-# A statement that met a conflict is tried again after these pauses, with as much again by chance: two that
-# met must not meet again. Together they are shorter than the time limit of a statement.
+# A statement that met a conflict is tried again after these pauses, each plus a random time of up to its own length, so
+# that two statements do not conflict again. Together they are shorter than the time limit of a statement.
 _PAUSES_S: Final = (0.01, 0.05, 0.2, 0.5)
 
 
 class Sessions:
-    """A few sessions for one process. A statement is a transaction: none leaves anything open behind it."""
+    """A few sessions for one process. Each statement is a transaction, so none leaves a transaction open."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, has_choice: bool = False) -> None:
         """The pool opens, bounds and ends sessions; see `open`. `has_choice`: there is more than one server."""
         self._pool = pool
         self._has_choice = has_choice
-        # To lend a session and take it back costs the pool more than a small statement costs us, so
-        # a session that did well stays here for the next one, unless somebody waits for the pool.
+        # Acquiring and releasing a session costs more time than a small statement, so a session stays here for the next
+        # statement unless it failed or another caller waits for the pool.
         self._at_hand: list[Any] = []
-        # Sessions of an earlier generation lead to a server that was left.
+        # Sessions of an earlier generation are connected to a server that is no longer used.
         self._generation = 0
         self._waiting = 0
 
@@ -73,8 +73,8 @@ class Sessions:
         If the server says that nothing was done, the statement runs again: after a pause if that was a
         conflict, and once on a new session if this one or its server is not the right one any more.
 
-        Raises StoreUnavailable when the server does not answer, whatever became of the statement,
-        and PostgresError when it refused.
+        Raises StoreUnavailable if the server does not answer (the statement may have been executed), and PostgresError
+        if it refused.
         """
         loop = asyncio.get_running_loop()
         end_s = loop.time() + _COMMAND_TIMEOUT_S
@@ -116,8 +116,8 @@ class Sessions:
             if is_well and not self._waiting and generation == self._generation:
                 self._at_hand.append(session)
             else:
-                # Waits until a statement's cancellation is heard, as long as acquiring may take. If
-                # that fails, the pool has ended the session; what became of the statement stays as it is.
+                # Waits until the server has heard a statement's cancellation, as long as acquiring may take. If that
+                # fails, the pool has ended the session; the result of the statement stays the same.
                 with contextlib.suppress(*LOST):
                     await self._pool.release(session)
         return rows
@@ -150,7 +150,7 @@ class Sessions:
             if not _is_lost(session):
                 if not (self._has_choice and _is_read_only(session)):
                     return session
-                # Reads belong to the server that takes writes too: this one may be behind.
+                # Reads must also go to the server that takes writes, because a standby may be behind.
                 _end(session)
             await self._pool.release(session)
         self._waiting += 1
@@ -161,9 +161,9 @@ class Sessions:
 
 
 async def connect(dsn: str, *, timeout: float, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
-    """Connect to the first of the URL's servers that will do; raises one of LOST, that of the last server.
+    """Connect to the first suitable server of the URL; raises one of LOST, that of the last server.
 
-    Each server gets an equal share of the time: one that swallows packets leaves time for the others.
+    Each server gets an equal share of the time, so that one that drops packets leaves time for the others.
     """
     one_by_one = _each_server(dsn)
     for number, server in enumerate(one_by_one, 1):

@@ -1,7 +1,7 @@
-"""What PostgreSQL's errors mean for a session, for a statement, and in words.
+"""The meaning of PostgreSQL's errors for a session, for a statement, and in words.
 
-Three questions: is the database unavailable to us (LOST, MOVED_ON)? Is the session of no more use
-(`ends_session`, `ends_all_sessions`)? Was nothing done, so that the statement may run again (`is_repeatable`)?
+Three questions: is the database unavailable to us (LOST, MOVED_ON)? Is the session useless now (`ends_session`,
+`ends_all_sessions`)? Was nothing done, so that the statement may run again (`is_repeatable`)?
 """
 
 import ssl
@@ -35,8 +35,8 @@ LOST: Final = (
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
 )
-# The schema was complete when the store was opened. If a part is missing or forbidden now, this session
-# leads to another server or to a database that was replaced.
+# The schema was complete when the store was opened. If a part is missing or forbidden now, this session is connected to
+# another server or to a replaced database.
 MOVED_ON: Final = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
@@ -54,11 +54,11 @@ _PASSING: Final = (
     asyncpg.QueryCanceledError,
     asyncpg.SnapshotTooOldError,
 )
-# The server takes no writes; 55000 says so of what a standby cannot do at all.
+# The server takes no writes; 55000 is the code of statements that a standby cannot execute.
 _READ_ONLY: Final = (asyncpg.ReadOnlySQLTransactionError, asyncpg.ObjectNotInPrerequisiteStateError)
-# This session alone is of no more use, and nothing was done: PostgreSQL ends a statement before its commit
-# or not at all, so an error that names the shutdown (57P01) says that there was no commit. A connection
-# that breaks (08xxx) or a crash (57P02) says nothing of the kind, and such a statement is not repeated.
+# Only this session is useless now, and nothing was done: PostgreSQL ends a statement before its commit
+# or not at all, so an error that names the shutdown (57P01) says that there was no commit. A broken connection (08xxx)
+# or a crash (57P02) does not say that, so such a statement is not repeated.
 _STALE_SESSION: Final = (
     asyncpg.AdminShutdownError,
     asyncpg.IdleSessionTimeoutError,
@@ -81,7 +81,7 @@ def ends_session(error: BaseException) -> bool:
 
 
 def ends_all_sessions(error: BaseException) -> bool:
-    """Return whether all sessions lead to a server that is not the right one any more, or have ended with this one."""
+    """Return whether every session has ended, like this one, or leads to a server that is no longer the right one."""
     is_read_only = isinstance(error, _READ_ONLY) and not isinstance(error, _PASSING)
     has_left = isinstance(error, (*MOVED_ON, asyncpg.AdminShutdownError, asyncpg.DatabaseDroppedError))
     return is_read_only or has_left or _was_not_sent(error)
@@ -103,7 +103,7 @@ def _was_not_sent(error: BaseException) -> bool:
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:
-    """Return what the store's callers are told: the cause, and what to do if that is for the owner to do."""
+    """Return the error for the store's callers: the cause, and the remedy if the owner must act."""
     words = " ".join(str(error).split()) or type(error).__name__
     return StoreUnavailable(f"{_what_happened(error, words)}: {words}{_what_to_do(error, words)}")
 

@@ -13,7 +13,7 @@ _MAX_RENUMBERED: Final = 10_000
 
 
 async def bring_up_to_date(connection: "asyncpg.Connection[asyncpg.Record]", schema: str | None) -> None:
-    """Make what is missing of the schema; raises WrongSchema and PostgresError.
+    """Apply the missing migrations; raises WrongSchema and PostgresError.
 
     `schema`: quoted, if it is not the first of the role's search path. A role that may only read and
     write is enough where nothing is missing.

@@ -1,12 +1,12 @@
-"""A feed's cursor on PostgreSQL: a snapshot in its text form, `xmin:xmax:xip,xip,...`.
+"""An account stream's cursor on PostgreSQL: a snapshot in its text form, `xmin:xmax:xip,xip,...`.
 
-It says which transactions had committed: those below xmax but for the ones in the list, which were
-open (https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT). So an event
-that is committed late, in a transaction that began early, is still new to whoever holds one.
+It says which transactions had ended: those below xmax except the ones in the list, which were open
+(https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT). So an event that is committed
+late, in a transaction that began early, is still new to the cursor's reader.
 
-No cursor goes further than the last transaction that wrote an event. What PostgreSQL itself calls
-seen beyond that can be numbers of transactions that came to nothing, of which no word is on disk
-yet: after a crash it gives the same numbers again, to transactions that write events.
+No cursor goes further than the last transaction that wrote an event. PostgreSQL's own snapshot may include later
+transactions that wrote nothing, so that their numbers are not on disk. After a crash, PostgreSQL gives the same numbers
+to other transactions, which may write events.
 """
 
 import re
@@ -23,9 +23,9 @@ def is_snapshot(cursor: str) -> bool:
 
 
 def moved_on(seen: str, until: str, last: int) -> str:
-    """Return the snapshot of a reader who had `seen`, and then everything of `until` up to transaction `last`.
+    """Return the snapshot of a reader that had `seen`, and then everything of `until` up to transaction `last`.
 
-    He reads in the order of the transactions: first those that were open in `seen`, then later ones.
+    A reader reads in the order of the transactions: first those that were open in `seen`, then later ones.
     """
     _, seen_end, seen_open = _parts(seen)
     _, _, still_open = _parts(until)

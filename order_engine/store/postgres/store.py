@@ -1,4 +1,4 @@
-"""The store on PostgreSQL: group commit, a file for each statement, and nothing between them and the server."""
+"""The store on PostgreSQL, with group commit; each statement is a file."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +10,13 @@ import msgspec
 from order_engine.domain.errors import ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor, WrongCluster
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Order, OrderId, SignedAttempt
+from order_engine.domain.quarantine import POISON
 from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
     BEGINNING,
     CLIENT_ORDER_ID_KEPT_MS,
     LONGEST_LEASE_MS,
     LONGEST_WAIT_MS,
-    POISON_CLAIMS,
     Accepted,
     Announce,
     Claim,
@@ -53,7 +53,7 @@ from order_engine.store.sql import POSTGRES, load_migrations, load_queries
 
 _EVENT_FROM: Final = 6  # Of a row of account_events.sql: where the event begins.
 _OPEN_TIMEOUT_S: Final = 10.0
-# What a worker's name begins with when its process's sessions bear it too; PostgreSQL cuts it at 63 bytes.
+# A worker's name begins with this if its process's sessions have the same name; PostgreSQL cuts it at 63 bytes.
 SESSION: Final = "order-engine "
 _GONE_AFTER_S: Final = 0.9
 _LOOK_IS_OLD_S: Final = 3.0
@@ -78,8 +78,8 @@ class PostgresStore:
     ) -> Self:
         """Connect, migrate if needed and return the store; raises StoreUnavailable and WrongSchema.
 
-        `session` names this process's sessions. A worker that is called the same, with
-        SESSION at the start, is taken to be gone when they are.
+        `session` names this process's sessions. A worker of the same name, with SESSION at the start, is taken for dead
+        when they have ended.
         """
         settings = {"application_name": session}
         if schema is not None:
@@ -115,13 +115,13 @@ class PostgresStore:
         ]
 
     async def _answers_to(self, others: Sequence[NewOrder]) -> dict[OrderId, Accepted | Exception]:
-        """Return what those are answered that were not stored: the order of their key, or whose name it is."""
+        """Return the answers for orders that were not stored: the order of their key, or the error of their name."""
         known = await self._find("find_by_keys", others, _key)
         by_key = {(row["account"], row["idempotency_key"]): row for row in known}
         unknown = [new for new in others if _key(new) not in by_key]
         found = await self._find("find_namesakes", unknown, _name, CLIENT_ORDER_ID_KEPT_MS) if unknown else []
         by_name = {(row["account"], row["client_order_id"]): str(row["order_id"]) for row in found}
-        # The row that was in the way is gone: its order was deleted in between.
+        # The conflicting row is gone, because its order was deleted in between.
         gone = [new for new in unknown if _name(new) not in by_name]
         again = await self.accept_many(gone) if gone else []
         answers: dict[OrderId, Accepted | Exception] = {
@@ -145,7 +145,7 @@ class PostgresStore:
         return await flush_folded(writes, self._write_folded)
 
     async def _write_folded(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
-        # Rows and not columns: to an array of each, the driver would look at every single value first.
+        # Rows and not columns, because the driver would inspect every value of an array per column first.
         moves = [(*move_columns(write).values(),) for write in writes]
         events = [event_columns(event) for write in writes for event in write.events]
         signed = [attempt_columns(it.order.order_id, it.signed) for it in writes if it.signed]
@@ -168,21 +168,22 @@ class PostgresStore:
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
         """See WorkQueue."""
-        return _claims(await self._fetch("claim", worker, order_ids, lease_ms, POISON_CLAIMS))
+        return _claims(await self._fetch("claim", worker, order_ids, lease_ms, POISON.claims))
 
     async def claim_due(
         self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
     ) -> list[Claim]:
         """See WorkQueue."""
-        limits = (POISON_CLAIMS, LONGEST_LEASE_MS, longest_wait_ms)
+        limits = (POISON.claims, LONGEST_LEASE_MS, longest_wait_ms, POISON.claims_in_doubt)
         return _claims(await self._fetch("claim_due", worker, limit, lease_ms, *limits))
 
     async def claim_poison(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """See WorkQueue."""
-        return _claims(await self._fetch("claim_poison", worker, lease_ms, POISON_CLAIMS, waited_ms))
+        limits = (POISON.claims_in_doubt, POISON.first_wait_ms, POISON.max_wait_ms)
+        return _claims(await self._fetch("claim_poison", worker, lease_ms, POISON.claims, waited_ms, *limits))
 
     async def expire_dead_leases(self) -> None:
-        """See WorkQueue. Missing for a second: a worker has time to come back when it was the server that ended."""
+        """See WorkQueue. A worker must be missing for 0.9 s: it may come back after a server's restart."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._looked_s > _LOOK_IS_OLD_S:
             self._missing_since_s.clear()
@@ -200,7 +201,7 @@ class PostgresStore:
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
         """See WorkQueue."""
-        await self._fetch("release", worker, *_in_order(claims), POISON_CLAIMS)
+        await self._fetch("release", worker, *_in_order(claims), POISON.claims)
 
     # --- Upkeep ---
 
@@ -212,7 +213,7 @@ class PostgresStore:
     async def pin_cluster(self, genesis_hash: str) -> str:
         """See Upkeep."""
         while not (rows := await self._fetch("pin_cluster", genesis_hash)):
-            pass  # Somebody else's came first, after this statement began: the next one sees it.
+            pass  # Another process was first, after this statement began; the next one sees its row.
         kept: str = rows[0][0]
         return kept
 
@@ -357,11 +358,11 @@ def _newest(row: asyncpg.Record) -> MarkedEvent | None:
 
 
 def _cursor(after: str | None, seen: str, until: str, last: MarkedEvent | None) -> str:
-    """Return the cursor of a reader who had `after`, and then everything of `until` up to an event."""
+    """Return the cursor of a reader that had `after`, and then everything of `until` up to an event."""
     if last is None:
         return seen
     place = moved_on(seen, until, last.number)
-    # A transaction that ended late has a number before those that the reader has seen already.
+    # A transaction that ended late has a lower number than those that the reader has already seen.
     is_further = after in (BEGINNING, None) or last.number >= number_of(split(after)[1] or "0")
     return join(place, last.mark if is_further else split(after or "")[1])
 

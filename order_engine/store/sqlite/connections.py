@@ -1,4 +1,4 @@
-"""One SQLite connection on one thread: what waits goes out in one transaction, with one fsync."""
+"""One SQLite connection on one thread: all waiting jobs run in one transaction, with one fsync."""
 
 import asyncio
 import contextlib
@@ -30,12 +30,12 @@ class JobRunner(Protocol):
         ...
 
     async def close(self) -> None:
-        """Finish what was queued."""
+        """Finish the queued jobs."""
         ...
 
 
 class SqliteThread:
-    """One connection on one thread: everything that waits runs in one transaction, one commit.
+    """One connection on one thread: all waiting jobs run in one transaction, with one commit.
 
     Each job has a savepoint of its own, so that one that fails takes nothing with it.
     """
@@ -61,7 +61,7 @@ class SqliteThread:
         return future
 
     async def close(self) -> None:
-        """Finish what was queued and end the thread."""
+        """Finish the queued jobs and end the thread."""
         self._is_closing = True
         self._jobs.put(None)
         await self._closed
@@ -80,7 +80,7 @@ class SqliteThread:
         self._tell(self._closed.set_result, None)
 
     def _tell(self, callback: Callable[..., Any], argument: object) -> None:
-        # The loop can be gone when the process is on its way out; then nobody waits any more.
+        # The event loop can be closed already when the process ends; then no caller waits any more.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, argument)
 
@@ -107,7 +107,7 @@ def run_job(connection: sqlite3.Connection, job: Job) -> Any:
         result = job(connection)
     except sqlite3.OperationalError:
         raise  # The disk is full or the file is locked: true for the whole batch.
-    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the job's caller
+    except Exception as error:  # noqa: BLE001 - any error belongs to the job's caller
         connection.execute("rollback to job")
         connection.execute("release job")
         return error
@@ -126,7 +126,7 @@ def _resolve(done: Sequence[tuple["asyncio.Future[Any]", Any]]) -> None:
 
 
 def mark_retrieved(future: "asyncio.Future[Any]") -> None:
-    """Keep a result that nobody waits for from being reported as a forgotten error."""
+    """Keep asyncio from reporting an unread error of a job without a waiter."""
     if not future.cancelled():
         future.exception()
 
@@ -180,5 +180,5 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:
-    """Return what the store's callers are told when the file cannot be used."""
+    """Return the error for the store's callers if the file cannot be used."""
     return StoreUnavailable(f"SQLite cannot be used: {error}")

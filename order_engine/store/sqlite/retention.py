@@ -1,4 +1,4 @@
-"""Deleting what ended long ago from SQLite, in one transaction with the note of how far that went."""
+"""Deletes orders that ended long ago from SQLite, and records up to which time, in one transaction."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -21,6 +21,6 @@ def delete_ended(connection: sqlite3.Connection, sql: Mapping[str, str], before_
 
 
 def _first_id_of(at_ms: int) -> str:
-    """Return what no UUIDv7 of this time or a later one is less than."""
+    """Return the lowest possible start of a UUIDv7 of this time."""
     text = f"{at_ms:012x}"
     return f"{text[:8]}-{text[8:]}"

@@ -1,4 +1,4 @@
-"""Running a statement on a SQLite connection, and the JSON in which lists are handed to it."""
+"""Runs a statement on a SQLite connection, and makes the JSON in which it takes lists."""
 
 import sqlite3
 from typing import Any

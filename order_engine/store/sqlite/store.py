@@ -1,4 +1,4 @@
-"""The store on SQLite: one file, one writing thread, one fsync for all that waits."""
+"""The store on SQLite: one file, one writing thread, one fsync for all waiting writes."""
 
 import asyncio
 import contextlib
@@ -13,6 +13,7 @@ import msgspec
 from order_engine.domain.errors import ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor, WrongCluster
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Order, OrderId, SignedAttempt
+from order_engine.domain.quarantine import POISON
 from order_engine.ports.clock import Clock
 from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
@@ -20,7 +21,6 @@ from order_engine.ports.store import (
     CLIENT_ORDER_ID_KEPT_MS,
     LONGEST_LEASE_MS,
     LONGEST_WAIT_MS,
-    POISON_CLAIMS,
     Accepted,
     Announce,
     Claim,
@@ -61,6 +61,7 @@ from order_engine.store.sqlite.connections import (
 from order_engine.store.sqlite.retention import delete_ended
 from order_engine.store.sqlite.statements import fetch_all, fetch_one, json_text
 
+_POISON: Final = {f"poison_{name}": value for name, value in msgspec.structs.asdict(POISON).items()}
 _FORGOTTEN_AFTER_MS: Final = 3_600_000
 _POSITION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -108,7 +109,7 @@ class SqliteStore:
                 accepted = await self._writer.run(job)
         except StoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
+        except Exception as error:  # noqa: BLE001 - the error belongs to one of them
             return await bisect_failures(self.accept_many, new_orders, error)
         answered = zip(new_orders, accepted, strict=True)
         self._announce([new.event for new, it in answered if isinstance(it, Accepted) and not it.is_replay])
@@ -145,7 +146,7 @@ class SqliteStore:
                 results = await self._writer.run(job)
         except StoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of them
+        except Exception as error:  # noqa: BLE001 - the error belongs to one of them
             is_foreign = isinstance(error, sqlite3.IntegrityError) and str(error).startswith(ONE_CLUSTER)
             return await bisect_failures(self._write_folded, writes, WrongCluster(str(error)) if is_foreign else error)
         moved = [write for write, result in zip(writes, results, strict=True) if result is None]
@@ -162,7 +163,7 @@ class SqliteStore:
             connection.execute(self._sql["prove_attempt"], proof)
         if write.signed is not None:
             connection.execute(self._sql["insert_attempt"], attempt_columns(order_id, write.signed))
-        # Last, since each event is refused unless the order and its attempt already say the same.
+        # Events come last, because each is refused unless the order and its attempt already agree with it.
         connection.executemany(self._sql["insert_event"], map(event_columns, write.events))
         return None
 
@@ -170,7 +171,7 @@ class SqliteStore:
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
         """See WorkQueue."""
-        wanted = {"order_ids": json_text(order_ids), "now_ms": self._clock.now_ms(), "poison_claims": POISON_CLAIMS}
+        wanted = {"order_ids": json_text(order_ids), "now_ms": self._clock.now_ms(), **_POISON}
 
         def job(connection: sqlite3.Connection) -> list[Claim]:
             found = [row[0] for row in fetch_all(connection, self._sql["claimable"], wanted)]
@@ -184,7 +185,7 @@ class SqliteStore:
         """See WorkQueue."""
         values = {
             "most": limit,
-            "poison_claims": POISON_CLAIMS,
+            **_POISON,
             "longest_lease_ms": LONGEST_LEASE_MS,
             "longest_wait_ms": longest_wait_ms,
         }
@@ -192,11 +193,11 @@ class SqliteStore:
 
     async def claim_poison(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """See WorkQueue."""
-        values = {"worker": worker, "waited_ms": waited_ms, "poison_claims": POISON_CLAIMS}
+        values = {"worker": worker, "waited_ms": waited_ms, **_POISON}
         return await self._claim_found("claimable_poison", values, worker, lease_ms)
 
     async def expire_dead_leases(self) -> None:
-        """See WorkQueue. One process has the file: nobody else is there to be gone."""
+        """See WorkQueue. Only one process has the file, so there are no other workers that could be dead."""
 
     async def renew(self, worker: str, claims: Mapping[OrderId, int], lease_ms: int) -> set[OrderId]:
         """See WorkQueue."""
@@ -210,7 +211,7 @@ class SqliteStore:
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
         """See WorkQueue."""
-        values = {"worker": worker, "claims": json_text(list(claims.items())), "poison_claims": POISON_CLAIMS}
+        values = {"worker": worker, "claims": json_text(list(claims.items())), **_POISON}
 
         def job(connection: sqlite3.Connection) -> None:
             connection.execute(self._sql["release"], {**values, "now_ms": self._clock.now_ms()})
@@ -218,10 +219,10 @@ class SqliteStore:
         await self._writer.run(job)
 
     async def take_back_leases(self) -> int:
-        """Free what a former life of this process still holds; returns how many orders that were.
+        """Free the orders that an earlier run of this process still holds; returns their number.
 
-        Only for the one process that has the file: then whoever holds a lease is dead. The claims
-        stay counted, so that an order that kills its process is parked all the same.
+        Only for the one process that has the file, because then each lease belongs to a dead worker. The claims stay
+        counted, so that an order that kills its process is parked in the end.
         """
         values = {"now_ms": self._clock.now_ms()}
         return await self._writer.run(lambda connection: connection.execute(self._sql["take_back"], values).rowcount)
@@ -373,7 +374,7 @@ class SqliteStore:
         def job(connection: sqlite3.Connection) -> list[Claim]:
             return self._take(connection, worker, find(connection), lease_ms)
 
-        # Most sweeps find nothing; looking first spares them the write transaction and its fsync.
+        # Most sweeps find nothing; a read first saves them the write transaction and its fsync.
         return await self._writer.run(job) if await self._read(find) else []
 
     def _take(

@@ -5,7 +5,7 @@ interface Waiting<Item, Result> {
 }
 
 /**
- * Group commit: what arrives in a turn of the event loop, or while writes are under way, is written together next.
+ * Group commit: items that arrive in one turn of the event loop, or during other writes, are written together next.
  * There is no timer, so a single item is written at once. Two writes may be under way: with ten jobs at once that was
  * faster on average than one (three runs of either, which vary much), with a hundred it was the same.
  */

@@ -6,7 +6,7 @@ import type { Change, Details, Order, OrderEvent, Status } from "./order.js";
 import { JOB_NAME, jobOptions, type OrderQueue } from "./queue.js";
 import { ACCEPT_MANY, ADVANCE_MANY, HISTORY } from "./sql.js";
 
-/** One statement, which is one commit, one pipeline of PUBLISH and one addBulk for all that waits. */
+/** One statement, which is one commit, one pipeline of PUBLISH and one addBulk for all waiting orders or events. */
 export class GroupCommit implements Journal {
   private readonly stored = new Batcher<Order, void>((orders) => this.store(orders));
   private readonly queued = new Batcher<Order, void>((orders) => this.enqueue(orders));

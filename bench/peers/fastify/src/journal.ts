@@ -1,6 +1,6 @@
 import type { Order, OrderEvent, Status, Details } from "./order.js";
 
-/** Where orders and their events are kept and told; one event at a time, or by group commit. */
+/** Stores and publishes orders and their events; one event at a time, or by group commit. */
 export interface Journal {
   /** Stores the order with its first event, queues it and publishes the event. */
   accept(order: Order): Promise<void>;

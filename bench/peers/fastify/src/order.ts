@@ -8,13 +8,13 @@ export interface OrderRequest {
   readonly slippageBps: number;
 }
 
-/** What the API stores and the queue carries. */
+/** The order that the API stores and the queue carries. */
 export interface Order extends OrderRequest {
   readonly orderId: string;
   readonly createdAtMs: number;
 }
 
-/** What a status change leaves in the order's row, and in the event's data. */
+/** The values that a status change stores in the order's row, and in the event's data. */
 export interface Details {
   readonly venue?: string;
   readonly amountOut?: number;

@@ -1,14 +1,14 @@
-/** What the environment says; read once at the start of a process. */
+/** The settings from the environment; read once at the start of a process. */
 export interface Settings {
   readonly databaseUrl: string;
   readonly redisUrl: string;
-  /** What the queue's keys begin with. */
+  /** The prefix of the queue's keys. */
   readonly keyPrefix: string;
   readonly port: number;
   readonly concurrency: number;
   /** Factor on the venues' delays; 0 means no delay at all. */
   readonly delayScale: number;
-  /** Whether what waits is written together. */
+  /** Whether waiting orders and events are written together. */
   readonly groupCommit: boolean;
   /** Whether an event takes a transaction of two statements instead of one statement; not with `groupCommit`. */
   readonly transactions: boolean;

@@ -34,7 +34,7 @@ interface Followed {
   readonly subscribed: Promise<unknown>;
 }
 
-/** One Redis connection that follows the channels of all orders that somebody watches. */
+/** One Redis connection that follows the channels of all orders with watchers. */
 export class Streams {
   private readonly followed = new Map<string, Followed>();
 
@@ -50,7 +50,7 @@ export class Streams {
     });
   }
 
-  /** Sends what has happened to the order and what happens from now on, and closes after its end. */
+  /** Sends the order's past and future events, and closes after its last one. */
   async watch(orderId: string, socket: WebSocket): Promise<void> {
     const channel = channelOf(orderId);
     const watcher = new Watcher(socket);
@@ -62,7 +62,7 @@ export class Streams {
     followed.watchers.add(watcher);
     socket.on("error", () => socket.terminate());
     socket.once("close", () => this.leave(channel, watcher));
-    // What is published from here on arrives, so that what the history lacks does.
+    // Subscribed first: events that are too late for the history arrive live.
     await followed.subscribed;
     watcher.replay(await this.journal.history(orderId));
   }

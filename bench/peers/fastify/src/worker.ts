@@ -27,7 +27,7 @@ const worker = new Worker(
     try {
       await execute(job.data, journal, venues);
     } catch (error) {
-      // BullMQ tries again; the last attempt's failure is the order's.
+      // BullMQ tries again; the order fails if its last attempt fails.
       if (job.attemptsMade + 1 >= ATTEMPTS) await journal.advance(job.data.orderId, "failed", { error: String(error) });
       throw error;
     }

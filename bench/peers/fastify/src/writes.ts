@@ -28,7 +28,7 @@ export class StatementWrites implements Writes {
   }
 }
 
-/** The row, then its event, in a transaction: what repositories and ORMs do, and most systems. */
+/** The row, then its event, in a transaction: as repositories and ORMs do, and most systems. */
 export class TransactionWrites implements Writes {
   constructor(private readonly pool: Pool) {}
 

@@ -1,7 +1,7 @@
 -- Orders, their history, their place in the queue and their signed transactions.
--- One row of `orders` is the queue entry: there is nothing to keep in step with it.
+-- One row of `orders` is also the queue entry, so the two cannot differ.
 
--- Leases and dues go by this clock alone, never by a worker's.
+-- Leases and due times use this clock alone, never a worker's.
 create function now_ms() returns bigint
     language sql volatile
     return (extract(epoch from clock_timestamp()) * 1000)::bigint;
@@ -22,7 +22,7 @@ create table orders (
     slippage_bps smallint not null check (slippage_bps between 1 and 1000),
     metadata text,
     created_at_ms bigint not null,
-    -- what the last event left
+    -- the order's state after its last event
     status text not null,
     seq integer not null check (seq >= 1),
     attempt integer not null check (attempt >= 0),
@@ -74,7 +74,8 @@ create table order_events (
     attempt integer not null,
     at_ms bigint not null,
     data text not null,
-    -- The transaction that wrote it: who knows which ones had committed knows which events he has seen.
+    -- The transaction that wrote it. A cursor names the committed transactions, and so the events that its reader has
+    -- seen.
     xid xid8 not null default pg_current_xact_id(),
     primary key (order_id, seq)
 );
@@ -88,16 +89,16 @@ create table retention (
 );
 insert into retention default values;
 
--- The cluster that every attempt here was signed for: what another one says proves nothing of them.
+-- The cluster that every attempt here was signed for: answers of another cluster prove nothing about them.
 create table cluster (
     one integer primary key check (one = 1),
     genesis_hash text not null,
-    -- By the first attempt that is signed: from then on it stays.
+    -- Set by the first signed attempt; from then on the cluster never changes.
     is_pinned boolean not null default false
 );
 
--- Who this engine is: on a Redis that it shares, its keys and channels carry the id, and its messages are
--- proven with the secret. Made here, once; gen_random_uuid is cryptographically random.
+-- The engine's identity: on a shared Redis, its keys and channels contain the id, and the secret proves its messages.
+-- Made here, once; gen_random_uuid is cryptographically random.
 create table engine_identity (
     one integer primary key default 1 check (one = 1),
     engine_id text not null default gen_random_uuid()::text,
@@ -111,11 +112,14 @@ create table attempts (
     attempt integer not null check (attempt >= 1),
     signature text not null unique,
     raw bytea not null,
+    -- The key that signed it, base58: its balance tells how much the swap gave.
+    owner text not null,
     last_valid_block_height bigint not null check (last_valid_block_height > 0),
-    -- The finalized point when it was signed: it can have landed in no slot before, and later heights follow from it.
+    -- The finalized slot and height at the signing: it cannot have landed before, and later heights are checked against
+    -- them.
     signed_slot bigint not null check (signed_slot >= 0),
     signed_block_height bigint not null check (signed_block_height >= 0),
-    -- The slot of its blockhash, from which the blocks in which it can land are counted.
+    -- The slot of its blockhash; the blocks in which it can land are counted from there.
     blockhash_slot bigint not null check (blockhash_slot >= 0),
     signed_at_ms bigint not null,
     genesis_hash text not null,
@@ -128,7 +132,7 @@ create table attempts (
 create unique index attempts_one_live on attempts (order_id) where outcome is null;
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
 
--- Heartbeats of the engine's processes: nothing depends on them but what is told of the engine's health.
+-- Heartbeats of the engine's processes: only the health report depends on them.
 create table processes (
     process_name text primary key,
     -- JSON; see ports/health.py.
@@ -136,7 +140,7 @@ create table processes (
     seen_at_ms bigint not null
 );
 
--- The rows that the engine's statements take, so many at once.
+-- The rows that the engine's statements take as arrays.
 create type new_order as (
     order_id uuid,
     account text,
@@ -185,6 +189,7 @@ create type signed_attempt as (
     attempt integer,
     signature text,
     raw bytea,
+    owner text,
     last_valid_block_height bigint,
     signed_slot bigint,
     signed_block_height bigint,
@@ -199,11 +204,11 @@ create type proven_attempt as (
     evidence text
 );
 
--- What the database refuses, whoever asks. Checked once per statement, not once per row, and with
--- index lookups only: a cached plan that joins by hash would read whole tables for every batch, and
--- the engine's sessions forbid those. (To forbid them here too would set and reset them at every call.)
--- So would one that was made when a table was all but empty and reading its whole index cost no more
--- than looking up one row: `lateral (... limit 1)` leaves nothing but the look-up.
+-- The database refuses these changes from every client. The checks run once per statement, not once per row, and with
+-- index look-ups only. A cached plan with a hash join would read whole tables for every batch, so the engine's sessions
+-- disable such plans. (Disabling them here too would set and reset the settings at every call.) A plan that was made
+-- while a table was nearly empty could read a whole index for each row: `lateral (... limit 1)` allows the look-up
+-- only.
 
 create function check_new_events() returns trigger
     language plpgsql
@@ -225,10 +230,10 @@ begin
                     ('retrying', 'routing'), ('retrying', 'failed'), ('retrying', 'cancelled')
                 ) and n.attempt = p.attempt + case n.status when 'routing' then 1 else 0 end
             end is not true then 'order_events_lawful'
-            -- This also stands for a foreign key, which would look up every row on its own.
+            -- This also replaces a foreign key, which would look up every row on its own.
             when (o.seq > n.seq or (o.seq = n.seq and o.status = n.status and o.attempt = n.attempt)) is not true
                 then 'order_events_match_order'
-            -- Signed before it is submitted, and proven before it is anything else.
+            -- An attempt is signed before its order is submitted, and proven before the order's next status.
             when 'submitted' in (p.status, n.status) and (a.signature = o.tx_signature and case n.status
                 when 'submitted' then a.outcome is null
                 when 'confirmed' then a.outcome = 'landed'
@@ -241,7 +246,7 @@ begin
         ) p on true
         left join lateral (select * from orders where order_id = n.order_id limit 1) o on true
         left join lateral (
-            -- Where no attempt is asked for, there is no number to look up.
+            -- If no attempt is needed, the number is null and nothing is looked up.
             select * from attempts
             where order_id = n.order_id and attempt = case when 'submitted' in (p.status, n.status) then n.attempt end
             limit 1
@@ -291,9 +296,9 @@ create trigger orders_match_events_on_update after update on orders
     referencing new table as new_orders
     for each statement execute function check_orders_match_events();
 
--- An attempt is live exactly while its order is submitted with its number: what moves the order into
--- that status signs the attempt, and what moves it on proves the attempt, in one statement. The first
--- of these also stands for a foreign key, which would look up every row on its own.
+-- An attempt is live exactly while its order is submitted with its number: the statement that moves the order into that
+-- status also signs the attempt, and the statement that moves it on also proves the attempt. The first check also
+-- replaces a foreign key, which would look up every row on its own.
 
 create function check_signed_attempts() returns trigger
     language plpgsql
@@ -310,7 +315,7 @@ begin
         raise exception 'attempt % is signed, and order % is not submitted with it', bad.attempt, bad.order_id
             using errcode = 'check_violation', constraint = 'attempts_match_order';
     end if;
-    -- The first one waits here for whoever is just keeping another cluster, or makes him wait.
+    -- The first signing and a transaction that stores another cluster wait for each other here.
     update cluster set is_pinned = true where not is_pinned and exists (select from new_attempts);
     select n.order_id, n.genesis_hash into bad
     from new_attempts n
@@ -355,11 +360,11 @@ create function refuse() returns trigger
     language plpgsql
 as $$
 begin
-    -- What has ended long ago goes by delete_ended alone, which sets this for as long as it runs.
+    -- Only delete_ended may delete orders that ended long ago; it sets this while it runs.
     if tg_op = 'DELETE' and current_setting('order_engine.is_deleting_ended', true) = 'on' then
         return null;
     end if;
-    -- Nothing of what happened changes here either.
+    -- Renumbering restored events changes no fact either.
     if tg_op = 'UPDATE' and current_setting('order_engine.is_numbering_restored', true) = 'on' then
         return null;
     end if;
@@ -414,16 +419,16 @@ create trigger attempts_decided_once before update on attempts
     when (
         old.outcome is not null
         or new.outcome is null
-        or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_slot,
+        or (old.order_id, old.attempt, old.signature, old.raw, old.owner, old.last_valid_block_height, old.signed_slot,
             old.signed_block_height, old.blockhash_slot, old.signed_at_ms, old.genesis_hash)
             is distinct from
-            (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_slot,
+            (new.order_id, new.attempt, new.signature, new.raw, new.owner, new.last_valid_block_height, new.signed_slot,
             new.signed_block_height, new.blockhash_slot, new.signed_at_ms, new.genesis_hash)
     )
     execute function refuse('an outcome is written once, and a signed transaction never changes');
 
--- Retention: the oldest orders that ended longer ago than this, with all that is kept of them. An id
--- begins with the time at which it was made (UUIDv7), so those that are old enough come first.
+-- Retention: deletes the oldest orders that ended longer ago than this, with their events and attempts. An id begins
+-- with its creation time (UUIDv7), so those that are old enough come first.
 create function delete_ended(older_than_ms bigint, most integer) returns integer
     language plpgsql
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -432,7 +437,7 @@ declare
     before_ms bigint := now_ms() - older_than_ms;
     ended uuid[];
 begin
-    -- Not a `set` clause of the function: only a superuser may name a setting of our own there.
+    -- Not in a `set` clause of the function, where only a superuser may use a custom setting.
     perform set_config('order_engine.is_deleting_ended', 'on', true);
     select array_agg(found.order_id) into ended
     from (
@@ -454,8 +459,9 @@ begin
 end
 $$;
 
--- What was restored from another server's dump names that server's transactions: here they are still to
--- come, and would be new to a reader when they do. They become some of this one's, so many in each.
+-- Events from another server's dump have that server's transaction numbers, which are still in the future here and
+-- would become new to a reader later. They get numbers of this server's transactions, a limited number of events in
+-- each.
 create function number_restored_events(most integer) returns integer
     language plpgsql
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off

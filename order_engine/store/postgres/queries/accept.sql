@@ -1,5 +1,5 @@
--- Orders, their first events and their idempotency keys; returns the ids that were new. An order is not
--- new if its key is known, or if another order has its client order id and did not end $3 ms ago.
+-- Stores orders, their first events and their idempotency keys; returns the ids of the new ones. An order is not new if
+-- its key is known, or if another order has its client order id and ended less than $3 ms ago or not yet.
 with stored as (
     insert into orders (
         order_id, account, idempotency_key, request_digest, client_order_id,

@@ -1,6 +1,6 @@
--- Events of an account that a reader has not seen, in the order of their transactions; with them, and
--- also where there are none, the snapshot of now and the last transaction in it that wrote an event.
--- $1 account, $2 what he has seen, $3 how far to go (null: to now), $4 at most
+-- Events of an account that a reader has not seen, in the order of their transactions. Each row, and the only row if
+-- there are none, has the current snapshot and the last transaction in it that wrote an event. $1 account, $2 the
+-- snapshot that was seen, $3 the snapshot to read up to (null: the current one), $4 maximum
 with place as materialized (
     select $2::text::pg_snapshot as seen, coalesce($3::text::pg_snapshot, pg_current_snapshot()) as until
 )
@@ -15,7 +15,7 @@ left join (
     limit 1
 ) newest on true
 left join lateral (
-    -- What was still open at his last look, and what has begun since: no other can be new to him.
+    -- Only transactions that were open at the reader's last read, or that began later, can be new to it.
     (
         select e.order_id, e.seq, e.status, e.attempt, e.at_ms, e.at_ms - o.created_at_ms as elapsed_ms, e.data, e.xid
         from order_events e

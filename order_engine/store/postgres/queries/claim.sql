@@ -1,4 +1,4 @@
--- Announced orders that nobody holds: a new one at once, any other when it is due.
+-- Claims announced orders that no worker holds: a new one at once, any other when it is due.
 with wanted as (
     select order_id
     from orders

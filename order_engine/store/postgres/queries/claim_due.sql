@@ -1,12 +1,12 @@
--- Lapsed leases first, so that a backlog does not hold up what a dead worker left; then what is due.
+-- Lapsed leases first, so that a backlog does not delay a dead worker's orders; then due orders.
 -- A lease that ends more than $5 ms from now, or a due time more than $6 ms from now, was given before the
--- clock was set back: it counts as over. Poison orders (claimed $4 times without an event, or 3 more times
--- in doubt) are for claim_poison.
+-- clock was set back: it counts as over. Poison orders (claimed $4 times without an event, or $7
+-- times in doubt) are for claim_poison.
 with lapsed as (
     select order_id
     from orders
     where lease_until_ms <= (select now_ms())
-        and claims < $4 + case when status = 'submitted' then 3 else 0 end
+        and claims < case when status = 'submitted' then $7::integer else $4::integer end
     order by lease_until_ms
     limit $2
     for update skip locked
@@ -15,7 +15,7 @@ set_back as (
     select order_id
     from orders
     where lease_until_ms > (select now_ms()) + $5::bigint
-        and claims < $4 + case when status = 'submitted' then 3 else 0 end
+        and claims < case when status = 'submitted' then $7::integer else $4::integer end
     order by lease_until_ms desc
     limit $2 - (select count(*) from lapsed)
     for update skip locked

@@ -1,5 +1,5 @@
--- Workers that hold orders and have no session: a process that ends takes its sessions along, and one
--- that lives asks the store something at every sweep, however busy.
+-- Workers that hold orders and have no session: a process's sessions end with it, and a live process queries the store
+-- at every sweep, even if it is busy.
 select distinct worker
 from orders
 where lease_until_ms > (select now_ms())

@@ -1,4 +1,4 @@
-select a.order_id, a.attempt, a.signature, a.raw, a.last_valid_block_height, a.signed_slot,
+select a.order_id, a.attempt, a.signature, a.raw, a.owner, a.last_valid_block_height, a.signed_slot,
     a.signed_block_height, a.blockhash_slot, a.signed_at_ms, a.genesis_hash, a.outcome, a.evidence
 from attempts a
 join orders o on o.order_id = a.order_id

@@ -1,9 +1,9 @@
--- Keeps the newest genesis hash until an attempt is signed, which pins it. Nothing comes back to one of
--- two that are first at once.
+-- Stores the newest genesis hash until a signed attempt pins it. If two processes are first at the same time, one of
+-- them gets no row.
 with kept as (
     insert into cluster (one, genesis_hash) values (1, $1)
     on conflict (one) do update set genesis_hash = excluded.genesis_hash
-    -- Of the row as it is once it is locked: a signing at the same moment has its way.
+    -- Checked after the row is locked, so a concurrent signing wins.
     where not cluster.is_pinned
     returning genesis_hash
 )

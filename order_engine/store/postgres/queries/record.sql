@@ -1,8 +1,7 @@
--- Moves orders on, one row an order: the order where fence and seq still fit, then its events and
--- its attempts if it was moved. Returns the orders moved; the others were fenced.
--- `(... in (select ...)) is true` and not a join: that keeps the planner at one hashed look-up a row,
--- where a join, without hash joins, would compare every row of the batch with every other.
--- `= any(...)` beside each join bounds what a plan that was made for empty tables can read.
+-- Moves orders on, one row per order: the order if fence and seq still match, then its events and attempts if it was
+-- moved. Returns the moved orders; the others were fenced. `(... in (select ...)) is true` keeps the planner at one
+-- hashed look-up per row; a join, without hash joins, would compare every row of the batch with every other. `=
+-- any(...)` beside each join limits the rows that a plan made for empty tables can read.
 with input as (
     select * from unnest($1::order_move[])
 ),
@@ -20,7 +19,7 @@ moved as (
         reason_code = i.reason_code,
         reason_message = i.reason_message,
         claims = 0,
-        -- A cancellation names no fence: it raises it, so that whoever works on the order lets go.
+        -- A cancellation has no fence: it raises the order's fence, so that the worker lets the order go.
         fence = o.fence + case when i.held_fence is null then 1 else 0 end,
         worker = case
             when i.status in ('confirmed', 'failed', 'cancelled', 'retrying') then null else o.worker end,
@@ -44,7 +43,7 @@ events as (
     where (e.order_id in (select order_id from moved)) is true
 ),
 signed as (
-    insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot,
+    insert into attempts (order_id, attempt, signature, raw, owner, last_valid_block_height, signed_slot,
         signed_block_height, blockhash_slot, signed_at_ms, genesis_hash)
     select s.*
     from unnest($3::signed_attempt[]) as s

@@ -1,5 +1,5 @@
--- Gives back unfinished orders; the claim is not counted, since nothing went wrong with it. Suspects,
--- which were claimed $4 times in vain before, lapse and are not due: claim_poison looks there alone.
+-- Gives back unfinished orders; the claim is not counted, since nothing went wrong with it. Poison orders (claimed more
+-- than $4 times) get a lapsed lease and no due time, because claim_poison looks only there.
 update orders o
 set worker = case when o.claims > $4 then o.worker end,
     lease_until_ms = case when o.claims > $4 then now_ms() end,

@@ -1,4 +1,4 @@
--- Extends the leases that are still held by the fence they were claimed with.
+-- Extends the leases that still have the fence of their claim.
 update orders o
 set lease_until_ms = now_ms() + $4
 from unnest($2::uuid[], $3::bigint[]) as held (order_id, fence)

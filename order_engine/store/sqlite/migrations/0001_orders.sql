@@ -17,7 +17,7 @@ create table orders (
     slippage_bps integer not null check (slippage_bps between 1 and 1000),
     metadata text,
     created_at_ms integer not null,
-    -- what the last event left
+    -- the order's state after its last event
     status text not null,
     seq integer not null check (seq >= 1),
     attempt integer not null check (attempt >= 0),
@@ -46,7 +46,7 @@ create table orders (
     constraint orders_confirmed_gave_something check (status <> 'confirmed' or coalesce(amount_out, 0) > 0),
     constraint orders_end_with_a_reason check (
         status not in ('failed', 'cancelled') or reason_code is not null),
-    -- At the commit the event that the order stands at is there; its trigger says that they agree.
+    -- At the commit the order's last event exists; the event's trigger checks that the two agree.
     constraint orders_match_events foreign key (order_id, seq)
         references order_events (order_id, seq) deferrable initially deferred
 );
@@ -66,21 +66,21 @@ create table order_events (
     attempt integer not null,
     at_ms integer not null,
     data text not null,
-    -- The order in which they were committed; a number is never given twice.
+    -- The order of the commits; a number is never used twice.
     position integer primary key autoincrement,
     constraint order_events_in_order unique (order_id, seq)
 );
 
--- The cluster that every attempt here was signed for: what another one says proves nothing of them.
+-- The cluster that every attempt here was signed for: answers of another cluster prove nothing about them.
 create table cluster (
     one integer primary key check (one = 1),
     genesis_hash text not null,
-    -- By the first attempt that is signed: from then on it stays.
+    -- Set by the first signed attempt; from then on the cluster never changes.
     is_pinned integer not null default 0 check (is_pinned in (0, 1))
 );
 
--- Who this engine is: on a Redis that it shares, its keys and channels carry the id, and its messages are
--- proven with the secret. Made here, once; the id has the form of a random UUID.
+-- The engine's identity: on a shared Redis, its keys and channels contain the id, and the secret proves its messages.
+-- Made here, once; the id has the form of a random UUID.
 create table engine_identity (
     one integer primary key default 1 check (one = 1),
     engine_id text not null,
@@ -98,11 +98,14 @@ create table attempts (
     attempt integer not null check (attempt >= 1),
     signature text not null unique,
     raw blob not null,
+    -- The key that signed it, base58: its balance tells how much the swap gave.
+    owner text not null,
     last_valid_block_height integer not null check (last_valid_block_height > 0),
-    -- The finalized point when it was signed: it can have landed in no slot before, and later heights follow from it.
+    -- The finalized slot and height at the signing: it cannot have landed before, and later heights are checked against
+    -- them.
     signed_slot integer not null check (signed_slot >= 0),
     signed_block_height integer not null check (signed_block_height >= 0),
-    -- The slot of its blockhash, from which the blocks in which it can land are counted.
+    -- The slot of its blockhash; the blocks in which it can land are counted from there.
     blockhash_slot integer not null check (blockhash_slot >= 0),
     signed_at_ms integer not null,
     genesis_hash text not null,
@@ -115,7 +118,7 @@ create table attempts (
 create unique index attempts_one_live on attempts (order_id) where outcome is null;
 create unique index attempts_one_landed on attempts (order_id) where outcome = 'landed';
 
--- Heartbeats of the engine's processes: nothing depends on them but what is told of the engine's health.
+-- Heartbeats of the engine's processes: only the health report depends on them.
 create table processes (
     process_name text not null primary key,
     -- JSON; see ports/health.py.
@@ -123,8 +126,8 @@ create table processes (
     seen_at_ms integer not null
 );
 
--- What the database refuses, whoever asks. An order is moved first, then its attempt is signed or
--- proven, and its events are written last: they find everything that they tell of.
+-- The database refuses these changes from every client. An order is moved first, then its attempt is signed or proven,
+-- and its events are written last, so that the triggers on events can check both.
 
 create trigger order_events_lawful before insert on order_events
 when case
@@ -145,7 +148,7 @@ begin
     select raise(abort, 'order_events_lawful: the order may not go there, or not with this seq');
 end;
 
--- What has ended long ago may go; the job that deletes it sets this, and unsets it before it commits.
+-- Orders that ended long ago may be deleted; the job that deletes them sets this, and unsets it before its commit.
 create table retention (
     one integer primary key check (one = 1),
     is_deleting_ended integer not null check (is_deleting_ended in (0, 1)),
@@ -180,7 +183,7 @@ begin
     select raise(abort, 'orders_match_events: an order begins pending, with seq 1');
 end;
 
--- `insert or replace` would delete what it replaces without asking the triggers above.
+-- `insert or replace` would delete the old row without running the triggers above.
 
 create trigger orders_never_replaced before insert on orders
 when exists (
@@ -213,7 +216,7 @@ begin
     select raise(abort, 'order_events_match_order: the event is ahead of its order, or of another attempt');
 end;
 
--- Signed before it is submitted, and proven before it is anything else.
+-- An attempt is signed before its order is submitted, and proven before the order's next status.
 create trigger order_events_match_attempts before insert on order_events
 when 'submitted' in (
         new.status,
@@ -304,9 +307,9 @@ end;
 create trigger attempts_decided_once before update on attempts
 when old.outcome is not null
     or new.outcome is null
-    or (old.order_id, old.attempt, old.signature, old.raw, old.last_valid_block_height, old.signed_slot,
+    or (old.order_id, old.attempt, old.signature, old.raw, old.owner, old.last_valid_block_height, old.signed_slot,
             old.signed_block_height, old.blockhash_slot, old.signed_at_ms, old.genesis_hash)
-        is not (new.order_id, new.attempt, new.signature, new.raw, new.last_valid_block_height, new.signed_slot,
+        is not (new.order_id, new.attempt, new.signature, new.raw, new.owner, new.last_valid_block_height, new.signed_slot,
             new.signed_block_height, new.blockhash_slot, new.signed_at_ms, new.genesis_hash)
 begin
     select raise(abort, 'attempts_decided_once: an outcome is written once, and a signed transaction never changes');

@@ -1,4 +1,4 @@
--- Announced orders that nobody holds: a new one at once, any other when it is due.
+-- Announced orders that no worker holds: a new one at once, any other when it is due.
 select order_id from orders
 where order_id in (select value from json_each(:order_ids))
     and claims < :poison_claims and due_at_ms is not null

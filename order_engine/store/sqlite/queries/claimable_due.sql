@@ -1,16 +1,16 @@
--- Lapsed leases first, so that a backlog does not hold up what a dead worker left; then what is due.
+-- Lapsed leases first, so that a backlog does not delay a dead worker's orders; then due orders.
 -- A lease that ends more than :longest_lease_ms from now, or a due time more than :longest_wait_ms from now,
 -- was given before the clock was set back: it counts as over. Poison orders (claimed :poison_claims times
--- without an event, or 3 more times in doubt) are for claimable_poison.
+-- without an event, or :poison_claims_in_doubt times in doubt) are for claimable_poison.
 select order_id from (
     select order_id from orders
-    where lease_until_ms <= :now_ms and claims < :poison_claims + 3 * (status = 'submitted')
+    where lease_until_ms <= :now_ms and claims < iif(status = 'submitted', :poison_claims_in_doubt, :poison_claims)
     order by lease_until_ms limit :most
 )
 union all
 select order_id from (
     select order_id from orders
-    where lease_until_ms > :now_ms + :longest_lease_ms and claims < :poison_claims + 3 * (status = 'submitted')
+    where lease_until_ms > :now_ms + :longest_lease_ms and claims < iif(status = 'submitted', :poison_claims_in_doubt, :poison_claims)
     order by lease_until_ms desc limit :most
 )
 union all

@@ -1,3 +1,3 @@
-insert into attempts (order_id, attempt, signature, raw, last_valid_block_height, signed_slot,
+insert into attempts (order_id, attempt, signature, raw, owner, last_valid_block_height, signed_slot,
     signed_block_height, blockhash_slot, signed_at_ms, genesis_hash)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

@@ -1,4 +1,4 @@
--- The last number that was given to an event, and the newest event that is still there.
+-- The last number that an event got, and the newest event that is still stored.
 select coalesce((select seq from sqlite_sequence where name = 'order_events'), 0) as position,
     e.position as number, e.order_id, e.seq, e.at_ms
 from (select 1)

@@ -1,4 +1,4 @@
--- Moves the order where the fence and the seq still fit; a cancellation names no fence.
+-- Moves the order if the fence and the seq still match; a cancellation has no fence.
 update orders
 set status = :status,
     seq = :seq,
@@ -12,7 +12,7 @@ set status = :status,
     reason_code = :reason_code,
     reason_message = :reason_message,
     claims = 0,
-    -- A cancellation names no fence: it raises it, so that whoever works on the order lets go.
+    -- A cancellation raises the order's fence, so that the worker lets the order go.
     fence = fence + case when :held_fence is null then 1 else 0 end,
     worker = case
         when :status in ('confirmed', 'failed', 'cancelled', 'retrying') then null else worker end,

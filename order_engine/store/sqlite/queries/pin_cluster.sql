@@ -1,4 +1,4 @@
--- Keeps the newest genesis hash until an attempt is signed, which pins it.
+-- Stores the newest genesis hash until a signed attempt pins it.
 insert into cluster (one, genesis_hash) values (1, ?)
 on conflict (one) do update set
     genesis_hash = case when is_pinned then genesis_hash else excluded.genesis_hash end

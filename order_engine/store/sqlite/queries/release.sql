@@ -1,5 +1,5 @@
--- Gives back an unfinished order; the claim is not counted, since nothing went wrong with it. A suspect,
--- which was claimed :poison_claims times in vain before, lapses and is not due.
+-- Gives back an unfinished order; the claim is not counted, since nothing went wrong with it. A poison order (claimed
+-- more than :poison_claims times) gets a lapsed lease and no due time.
 update orders
 set worker = case when claims > :poison_claims then worker end,
     lease_until_ms = case when claims > :poison_claims then :now_ms end,

@@ -1,4 +1,4 @@
--- A row where an order's last event is not there: at the commit its absence would fail the whole batch.
+-- A row if an order's last event is missing, because that would make the whole batch fail at the commit.
 select 1
 from json_each(?) moved
 join orders o on o.order_id = moved.value

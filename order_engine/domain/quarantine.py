@@ -1,0 +1,33 @@
+"""Poison orders: orders that seem to kill their workers. Pure numbers; the stores get them as parameters.
+
+A claim counts until the order's next event. An order that is claimed 3 times without an event is a
+poison order: a worker takes it apart from others, after a wait that doubles with each further claim.
+At MAX_CLAIMS it is parked: it fails with the reason `parked`. An order in doubt is never parked,
+since its transaction may execute; it is a poison order after 6 claims, because a chain that is away
+for a while makes workers let go of it too.
+"""
+
+from typing import Final
+
+import msgspec
+
+
+class PoisonLimits(msgspec.Struct, frozen=True):
+    """The numbers of the rule, for every statement that claims orders."""
+
+    claims: int = 3
+    """Claims without an event that make an order a poison order."""
+    claims_in_doubt: int = 6
+    """The same for an order in doubt."""
+    first_wait_ms: int = 500
+    """The wait after the lease has lapsed, doubled by each further claim."""
+    max_wait_ms: int = 60_000
+    """The longest wait."""
+
+
+POISON: Final = PoisonLimits()
+
+
+def is_to_be_parked(claims: int, max_claims: int, *, is_in_doubt: bool) -> bool:
+    """Return whether the order fails now: `claims` counts the present one, `max_claims` is the setting."""
+    return claims > max_claims and not is_in_doubt
