@@ -22,7 +22,7 @@ import psutil
 from bench.burst import CONNECTIONS, burst_round, embedded_round
 from bench.growth import LONG_QUEUE, fill, full_tables_round, long_queue_round
 from bench.measure import Stand, median_of, stand
-from bench.pieces import build_piece, chain_piece, quotes_piece, sign_piece, store_piece
+from bench.pieces import build_piece, chain_piece, quotes_piece, sign_piece, statement_piece, store_piece
 from bench.report import BEGIN, END, LINE_BEGIN, LINE_END, performance_section, summary_line
 from bench.scenarios import (
     IN_FLIGHT,
@@ -43,7 +43,7 @@ RESULTS = Path(__file__).parent / "results" / "latest.json"
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
-PARTS = ("burst", "watched", "watchers", "rates", "in_flight", "scale", "slow_disk", "growth", "queues", "pieces")
+PARTS = ("burst", "watched", "watchers", "rates", "in_flight", "scale", "slow_disk", "growth", "queues", "pieces", "statements")
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,16 @@ class Bench:
             Measured("store", "accepted, claimed, written twice with events and evidence", self._store_piece()),
             Measured("store-trusting", "the same without the triggers that refuse", self._store_piece(trusting=True)),
         ]
+
+    async def statements(self) -> list[Measured]:
+        """The processor time of single statements that carry one order."""
+        titles = {
+            "accept": "accept the order and its first event",
+            "claim": "claim it",
+            "submit": "record route, build and signature",
+            "confirm": "record the outcome with its evidence",
+        }
+        return [Measured(step, title, partial(statement_piece, self._stand, step)) for step, title in titles.items()]
 
     def _store_piece(self, *, trusting: bool = False) -> Callable[[], Awaitable[dict[str, Any]]]:
         return partial(store_piece, self._stand, has_triggers=not trusting)

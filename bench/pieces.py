@@ -6,7 +6,7 @@ memory, so that the node's work is not counted with the client's.
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +113,55 @@ async def _carry(store: PostgresStore, order_ids: Sequence[Any]) -> None:
         store.record(life.write(BUILT))
     await asyncio.gather(*(store.record(life.sign()) for life in lives))
     await asyncio.gather(*(store.record(life.settle(CONFIRMED, AttemptOutcome.LANDED)) for life in lives))
+
+
+async def statement_piece(stand: Stand, step: str) -> dict[str, Any]:
+    """Take one step of the order path with a statement for each order: PostgreSQL's time for each statement."""
+    url = await stand.postgres.create_database()
+    store = SingleStore(await PostgresStore.open(url, None, lambda _events: None, 0))
+    await store.pin_cluster(GENESIS)
+    own_s = server_s = 0.0
+    for is_counted in (False, True):  # The first time also prepares statements and makes pages.
+        orders = [_SingleSteps(store) for _ in range(ORDERS)]
+        for name in _SingleSteps.NAMES:
+            before_s = cpu_seconds(stand.postgres.pid)
+            used_s = await _own_cpu_s(_one_by_one(getattr(it, name) for it in orders))
+            if is_counted and name == step:
+                own_s, server_s = used_s, cpu_seconds(stand.postgres.pid) - before_s
+    await store.close()
+    await stand.postgres.drop_database(url)
+    return _figure(own_s, server_s)
+
+
+async def _one_by_one(steps: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    for step in steps:
+        await step()
+
+
+class _SingleSteps:
+    """The statements of one order, in the order in which they run."""
+
+    NAMES = ("accept", "claim", "submit", "confirm")
+
+    def __init__(self, store: SingleStore) -> None:
+        self._store = store
+        self._new = new_order()
+        self._life = Life(self._new.order, None)
+
+    async def accept(self) -> None:
+        await self._store.accept(self._new)
+
+    async def claim(self) -> None:
+        [claim] = await self._store.claim("worker", [self._new.order.order_id], LONG_MS)
+        self._life = Life(claim.order, claim.fence)
+
+    async def submit(self) -> None:
+        for fact in (ROUTED, BUILT):
+            self._store.record(self._life.write(fact))
+        await self._store.record(self._life.sign())
+
+    async def confirm(self) -> None:
+        await self._store.record(self._life.settle(CONFIRMED, AttemptOutcome.LANDED))
 
 
 @dataclass

@@ -255,6 +255,17 @@ def _pieces(found: dict[str, Any] | None) -> str:
     return title + "\n\n" + _table(("", "worker", "PostgreSQL"), rows)
 
 
+def _statements(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    medians = _medians(found)
+    rows = [(it["title"], f"{it['worker_us']:.0f}", f"{it['postgres_us']:.0f}") for it in medians]
+    sums = [sum(it[name] for it in medians) for name in ("worker_us", "postgres_us")]
+    rows.append(("together", *(f"{it:.0f}" for it in sums)))
+    title = "**Cost of an order whose statements carry one order each,** in µs of a processor"
+    return title + "\n\n" + _table(("", "worker", "PostgreSQL"), rows)
+
+
 _SECTIONS = (
     ("watched", _watched),
     ("watchers", _watchers),
@@ -265,6 +276,7 @@ _SECTIONS = (
     ("growth", _growth),
     ("queues", _queues),
     ("pieces", _pieces),
+    ("statements", _statements),
 )
 
 

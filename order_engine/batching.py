@@ -18,8 +18,8 @@ _MAX_IN_A_CALL: Final = 512
 class Batcher(Generic[Item, Result]):
     """Collects items into batches without a timer; each caller gets its own result or error.
 
-    The first item starts a flush at the loop's next turn, so what was submitted in one turn goes
-    out together and a lone item waits for nobody.
+    The first item starts a flush at the loop's next turn. So all items of one turn go out together,
+    and a lone item does not wait for others.
     """
 
     def __init__(
@@ -30,8 +30,8 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         """`flush` gets up to `max_batch` items and returns one result or error for each, in order.
 
-        With `overlap_after_s`, the next flush does not wait longer than that for the one before it; for
-        items whose order does not matter.
+        With `overlap_after_s`, the next flush starts after that time even if the one before it is not
+        done. Use it only for items whose order does not matter.
         """
         self._flush = flush
         self._max_batch = max_batch
@@ -76,7 +76,7 @@ class Batcher(Generic[Item, Result]):
             for _, future in batch:
                 future.cancel()
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+        except Exception as error:  # noqa: BLE001 - any error belongs to the waiting callers
             results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():
@@ -88,7 +88,7 @@ class Batcher(Generic[Item, Result]):
 
 
 def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
-    """Set the error; nobody has to look at it for it not to be reported as forgotten."""
+    """Set the error and mark it as seen, so that asyncio does not log it if the caller never reads it."""
     future.set_exception(error)
     future.exception()
 
@@ -98,11 +98,11 @@ class GroupCommit:
 
     No timers: a lone request goes out at once, and requests that arrive during a call go out
     together in the next one. Errors of the store reach the caller. A caller that is cancelled stops
-    waiting; its request is carried out all the same.
+    waiting; its request is still carried out.
     """
 
     def __init__(self, store: Store) -> None:
-        """`store` does the work; this only gathers."""
+        """`store` does the work; this class only collects the requests."""
         self._accepts: Batcher[NewOrder, Accepted] = Batcher(store.accept_many, _MAX_IN_A_CALL)
         self._writes: Batcher[Write, None] = Batcher(store.record_many, _MAX_IN_A_CALL)
         self._gets: Batcher[tuple[str, OrderId], Order | None] = Batcher(store.get_many, _MAX_IN_A_CALL)

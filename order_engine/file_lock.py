@@ -1,4 +1,4 @@
-"""One process a file: a lock beside it, and permissions for its owner alone."""
+"""One process per file: a lock file next to it, and permissions for its owner only."""
 
 import contextlib
 import fcntl
@@ -12,8 +12,8 @@ from order_engine.settings import SettingsError
 def lock_file(stack: contextlib.ExitStack | contextlib.AsyncExitStack, path: Path) -> None:
     """Keep a second engine off the file until the stack closes; raises SettingsError.
 
-    Two engines on one file would not hear of each other's orders: each has its own bus. The file and
-    its directory are made for their owner alone, whatever the umask.
+    Two engines on one file would not see each other's events, because each has its own bus. The file
+    and its directory are created for their owner only, under any umask.
     """
     try:
         for directory in (*reversed(path.parent.parents), path.parent):
@@ -32,7 +32,7 @@ def lock_file(stack: contextlib.ExitStack | contextlib.AsyncExitStack, path: Pat
 
 
 def _open_private(path: Path) -> BinaryIO:
-    """Open or create a file that only its owner may read, whatever the umask."""
+    """Open or create a file that only its owner may read, under any umask."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     os.fchmod(descriptor, 0o600)
     return os.fdopen(descriptor, "r+b")

@@ -64,14 +64,14 @@ from order_engine.store.postgres.store import SESSION, PostgresStore
 from order_engine.store.sqlite.store import SqliteStore
 from order_engine.token_file import load_tokens
 
-# How long a fresh order is left to the ready queue before a sweep takes it.
+# A sweep takes a new order only after 1 s: until then the ready queue should deliver it.
 ANNOUNCE_GRACE_MS: Final = 1_000
 _TRY_CHAIN_S: Final = 2.0
 _WAIT_TOLERANCE_MS: Final = 1_000
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """The parts of an engine process. `process_name` is its name until it ends."""
+    """The parts of an engine process. `process_name` is unique, and the same until the process ends."""
 
     settings: Settings
     process_name: str
@@ -148,10 +148,10 @@ def _open_buses(stack: contextlib.AsyncExitStack, settings: Settings, clock: Clo
 async def _open_limiter(
     stack: contextlib.AsyncExitStack, settings: Settings, buses: _Buses, store: Store, clock: Clock
 ) -> RateLimiter:
-    """Start the bus on Redis, if there is one, under the engine's identity; return the rate limiter beside it."""
+    """Start the bus under the engine's identity if it is on Redis; return the rate limiter."""
     if settings.redis is None or buses.redis is None:
         return MemoryRateLimiter(clock)
-    # Only the database knows which engine this is.
+    # The identity of the engine is stored in the database.
     identity = await store.identity()
     await buses.redis.start(identity)
     names = RedisNames(settings.redis_key_prefix, identity)
@@ -192,7 +192,7 @@ async def open_chain_app(settings: Settings) -> AsyncIterator[ASGIApp]:
 
 
 async def migrate(settings: Settings) -> str:
-    """Bring the database's schema up to date; returns what the database is."""
+    """Bring the database's schema up to date; returns the database's name, for example `PostgreSQL`."""
     async with contextlib.AsyncExitStack() as stack:
         await _open_store(stack, settings, SystemClock(), lambda _events: None, "order-engine migrate")
     return _store_name(settings)
@@ -200,7 +200,7 @@ async def migrate(settings: Settings) -> str:
 
 @contextlib.asynccontextmanager
 async def open_reconciliation(settings: Settings) -> AsyncIterator[tuple[Store, Intake, WalletHistory]]:
-    """Open the database and the chain, and neither a worker nor an API: nothing is signed meanwhile."""
+    """Open the database and the chain without a worker and an API, so that nothing is signed meanwhile."""
     async with open_engine(settings) as engine:
         yield engine.store, _build_intake(engine), engine.chain.wallet_history(engine.signer.public_key)
 
@@ -220,7 +220,7 @@ def _build_intake(engine: Engine) -> Intake:
 
 
 def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
-    """Return the health monitor of a process; `works` tells whether it looks at the chain."""
+    """Return the health monitor of a process; it also watches the chain if the process `works`."""
     watch = ChainWatch(engine.chain, time.monotonic) if works else None
     return HealthMonitor(engine.store, engine.bus, time.monotonic, Heartbeat(engine.process_name, role), watch)
 
@@ -307,7 +307,7 @@ def _new_process_name() -> str:
 async def _open_store(
     stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock, announce: Announce, process_name: str
 ) -> Store:
-    """Connect to the database and migrate it; of a file, this process is the only owner."""
+    """Connect to the database and migrate it; a SQLite file is locked for this process first."""
     store: Store
     if settings.postgres is not None:
         target = settings.postgres
@@ -321,7 +321,7 @@ async def _open_store(
                 "run `order-engine migrate`, and grant the role the rights that docs/operation.md lists."
             ) from error
         except asyncpg.PostgresError as error:
-            # The server answered: it does not know an option of the URL, for example.
+            # The server answered with an error: for example, it does not know an option of the URL.
             raise SettingsError(f"DATABASE_URL cannot be used: PostgreSQL says {error}.") from error
     else:
         path = settings.sqlite_path
@@ -330,14 +330,14 @@ async def _open_store(
             store = sqlite = await SqliteStore.open(path, clock, announce, ANNOUNCE_GRACE_MS)
         except WrongSchema as error:
             raise SettingsError(f"{path} cannot be used: {error}.") from error
-        # Nobody else has the file, so whoever holds a lease on it is a former life of this process.
+        # No other process has the file, so every lease in it belongs to an earlier run of this engine.
         observe.leases_taken_back(await sqlite.take_back_leases())
     stack.push_async_callback(store.close)
     return store
 
 
 async def _try_chain(chain: SolanaChain, settings: Settings) -> None:
-    """Say at once what is wrong with the chain; without one the engine starts all the same, and waits for it."""
+    """Report a wrong chain at once; if the chain does not answer, the engine starts and waits for it."""
     try:
         async with asyncio.timeout(_TRY_CHAIN_S):
             await chain.finalized_point()
@@ -358,14 +358,14 @@ def _store_name(settings: Settings) -> str:
 
 
 def new_order_id() -> OrderId:
-    """Return a UUIDv7: unique, and in the order of time."""
+    """Return a UUIDv7: unique, and sorted by time."""
     return OrderId(str(uuid_utils.uuid7()))
 
 
 async def _open_paper_chain(
     stack: contextlib.AsyncExitStack, settings: Settings, path: Path, market: PaperMarket, clock: Clock
 ) -> tuple[PaperNetwork, PaperNode]:
-    """Open the ledger, of which this process is the only owner, and the chain on it."""
+    """Lock and open the ledger, and start the paper chain on it."""
     lock_file(stack, path)
     faults = chain_faults(settings)
     seed, scale = settings.mock_seed, settings.mock_delay_scale

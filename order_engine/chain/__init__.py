@@ -1,1 +1,1 @@
-"""The chain: where a swap becomes true."""
+"""The chain, where swaps execute: Solana's JSON-RPC, and the transactions for it."""

@@ -1,4 +1,4 @@
-"""From a venue's message to a signed transaction, as Solana's wire format has it. Pure: no request, no key."""
+"""Turns a venue's message into a signed transaction in Solana's wire format. Pure: no request, no key."""
 
 from solders.hash import Hash
 from solders.message import Message, MessageV0, from_bytes_versioned, to_bytes_versioned
@@ -38,7 +38,7 @@ class SolanaAssembly:
 
 
 def _with_blockhash(message: Message | MessageV0, blockhash: Hash) -> Message | MessageV0:
-    """Return the message with another blockhash."""
+    """Return the message with this blockhash in place of its own."""
     header, keys, instructions = message.header, message.account_keys, message.instructions
     if isinstance(message, MessageV0):
         return MessageV0(header, keys, blockhash, instructions, message.address_table_lookups)

@@ -2,7 +2,7 @@
 
 Sends and results that are wanted at the same time travel together; one getSignatureStatuses covers
 up to 256 signatures. Every height and blockhash comes with the genesis hash of the node that gave
-it: a height of another cluster would prove what is not so. What cannot be so is not believed.
+it, because a height from another cluster could falsely prove expiry. Impossible answers are rejected.
 """
 
 import base64
@@ -36,11 +36,11 @@ _BLOCKHASH_KEPT_MS: Final = 1_000
 _ANCHOR_ERROR: Final = re.compile(r"Error Code: (\w+)\.")
 _CONFIRMED: Final = {"commitment": Commitment.CONFIRMED.value}
 _FINALIZED: Final = {"commitment": Commitment.FINALIZED.value}
-# A new blockhash is good for 150 blocks from a confirmed one, which is some 30 blocks ahead of the
-# finalized one. A node that says anything far from that would have us call an attempt expired that
-# can still land, or wait for ever.
+# A new blockhash is good for 150 blocks from a confirmed one, which is about 30 blocks ahead of the
+# finalized one. A number outside this range could make us call an attempt expired that can still
+# land, or make us wait for ever.
 _VALID_BLOCKS: Final = range(100, 400)
-_SIGNATURE_IN_BASE64: Final = 88  # Characters of 66 bytes: a count, and the first signature.
+_SIGNATURE_IN_BASE64: Final = 88  # Base64 of the first 66 bytes: a count, and the first signature.
 
 NonNegativeInt = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -122,14 +122,14 @@ class SolanaChain:
     ) -> None:
         """`pin_cluster`: see OrderStore.
 
-        `clock` only tells how long a blockhash is used again.
+        `clock` only tells when a blockhash is too old to be used again.
         """
         self._rpc = JsonRpc(transport)
         self._clock = clock
         self._pin_cluster = pin_cluster
         self._genesis: str | None = None
         self._blockhash: tuple[int, Blockhash] | None = None
-        # All who wait for a blockhash wait for the same one.
+        # All callers that wait for a blockhash get the same one.
         self._blockhashes: Batcher[None, Blockhash] = Batcher(self._read_blockhash, _MAX_TOGETHER)
 
     @property
@@ -143,7 +143,7 @@ class SolanaChain:
 
     async def send_many(self, raws: Sequence[bytes]) -> Sequence[Any]:
         """See Chain."""
-        # Preflight asks a node that may lag; maxRetries 0: the engine itself sends again until it knows.
+        # No preflight, because the node may lag. maxRetries 0: the engine itself sends until the outcome is known.
         options = {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}
         sent = await self._rpc.ask_many(
             [Request("sendTransaction", [base64.b64encode(raw).decode(), options], _SENT) for raw in raws]
@@ -194,7 +194,7 @@ class SolanaChain:
         return WalletHistory(self._rpc, owner)
 
     async def close(self) -> None:
-        """Give up what is on its way: a send that was cut off is as good as one that was lost."""
+        """Cancel the requests in flight. A send that is cut off counts as lost: the engine sends it again."""
         await self._rpc.close()
         await self._blockhashes.drain()
 
@@ -213,7 +213,7 @@ class SolanaChain:
         point = _point(info)
         if value.last_valid_block_height - point.block_height not in _VALID_BLOCKS:
             raise ChainUnavailable("the chain's blockhash is good for too few blocks or too many")
-        # A height that is told too low goes unnoticed beside an older blockhash, and would make the truth
+        # Next to an older blockhash a false, too low height would not be noticed. It would make true answers
         # look impossible for hours.
         if answer.context.slot < point.slot:
             raise ChainUnavailable("the chain's newest blockhash is older than its finalized slot")
@@ -225,7 +225,7 @@ class SolanaChain:
         return [blockhash] * len(waiting)
 
     async def _check_cluster(self, genesis: str) -> None:
-        """Refuse to hear of another cluster than the one that this engine's attempts were signed for."""
+        """Raise WrongCluster if this is not the cluster that the engine's attempts were signed for."""
         _hash_of(genesis)
         if self._genesis is None:
             self._genesis = await self._pin_cluster(genesis)
@@ -237,7 +237,7 @@ class SolanaChain:
 
 
 def _swap_result(signature: str, owner: str, token_out: Token, transaction: Any) -> SwapResult | Exception | None:
-    """Return the result that an answer to getTransaction tells of; the answer may be an error."""
+    """Return the result of a swap from an answer to getTransaction, which may be an error."""
     if transaction is None or isinstance(transaction, Exception):
         return transaction
     try:
@@ -254,7 +254,7 @@ def _swap_result(signature: str, owner: str, token_out: Token, transaction: Any)
 
 
 def _amount_received(meta: _Meta, owner: str, token_out: Token) -> int:
-    """Return by how much the owner's balance of the token grew, in base units; native SOL without the fee."""
+    """Return the growth of the owner's balance of the token, in base units; for native SOL the fee is added back."""
     try:
         if token_out.is_native:
             return meta.post_balances[0] - meta.pre_balances[0] + meta.fee
@@ -285,14 +285,14 @@ def _hash_of(text: str) -> Hash:
 
 
 def _point(info: _EpochInfo) -> ChainPoint:
-    """Return the point, if it can be true: there is at most one block in a slot."""
+    """Return the point; raises ChainUnavailable if it has more than one block per slot."""
     if not 0 < info.block_height <= info.absolute_slot:
         raise ChainUnavailable("the chain's block height is higher than its slot")
     return ChainPoint(info.block_height, info.absolute_slot)
 
 
 def _status(body: bytes, context_slot: int) -> SignatureStatus | None:
-    """Return one signature's status, None when it was not found; raises ChainUnavailable when that is unclear."""
+    """Return one signature's status, None if it was not found; raises ChainUnavailable if the answer is unclear."""
     value = decode(body, _STATUS)
     if value is None:
         return None

@@ -11,7 +11,7 @@ from order_engine.chain.rpc import JsonRpc, Request
 from order_engine.ports.chain import LandedMemo
 
 _PAGE: Final = 1_000
-# As nodes tell memos: `[length] text`, several of them separated by `; `.
+# The format of memos in a node's answer: `[length] text`, several of them separated by `; `.
 _MEMO: Final = re.compile(r"\[\d+\] ([^;]+)")
 
 
@@ -27,7 +27,7 @@ _SIGNATURES: Final = Decoder(list[_Signature])
 
 
 class WalletHistory:
-    """The swaps of one wallet that executed, as its node keeps them."""
+    """The executed swaps of one wallet, from the history that a node keeps."""
 
     def __init__(self, rpc: JsonRpc, public_key: str) -> None:
         """`public_key`: the wallet's address, base58."""

@@ -1,7 +1,7 @@
-"""JSON-RPC as Solana's nodes speak it: few requests, over connections that stay open.
+"""The JSON-RPC of Solana's nodes: few requests, over connections that stay open.
 
-Whatever is not a clear answer to what was asked (no connection, a timeout, an HTTP error, a
-JSON-RPC error, another id, a shape that is not Solana's) is ChainUnavailable: nothing is known.
+A request without a clear answer (no connection, a timeout, an HTTP error, a JSON-RPC error, another
+id, a shape that is not Solana's) gives ChainUnavailable: nothing is known.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from order_engine.domain.errors import ChainUnavailable
 _TIMEOUT_S: Final = 5.0
 _CONNECTIONS: Final = 32
 _HTTP_OK: Final = 200
-# A node that limits us, and one that asks us to come back later.
+# 429: we ask the node too often. 503: the node asks us to come back later.
 _HTTP_LIMITED: Final = frozenset({429, 503})
 _SEND: Final = b'"sendTransaction"'
 _MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
@@ -28,20 +28,20 @@ _MAX_REQUESTS_IN_A_BATCH: Final = 100
 _MAX_BODY_BYTES: Final = 48 * 1024
 _MAX_ERROR_BYTES: Final = 200
 
-# What decoding bytes from outside may raise: msgspec's own, and for text that is no UTF-8 or is
-# nested beyond all measure, Python's.
+# Decoding bytes from outside may raise msgspec's own errors, and Python's for text that is not UTF-8
+# or that is nested too deeply.
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Transport(Protocol):
-    """Carries the body of one JSON-RPC request or batch to a node and brings the answer's back."""
+    """Sends the body of one JSON-RPC request or batch to a node, and returns the body of the answer."""
 
     async def post(self, body: bytes) -> bytes:
         """Return the answer's body; raises ChainUnavailable."""
         ...
 
     async def close(self) -> None:
-        """Let go of the connections, and of the requests on them."""
+        """Close the connections; the requests on them fail."""
         ...
 
 
@@ -49,7 +49,7 @@ class HttpTransport:
     """A Transport to the address that CHAIN_URL names."""
 
     def __init__(self, url: str) -> None:
-        """Connects when it is first used."""
+        """Connects at the first request."""
         self._url = url
         self._session: aiohttp.ClientSession | None = None
         self._pacing = Pacing(time.monotonic)
@@ -82,7 +82,7 @@ class HttpTransport:
 
     @staticmethod
     async def _read(response: aiohttp.ClientResponse) -> bytes:
-        """Return the body, if it is of a size that an answer can have."""
+        """Return the body; raises ChainUnavailable if it is longer than 2 MiB."""
         chunks: list[bytes] = []
         size = 0
         async for chunk in response.content.iter_any():
@@ -94,7 +94,7 @@ class HttpTransport:
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One call: Solana's name of the method, its parameters, and what reads its result."""
+    """One call: Solana's name of the method, its parameters, and the decoder of its result."""
 
     method: str
     params: list[Any]
@@ -115,10 +115,10 @@ _ANSWERS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class JsonRpc:
-    """Asks a node; each request gets its own result or error, however it travelled."""
+    """Asks a node; each request gets its own result or error, also in a batch."""
 
     def __init__(self, transport: Transport) -> None:
-        """The transport is closed with this."""
+        """`transport` is closed by `close`."""
         self._transport = transport
         self._ids = itertools.count(1)
 
@@ -131,7 +131,7 @@ class JsonRpc:
         return results
 
     async def ask_one_node(self, requests: Sequence[Request]) -> list[Any]:
-        """Return a result or ChainUnavailable for each; they travel as one batch, whatever its size."""
+        """Return a result or ChainUnavailable for each; they travel as one batch of any size."""
         return await self._ask_batch(self._encoded(requests))
 
     async def ask_many(self, requests: Sequence[Request]) -> list[Any]:
@@ -143,7 +143,7 @@ class JsonRpc:
         return [result for results in answered for result in results]
 
     async def close(self) -> None:
-        """Give up what is on its way: nothing is lost by it, since nothing is known of it."""
+        """Cancel the requests in flight: their outcome stays unknown, as after a timeout."""
         await self._transport.close()
 
     def _encoded(self, requests: Sequence[Request]) -> list[_Encoded]:
@@ -165,7 +165,7 @@ class JsonRpc:
 
 
 def decode(body: bytes, decoder: "msgspec.json.Decoder[Any]") -> Any:
-    """Return what the bytes from a node say; raises ChainUnavailable."""
+    """Decode bytes from a node; raises ChainUnavailable."""
     try:
         return decoder.decode(body)
     except _UNREADABLE as error:
@@ -215,7 +215,7 @@ def _attempt(body: bytes, request_id: int, decoder: "msgspec.json.Decoder[Any]")
 
 
 def _without_url(error: BaseException) -> str:
-    """Tell what went wrong without the URL, which may hold a key of the node's provider."""
+    """Describe the error without the URL, which may hold a key of the node's provider."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.strerror or type(error).__name__
     return type(error).__name__

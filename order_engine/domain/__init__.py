@@ -1,1 +1,1 @@
-"""What an order is: pure values and rules. No await, no clock, no input or output."""
+"""Orders as pure values, and their rules. No await, no clock, no input or output."""

@@ -1,7 +1,7 @@
 """Points of the chain (a block height and its slot), and which of them can be true together.
 
-A node can lie about any number: a public gateway answered the slot where the block height belongs
-for weeks. Three facts hold on every Solana cluster, whatever a node says:
+A node can give any number wrongly: for weeks, a public gateway returned the slot as the block height.
+Three facts hold on every Solana cluster, even if a node contradicts them:
 
 - A slot has at most one block. So between two points the height grows by no more than the slot,
   and it never falls.
@@ -13,17 +13,17 @@ from typing import Final
 
 import msgspec
 
-# Twice as fast as today's clusters, so that a faster cluster is still believed.
+# Half of today's 400 ms, so that the answers of a faster cluster are still believed.
 _FASTEST_SLOT_MS: Final = 200
-# Clocks and answers are late by a little. If the node lagged when we signed, later points are believed later.
+# 32 slots for late clocks and answers. If the node lagged when we signed, true points are believed later.
 _LATE_SLOTS: Final = 32
-# Agave's MAX_PROCESSING_AGE: the newest blockhash is good for so many blocks from its own.
+# Agave's MAX_PROCESSING_AGE: the newest blockhash is good for 150 blocks from its own.
 MAX_AGE_BLOCKS: Final = 150
-# Out of some 180 slots in which a transaction can land, so many can be skipped before a false height could
-# make it look expired too early.
+# A transaction can land in about 180 slots. Up to 32 of them can be skipped before a false height could make
+# it look expired too early.
 _SKIPPED_SLOTS: Final = 32
-# 73 s. On today's clusters (400 ms a slot) finality proves no expiry earlier, so the wait costs nothing; and a
-# node whose every answer is ahead has us sign nothing a second time while the first can still land.
+# 73 s. On today's clusters (400 ms a slot) finality proves no expiry earlier, so this wait costs nothing. It
+# keeps us from signing again while the first transaction can still land, if all answers of a node are ahead.
 _EARLIEST_EXPIRY_MS: Final = (MAX_AGE_BLOCKS + _SKIPPED_SLOTS) * 400
 
 
@@ -40,7 +40,7 @@ class ChainPoint(msgspec.Struct, frozen=True):
 
 
 def latest_possible_slot(blockhash_slot: int, elapsed_ms: int) -> int:
-    """Return the slot that no cluster can have passed `elapsed_ms` after a blockhash of a slot was the newest."""
+    """Return the highest slot that a cluster can reach `elapsed_ms` after the blockhash of a slot was the newest."""
     return blockhash_slot + _LATE_SLOTS + max(0, elapsed_ms) // _FASTEST_SLOT_MS
 
 
@@ -61,8 +61,8 @@ def why_impossible(signed: ChainPoint, blockhash_slot: int, point: ChainPoint, e
     """Return in words why a point cannot be true, or None.
 
     `signed` was finalized, and `blockhash_slot` was the slot of the newest blockhash, when a transaction was
-    signed `elapsed_ms` ago. Points that were believed since are not held against later ones: a height that
-    was told too low would make the truth impossible.
+    signed `elapsed_ms` ago. Later points are not compared with each other, because one height that was too
+    low would make the true heights look impossible.
     """
     told = f"block height {point.block_height} at slot {point.slot}"
     if not point.agrees_with(signed):

@@ -1,34 +1,34 @@
-"""Every error that the engine raises on purpose.
+"""Every error that the engine raises on purpose, except IllegalTransition, a bug (domain/lifecycle.py).
 
 OrderEngineError
-├── Refused                   the caller asked for something that cannot be; nothing changed
+├── Refused                   the request is not possible; nothing changed
 │   ├── InvalidRequest        a field is wrong (`field` names it)
-│   ├── OrderNotFound
-│   ├── UnknownCursor         it is not one that this database gave of its feed
+│   ├── OrderNotFound         the account has no order with this id
+│   ├── UnknownCursor         the database did not give this cursor of its event log
 │   ├── IdempotencyConflict   the key was used before with another body
 │   ├── ClientOrderIdTaken    another order has this client order id (`existing_order_id`)
 │   ├── CancelTooLate         the order is submitted or terminal
-│   └── RateLimited           too many orders in the window (`retry_after_s`)
-├── StepFailed                an attempt cannot go on; the retry policy decides what follows
+│   └── RateLimited           too many requests in the window (`retry_after_s`)
+├── StepFailed                an attempt cannot go on; the retry policy decides the next step
 │   ├── VenueFailed           the venue answered with an error
 │   ├── QuoteTimedOut         the venue did not answer within the deadline
 │   ├── NoRoute               no venue trades this pair in this size
 │   ├── SlippageExceeded      the swap would give less than the minimum out; it did not happen
-│   └── ForeignFeePayer       the route would be paid for, and so could be replaced, by another wallet
-├── Unavailable               a dependency does not answer now; trying again later is right
-│   ├── StoreUnavailable
-│   └── ChainUnavailable
-│       ├── ImpossibleAnswer  its numbers contradict what was known before
-│       └── WrongCluster    it is not the cluster that the orders here are signed for
-├── WrongSchema               the database was made by another version or program; nothing was changed
-└── Fenced                    another worker owns the order now; whoever gets this must let go
+│   └── ForeignFeePayer       another wallet would pay for the transaction, and so could replace it
+├── Unavailable               a dependency does not answer now; try again later
+│   ├── StoreUnavailable      the database does not answer; a write may or may not be stored
+│   └── ChainUnavailable      the chain's RPC does not answer clearly; nothing is known
+│       ├── ImpossibleAnswer  its numbers contradict those of the time of signing
+│       └── WrongCluster      it is not the cluster that the orders were signed for
+├── WrongSchema               another version or program made the database; nothing was changed
+└── Fenced                    another worker owns the order, or it moved on; nothing was written
 """
 
 from enum import StrEnum
 
 
 class ReasonCode(StrEnum):
-    """Why an order ended as it did: the closed list that the API shows."""
+    """Why an attempt or an order ended without a swap: the closed list that the API shows."""
 
     SLIPPAGE_EXCEEDED = "slippage_exceeded"
     NO_ROUTE = "no_route"
@@ -57,7 +57,7 @@ class InvalidRequest(Refused):
     code = "invalid_request"
 
     def __init__(self, field: str, message: str, *, code: str | None = None) -> None:
-        """Name the field and say what is wrong and what is allowed."""
+        """`message` says how the field is wrong and which values are allowed."""
         super().__init__(message)
         self.field = field
         if code is not None:
@@ -70,12 +70,12 @@ class OrderNotFound(Refused):
     code = "order_not_found"
 
     def __init__(self, order_id: str) -> None:
-        """Quote at most the first 80 characters of what was asked for."""
+        """The message quotes at most the first 80 characters of `order_id`."""
         super().__init__(f"There is no order {order_id[:80]!r}.")
 
 
 class UnknownCursor(Refused):
-    """The cursor is not one that this database gave of its feed."""
+    """The database did not give this cursor of its event log."""
 
     code = "unknown_cursor"
 
@@ -87,7 +87,7 @@ class IdempotencyConflict(Refused):
 
 
 class ClientOrderIdTaken(Refused):
-    """Another order of the account has this client order id, and has not ended a day ago or more."""
+    """Another order of the account has this client order id, and it is active or ended less than a day ago."""
 
     code = "client_order_id_taken"
 
@@ -107,12 +107,12 @@ class CancelTooLate(Refused):
 
 
 class RateLimited(Refused):
-    """Too many orders in the current window."""
+    """Too many requests in the current window."""
 
     code = "rate_limited"
 
     def __init__(self, message: str, limit: int, retry_after_s: int) -> None:
-        """`limit`: orders a minute; `retry_after_s`: whole seconds until another would be taken."""
+        """`limit`: requests a minute; `retry_after_s`: whole seconds until the next one is accepted."""
         super().__init__(message)
         self.limit = limit
         self.retry_after_s = retry_after_s
@@ -149,7 +149,7 @@ class SlippageExceeded(StepFailed):
 
 
 class ForeignFeePayer(StepFailed):
-    """The transaction's fee payer is not our wallet: its signature, and so its fate, would not be ours."""
+    """The transaction's fee payer is another wallet, which could sign another transaction in its place."""
 
     is_retryable = False
 
@@ -159,22 +159,22 @@ class Unavailable(OrderEngineError):  # noqa: N818 - past participles read best 
 
 
 class StoreUnavailable(Unavailable):
-    """The database does not answer; what was being written may or may not be stored."""
+    """The database does not answer; a write may or may not be stored."""
 
 
 class ChainUnavailable(Unavailable):
-    """The chain's RPC does not answer; nothing is known about what was asked."""
+    """The chain's RPC gave no clear answer; nothing is known."""
 
 
 class ImpossibleAnswer(ChainUnavailable):
-    """The RPC tells numbers that cannot follow from those that were known when a transaction was signed."""
+    """The RPC's numbers contradict those that were known when a transaction was signed."""
 
 
 class WrongCluster(ChainUnavailable):
-    """The RPC serves another cluster than the one that this engine's attempts were signed for."""
+    """The RPC serves another cluster than the one that the engine's attempts were signed for."""
 
 
-class WrongSchema(OrderEngineError):  # noqa: N818 - the thing itself
+class WrongSchema(OrderEngineError):  # noqa: N818 - it names the cause
     """The database's schema is not the one that this version makes and reads; nothing was changed."""
 
 

@@ -1,4 +1,4 @@
-"""What can happen to an order, in the past tense, and the record that is kept of it."""
+"""The facts that can happen to an order, in the past tense, and the event that records each."""
 
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from order_engine.domain.routing import Route
 class OrderEvent(msgspec.Struct, frozen=True):
     """One line of an order's history: seq 1..n without a gap, written once and never changed.
 
-    `data` is a JSON object, already encoded: it is written, sent and shown many times.
+    `data` is a JSON object, already encoded: it is encoded once and sent many times.
     """
 
     order_id: OrderId
@@ -31,7 +31,7 @@ class OrderEvent(msgspec.Struct, frozen=True):
 
 
 class RouteCompared(msgspec.Struct, frozen=True):
-    """The venues answered; with a winner, the minimum out is fixed from its quote."""
+    """The venues answered. If one won, its quote fixes the minimum out."""
 
     status: ClassVar = OrderStatus.ROUTING
     route: Route
@@ -63,7 +63,7 @@ class SwapConfirmed(msgspec.Struct, frozen=True):
 
 
 class AttemptFailed(msgspec.Struct, frozen=True):
-    """An attempt came to nothing, provably, and another one follows after the backoff."""
+    """An attempt failed, provably without a swap, and another one follows after the backoff."""
 
     status: ClassVar = OrderStatus.RETRYING
     code: ReasonCode

@@ -1,7 +1,7 @@
-"""The fingerprint of a request: two requests with one idempotency key are the same if theirs are.
+"""The fingerprint of a request: two requests with one idempotency key are the same if their fingerprints are.
 
-It covers what the client sent, by the names of the fields, and nothing that the engine adds or looks
-up: a changed default, a changed token and a new optional field change no fingerprint.
+It covers the fields that the client sent, by name, and nothing that the engine adds or looks up. So a
+changed default, a changed token and a new optional field change no fingerprint.
 """
 
 import hashlib
@@ -9,13 +9,13 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-# Written before each fingerprint. A change of the rules below needs a new one, and a reader for the old.
+# The prefix of each fingerprint. A change of the rules below needs a new version, and a reader for the old one.
 _VERSION: Final = "1"
 _MINT_LENGTH: Final = 32
 
 
 def fingerprint(parts: Mapping[str, str | None]) -> str:
-    """Return `1:` and the SHA-256 of the parts that are there, in the order of their names."""
+    """Return `1:` and the SHA-256 of the parts that are not None, sorted by name."""
     sent = sorted((name, text) for name, text in parts.items() if text is not None)
     return f"{_VERSION}:{hashlib.sha256(json.dumps(sent).encode()).hexdigest()}"
 
@@ -26,5 +26,5 @@ def amount_part(text: str) -> str:
 
 
 def token_part(name: str) -> str:
-    """Return a token's name as it was sent; a symbol is one in any case, a mint (32 characters or more) is not."""
+    """Return a token's name: a symbol in lower case, a mint (32 characters or more) as it was sent."""
     return name if len(name) >= _MINT_LENGTH else name.lower()

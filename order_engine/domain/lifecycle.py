@@ -24,8 +24,8 @@ from order_engine.domain.routing import RankedQuote
 
 _S = OrderStatus
 
-# What may follow what. The migrations of both stores hold the same pairs, the documents' diagram is
-# drawn from it, and tests keep all of them equal.
+# For each status, the statuses that may follow it. The migrations of both stores hold the same pairs,
+# the documents' diagram is drawn from this table, and tests keep all of them equal.
 TRANSITIONS: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
     _S.PENDING: frozenset({_S.ROUTING, _S.FAILED, _S.CANCELLED}),
     _S.ROUTING: frozenset({_S.BUILDING, _S.RETRYING, _S.FAILED, _S.CANCELLED}),
@@ -41,12 +41,12 @@ TERMINAL: Final = frozenset(status for status, following in TRANSITIONS.items() 
 CANCELLABLE: Final = frozenset(status for status, following in TRANSITIONS.items() if _S.CANCELLED in following)
 
 
-class IllegalTransition(OrderEngineError):  # noqa: N818 - the field's word
+class IllegalTransition(OrderEngineError):  # noqa: N818 - the usual term for state machines
     """The table does not allow it: a bug in the engine, never a client's mistake."""
 
 
 def open_order(order_id: OrderId, account: str, request: SwapRequest, now_ms: EpochMs) -> tuple[Order, OrderEvent]:
-    """Make a new order and its first event, `pending`, seq 1, which tells what was asked for."""
+    """Make a new order and its first event, `pending`, seq 1, which holds the request."""
     order = Order(order_id, account, request, _S.PENDING, 1, 0, now_ms, now_ms)
     asked = {
         "clientOrderId": request.client_order_id,
@@ -88,9 +88,9 @@ def apply(order: Order, fact: Fact, now_ms: EpochMs) -> tuple[Order, OrderEvent]
 def _consequences(  # noqa: PLR0911 - one answer for each fact
     order: Order, fact: Fact
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what the fact changes in the order, and what its event tells.
+    """Return the changed fields of the order, and the data of the event.
 
-    An event tells amounts as everything on the wire does: decimal text in whole tokens.
+    Amounts in the event are decimal text in whole tokens, as everywhere on the wire.
     """
     decimals_out = order.request.token_out.decimals
     match fact:

@@ -1,8 +1,8 @@
 """Money is integers: base units inside, decimal text at the edge, never a float.
 
 A token with d decimals has 10**d base units to one whole token (SOL: 9, so 1 SOL is 10**9
-lamports). Solana's token amounts are u64; ours stop at 2**63 - 1, what a database's bigint holds,
-which no supply in the registry exceeds.
+lamports). Solana's token amounts are u64; ours end at 2**63 - 1, the maximum of a database's bigint.
+No supply in the registry exceeds it.
 """
 
 import re
@@ -15,7 +15,7 @@ MAX_BASE_UNITS: Final = 2**63 - 1
 BPS_ONE: Final = 10_000
 
 MAX_AMOUNT_TEXT: Final = 256
-# The one grammar of an amount, in text and as a JSON number: no sign, no leading zero, no exponent, no bare point.
+# The only grammar of an amount, in text and as a JSON number: no sign, no leading zero, no exponent, no bare point.
 _DECIMAL = re.compile(r"(0|[1-9]\d*)(?:\.(\d+))?", re.ASCII)
 
 
@@ -60,7 +60,7 @@ def format_amount(base_units: int, decimals: int) -> str:
 
 
 def min_out(amount_out: int, slippage_bps: int) -> BaseUnits:
-    """Return the least that the swap may give: amount_out less the slippage, rounded down.
+    """Return the minimum that the swap may give: amount_out less the slippage, rounded down.
 
     The formula is the one of Jupiter's `otherAmountThreshold` and the DEXs' own programs:
     floor(amount_out * (10000 - slippage_bps) / 10000); never less than one base unit.

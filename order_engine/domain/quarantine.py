@@ -1,10 +1,10 @@
 """Poison orders: orders that seem to kill their workers. Pure numbers; the stores get them as parameters.
 
 A claim counts until the order's next event. An order that is claimed 3 times without an event is a
-poison order: a worker takes it apart from others, after a wait that doubles with each further claim.
+poison order: a worker holds at most one, and each further claim waits twice as long as the last.
 At MAX_CLAIMS it is parked: it fails with the reason `parked`. An order in doubt is never parked,
-since its transaction may execute; it is a poison order after 6 claims, because a chain that is away
-for a while makes workers let go of it too.
+since its transaction may execute; it is a poison order only after 6 claims, because workers also
+give it up when the chain does not answer for a while.
 """
 
 from typing import Final
@@ -22,7 +22,7 @@ class PoisonLimits(msgspec.Struct, frozen=True):
     first_wait_ms: int = 500
     """The wait after the lease has lapsed, doubled by each further claim."""
     max_wait_ms: int = 60_000
-    """The longest wait."""
+    """The maximum wait."""
 
 
 POISON: Final = PoisonLimits()

@@ -1,4 +1,4 @@
-"""What follows a failed step: another attempt after a backoff, or the end."""
+"""The consequence of a failed step: another attempt after a backoff, or the end of the order."""
 
 from typing import Final
 
@@ -38,7 +38,7 @@ def after_failure(
     is_retryable: bool,
     randomness: float,
 ) -> AttemptFailed | OrderFailed:
-    """Decide what a failed attempt (counted from 1) leads to; the reason always tells the cause."""
+    """Return the fact that follows a failed attempt (counted from 1); its message always tells the cause."""
     if not is_retryable:
         return OrderFailed(code, message)
     if attempt >= policy.max_attempts:

@@ -1,4 +1,4 @@
-"""Comparing what the venues would give."""
+"""The comparison of the venues' offers."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ class QuoteFailure(msgspec.Struct, frozen=True):
 
 
 class RankedQuote(msgspec.Struct, frozen=True):
-    """A venue's answer and what came of it; `lost_because` is None for the winner."""
+    """A venue's answer, and why it lost; `lost_because` is None for the winner."""
 
     venue: str
     quote: Quote | None
@@ -34,7 +34,7 @@ class RankedQuote(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The venues compared: the winner, by how much it won, and every answer, best first.
+    """The comparison of the venues: the winner, its lead in bps, and every answer, best first.
 
     `winner` is None when no venue made an offer; `failure` then says why. `margin_bps` is None
     with fewer than two offers.
@@ -47,7 +47,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 def choose_quote(answers: Sequence[Quote | QuoteFailure]) -> Route:
-    """Pick the offer with the largest net output; equal ones go to the smaller impact, then by name."""
+    """Pick the offer with the largest net output; among equal ones the smaller impact wins, then the name."""
     offers = sorted(
         (answer for answer in answers if isinstance(answer, Quote) and answer.amount_out > 0),
         key=lambda quote: (-quote.amount_out, quote.price_impact_bps, quote.venue),
@@ -76,7 +76,7 @@ def _why_lost(winner: Quote, loser: Quote) -> str:
 
 
 def _combined_failure(failures: Sequence[QuoteFailure]) -> StepFailed:
-    """Say for all venues together why there is no offer: the most hopeful cause decides the kind."""
+    """Return one error for all venues: NoRoute if all say so, QuoteTimedOut if the rest were late, else VenueFailed."""
     told = "; ".join(f"{failure.venue}: {failure.error}" for failure in failures)
     reasons = {failure.error.reason for failure in failures}
     if reasons <= {ReasonCode.NO_ROUTE}:

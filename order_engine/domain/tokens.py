@@ -73,7 +73,7 @@ KNOWN_TOKENS: Final = (
 
 
 class TokenConflict(ValueError):  # noqa: N818 - two tokens are in conflict
-    """Two tokens share a name that only one may have; `field` is symbol or mint."""
+    """Two tokens have the same symbol or the same mint; `field` is `symbol` or `mint`."""
 
     def __init__(self, field: str, message: str) -> None:
         """Say which token has the name already."""
@@ -85,13 +85,13 @@ class TokenRegistry:
     """Finds a token by its symbol (in any case) or by its mint.
 
     The mint of wrapped SOL names native SOL, as it does in Jupiter's API: the engine wraps and
-    unwraps. Whoever holds wrapped SOL says `wSOL`.
+    unwraps. Only the symbol `wSOL` names wrapped SOL.
     """
 
     def __init__(self, more: Iterable[Token] = ()) -> None:
         """Hold KNOWN_TOKENS and `more`; raise TokenConflict if two of them share a symbol or a mint.
 
-        Symbols are compared without case. SOL and wSOL are the one pair that shares a mint.
+        Symbols are compared without case. Only SOL and wSOL share a mint.
         """
         self._by_name: dict[str, Token] = {token.symbol.lower(): token for token in KNOWN_TOKENS}
         self._by_name |= {token.mint: token for token in reversed(KNOWN_TOKENS)}

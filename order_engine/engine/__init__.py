@@ -1,1 +1,1 @@
-"""What happens to an order, told through ports."""
+"""Executes orders; reaches the outside world only through ports."""

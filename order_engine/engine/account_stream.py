@@ -1,4 +1,4 @@
-"""Every event of an account, each order's in order: read once and passed on to every watcher."""
+"""An account's events, in order for each order: read once and passed on to every watcher."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -36,7 +36,7 @@ class _Idle(Generic[Frame]):
 
 
 class _Point:
-    """Where the feed stands: pages in all, the cursor after the last look, and how often the cursor was set."""
+    """The stream's position: number of pages, cursor after the last look, and how often the cursor was set."""
 
     def __init__(self, pages: int, cursor: str, moves: int) -> None:
         self.pages = pages
@@ -45,7 +45,7 @@ class _Point:
 
 
 class _PastPage(Generic[Frame]):
-    """A page that was read for one watcher; another that reads up to the same point or a later one may have it too."""
+    """A page that was read for one watcher; a watcher that reads up to the same point or a later one may share it."""
 
     def __init__(self, moves: int, reading: "asyncio.Task[tuple[str, Frame | None]]") -> None:
         self.moves = moves
@@ -68,7 +68,7 @@ class AccountStream(Generic[Frame]):
         self._watchers = 0
         self._following: asyncio.Task[None] | None = None
         self._live: Subscription | None = None
-        # The last pages, each with its cursor; they are numbered from the first one ever, `_pages` in all.
+        # The last 64 pages, each with its cursor. Pages are numbered from the first; `_pages` is their number.
         self._recent: deque[tuple[str, Frame]] = deque(maxlen=MAX_RECENT_PAGES)
         self._pages = 0
         self._cursor: str | None = None
@@ -79,7 +79,7 @@ class AccountStream(Generic[Frame]):
         self._idle: set[_Idle[Frame]] = set()
 
     async def resolve_cursor(self, after: str | None) -> str:
-        """Return the cursor to watch from: `after` if it is one, and without it the end of the log.
+        """Return the cursor to watch from: `after` once it is checked, or the end of the log if it is None.
 
         Raises UnknownCursor, StoreUnavailable.
         """
@@ -89,17 +89,17 @@ class AccountStream(Generic[Frame]):
     async def watch(
         self, after: str, pass_on: Callable[[Frame], bool] | None = None
     ) -> AsyncGenerator[Sequence[Frame], None]:
-        """Yield every event after the cursor exactly once, the past first, in pages; it does not end.
+        """Yield every event after the cursor exactly once, in pages, the past first; never ends.
 
-        The first page is empty: a client that has it watches from then on, and knows from where.
-        A new page goes to `pass_on`, if there is one, and is yielded only if that returns False
-        because it would have to wait: to wake a watcher costs more than to write to it.
+        The first page is empty: it tells the client that the watch has begun, and at which cursor.
+        A new page goes to `pass_on`, if given, and is yielded only if `pass_on` returns False because
+        it would have to wait. Writing to a watcher costs less than waking it.
         """
         async with self._watched():
             yield [self._render(LogPage((), after))]
             cursor = after
             while True:
-                point = await self._caught_up()  # Then the feed has seen all that the cursor has.
+                point = await self._caught_up()  # Now the stream is not behind the cursor.
                 while cursor != point.cursor:
                     cursor, frame = await self._past_page(cursor, point)
                     if frame is not None:
@@ -131,17 +131,17 @@ class AccountStream(Generic[Frame]):
                 self._past.clear()
 
     async def _follow(self) -> None:
-        """Look whenever something was committed, and every 1 to 1.5 s without being told."""
+        """Look at the log after each commit, and every 1 to 1.5 s without one."""
         async with self._bus.subscribe(None) as live:
             self._live = live
-            # A look that hangs may end as an error when this is cancelled: then another task follows.
+            # A hanging look may end in an error when this task is cancelled: then another task is the follower.
             while self._is_the_follower():
                 try:
                     is_more = await self._look()
                 except StoreUnavailable as error:
                     observe.store_unavailable("account stream", error)
                     is_more = False
-                except Exception as error:  # noqa: BLE001 - watchers would wait for ever, and know nothing of it
+                except Exception as error:  # noqa: BLE001 - otherwise watchers wait for ever, without an error
                     observe.loop_crashed("account stream", error)
                     if self._is_the_follower():
                         self._begin_anew()
@@ -175,7 +175,7 @@ class AccountStream(Generic[Frame]):
         for idle in [*self._idle]:
             try:
                 is_taken = idle.pass_on(frame)
-            except Exception:  # noqa: BLE001 - it concerns one watcher, which meets it again when it sends the page itself
+            except Exception:  # noqa: BLE001 - it concerns one watcher, which gets it again when it sends the page
                 is_taken = False
             if is_taken:
                 idle.number, idle.cursor = self._pages, cursor
@@ -183,7 +183,7 @@ class AccountStream(Generic[Frame]):
                 self._wake(idle)
 
     async def _next_page(self, number: int, cursor: str, pass_on: Callable[[Frame], bool] | None) -> tuple[int, str]:
-        """Return when there is a page to be yielded, with what was passed on until then."""
+        """Wait for the next page; return number and cursor after the pages that were passed on meanwhile."""
         if pass_on is None:
             await self._looked.wait()
             return number, cursor
@@ -204,7 +204,7 @@ class AccountStream(Generic[Frame]):
         looked.set()
 
     def _begin_anew(self) -> None:
-        """Go on from the end of the log; each watcher reads the events in between by itself."""
+        """Restart at the end of the log; each watcher reads the events in between by itself."""
         self._cursor = None
         self._recent.clear()
         self._pages += 1
@@ -213,7 +213,7 @@ class AccountStream(Generic[Frame]):
         self._tell()
 
     async def _caught_up(self) -> _Point:
-        """Return where the feed stands after a look that began from now on and came to the end."""
+        """Return the stream's position after a look that begins after this call and reaches the end of the log."""
         wanted = self._looks_begun + 1
         while self._looks_done < wanted or self._cursor is None:
             if self._live is not None:
@@ -225,9 +225,9 @@ class AccountStream(Generic[Frame]):
         return await self._log.account_events(self._account, after, until, _MAX_PAGE_EVENTS)
 
     async def _past_page(self, after: str, point: _Point) -> tuple[str, Frame | None]:
-        """Return the page after a cursor and not after the point; None if there are no events in it.
+        """Return cursor and frame of the page after `after` and up to the point; without events the frame is None.
 
-        Watchers that read the same share one read and one frame.
+        Watchers that read the same page share one read and one frame.
         """
         while True:
             page = self._past.get(after)

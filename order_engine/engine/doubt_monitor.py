@@ -1,4 +1,4 @@
-"""Counts what is in doubt, when a worker starts and as long as it runs."""
+"""Counts the attempts in doubt, when a worker starts and every 5 s while it runs."""
 
 import asyncio
 from typing import Final
@@ -14,12 +14,12 @@ _SET_BACK_MS: Final = 2_000
 
 
 async def monitor_doubt(reader: OrderReader, clock: Clock, role: str) -> None:
-    """Keep the numbers of attempts without an outcome, and tell all numbers now and then.
+    """Count the attempts without an outcome every 5 s, and log all counters about once a minute.
 
-    Tells also when the machine's clock was set back: times in events and logs then repeat themselves.
+    Also logs that the machine's clock was set back: times in events and logs then repeat.
 
-    Nobody has to be told to prove them: an order that is `submitted` is always held or due, so
-    each is claimed and proven as soon as its lease has lapsed.
+    Counting is enough here: an order that is `submitted` is always held or due, so a worker claims
+    and proves it as soon as its lease has lapsed.
     """
     turn = 0
     latest_ms = clock.now_ms()
@@ -35,7 +35,7 @@ async def monitor_doubt(reader: OrderReader, clock: Clock, role: str) -> None:
             observe.in_doubt_counted(found.count, found.oldest_ms)
         except StoreUnavailable as error:
             observe.store_unavailable("watch", error)
-        except Exception as error:  # noqa: BLE001 - whoever is to be alarmed depends on these numbers
+        except Exception as error:  # noqa: BLE001 - alarms depend on these numbers
             observe.loop_crashed("watch", error)
         turn += 1
         if turn % _TELL_EVERY == 0:

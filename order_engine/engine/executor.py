@@ -67,7 +67,7 @@ class OrderWriter:
         signed: SignedAttempt | None = None,
         proven: ProvenOutcome | None = None,
     ) -> None:
-        """Apply the fact and queue its write. A crash may forget it until `commit` returns."""
+        """Apply the fact and queue its write. A crash can lose it until `commit` returns."""
         before = self.order
         self.order, event = apply(before, fact, self._clock.now_ms())
         due_in_ms = fact.retry_in_ms if isinstance(fact, AttemptFailed) else 0
@@ -78,7 +78,7 @@ class OrderWriter:
     async def commit(self) -> None:
         """Return when everything appended is stored; raises Fenced or StoreUnavailable.
 
-        Writes are refused unless they follow from the stored one, so the last one speaks for all.
+        A write is refused unless it follows the stored one, so the last write's success proves all of them.
         """
         if self._last_write is not None:
             await self._last_write
@@ -86,7 +86,7 @@ class OrderWriter:
 
 
 class Executor:
-    """Performs what the domain decides, through the ports."""
+    """Carries out the domain's decisions through the ports."""
 
     def __init__(  # noqa: PLR0913 - the ports it speaks through
         self,
@@ -110,9 +110,9 @@ class Executor:
         self._policy = policy
 
     async def run(self, claim: Claim) -> None:
-        """Work on the order until it rests, as `_run` does; the client may take it back meanwhile.
+        """Work on the order until it rests, as `_run` does; the client may cancel it meanwhile.
 
-        A write that comes after a cancellation is refused like any other stale one, and is no alarm.
+        A write after that cancellation is refused like any stale write, but raises no alarm.
         """
         try:
             await self._run(claim)
@@ -125,9 +125,9 @@ class Executor:
     async def _run(self, claim: Claim) -> None:
         """Work on the order until it rests; everything is committed when this returns.
 
-        Raises Fenced when another worker owns it, StoreUnavailable when nothing can be known,
-        WrongCluster when this engine's chain is not the one that the orders here are signed for.
-        Whatever was stored before a crash is where the next run goes on.
+        Raises Fenced if another worker owns the order, StoreUnavailable if the store does not answer,
+        WrongCluster if the chain is not the cluster that this engine's orders are signed for.
+        After a crash the next run continues from the stored order.
         """
         writer = OrderWriter(self._store, self._clock, claim)
         live: SignedAttempt | None = None
@@ -148,7 +148,7 @@ class Executor:
             observe.order_ended(order.order_id, order.status, order.attempt_number, elapsed_ms, order.reason_code)
 
     async def _route_if_needed(self, writer: OrderWriter) -> None:
-        """Compare the venues, unless a run before this one did: its minimum out still holds."""
+        """Compare the venues, unless an earlier run did: then its minimum out still holds."""
         if writer.order.status not in (OrderStatus.PENDING, OrderStatus.RETRYING):
             return
         request = writer.order.request
@@ -160,7 +160,7 @@ class Executor:
             self._fail(writer, route.failure)
 
     async def _build_and_sign(self, writer: OrderWriter) -> SignedAttempt | None:
-        """Build and sign the swap and commit it: after this, and never before, it may be sent."""
+        """Build, sign and commit the swap; only after the commit may it be sent."""
         order = writer.order
         assert order.venue is not None  # noqa: S101 - a route without a winner came to rest
         try:
@@ -195,7 +195,7 @@ class Executor:
         """Return the venue that won the route; raises VenueFailed if it is not configured any more."""
         venue = self._venues.get(name)
         if venue is None:
-            raise VenueFailed(f"{name} won the route, and this worker has no such venue; the next attempt asks again")
+            raise VenueFailed(f"{name} won the route, but this worker has no such venue; the next attempt asks again")
         return venue
 
     async def _settle(self, writer: OrderWriter, attempt: SignedAttempt) -> None:
@@ -204,9 +204,9 @@ class Executor:
         age_ms = self._clock.now_ms() - attempt.signed_at_ms
         proof = await self._settlement.prove(attempt, order.request.token_out, order.min_amount_out, age_ms)
         if proof.outcome.outcome is AttemptOutcome.LANDED:
-            assert proof.slot is not None  # noqa: S101 - landed means that a status was found
-            assert proof.result is not None  # noqa: S101 - and that it is known
-            assert proof.result.amount_out is not None  # noqa: S101 - what the swap gave
+            assert proof.slot is not None  # noqa: S101 - a landed transaction has a status
+            assert proof.result is not None  # noqa: S101 - and a result
+            assert proof.result.amount_out is not None  # noqa: S101 - with the amount
             amount_out = BaseUnits(proof.result.amount_out)
             writer.append(SwapConfirmed(amount_out, proof.slot), proven=proof.outcome)
         else:
@@ -237,12 +237,12 @@ class Executor:
 
     def _park(self, writer: OrderWriter, claims: int) -> None:
         observe.order_parked(writer.order.order_id, claims)
-        message = f"claimed {claims} times without getting anywhere; nothing was signed in between"
+        message = f"claimed {claims} times without progress; nothing was signed in between"
         writer.append(OrderFailed(ReasonCode.PARKED, message))
 
 
 def explain(attempt: SignedAttempt, proof: Proof) -> tuple[ReasonCode, str, bool]:
-    """Return the reason of a swap that provably did not happen, and whether to sign another."""
+    """Return why the swap provably did not happen: code, message, and whether to sign another."""
     if proof.result is None:
         height = attempt.last_valid_block_height
         message = f"the transaction expired unexecuted at block height {height}"

@@ -1,4 +1,4 @@
-"""Whether the engine can take orders and end them: each process writes a heartbeat, each reads all of them."""
+"""Tells whether the engine can accept and end orders: each process writes a heartbeat and reads all of them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ Readiness = Literal["ready", "degraded", "unavailable"]
 
 
 class Report(msgspec.Struct, frozen=True):
-    """How the engine is: `reasons` tell in sentences why it is not ready; `parts` has a line for each part.
+    """The engine's health: `reasons` says in sentences why it is not ready; `parts` has one line for each part.
 
-    `chain_trouble`: why no worker gets an answer from the chain that it can use, or None.
+    `chain_trouble`: why no worker gets a usable answer from the chain, or None.
     """
 
     status: Readiness
@@ -37,24 +37,24 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class ChainWatch:
-    """Looks at the chain now and then: one that stands still, or gives nothing to sign with, ends no order either."""
+    """Looks at the chain for each heartbeat; a chain that stands still or gives no blockhash ends no order."""
 
     def __init__(self, chain: Chain, now_s: Callable[[], float]) -> None:
-        """`now_s`: a clock that nobody sets back."""
+        """`now_s`: a monotonic clock."""
         self._chain = chain
         self._now_s = now_s
         self._slot = 0
         self._moved_s = now_s()
 
     async def look(self) -> ChainState:
-        """Return how the chain is now."""
+        """Return the chain's present state."""
         try:
             async with asyncio.timeout(_CHAIN_TIMEOUT_S):
                 slot = (await self._chain.latest_blockhash()).finalized.slot
         except (ChainUnavailable, TimeoutError) as error:
             return ChainState(str(error) or "the chain does not answer", self._slot or None)
         now_s = self._now_s()
-        if slot != self._slot:  # Also a lower one: a node that lags moves all the same.
+        if slot != self._slot:  # Also a lower slot: a node that lags still moves.
             self._slot, self._moved_s = slot, now_s
         still_s = now_s - self._moved_s
         if still_s > _HEAD_STANDS_STILL_S:
@@ -63,7 +63,7 @@ class ChainWatch:
 
 
 class HealthMonitor:
-    """Writes this process's heartbeat, and tells how the whole engine is."""
+    """Writes this process's heartbeat, and reports the health of the whole engine."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class HealthMonitor:
         heartbeat: Heartbeat,
         chain_watch: ChainWatch | None,
     ) -> None:
-        """`chain_watch`: of a process that works."""
+        """`chain_watch` is None for a process that does no work."""
         self._store = store
         self._bus = bus
         self._now_s = now_s
@@ -84,7 +84,7 @@ class HealthMonitor:
         self._asking: asyncio.Lock = asyncio.Lock()
 
     async def beat_forever(self) -> None:
-        """Write a heartbeat every two seconds. It is also how a database that takes no writes is noticed."""
+        """Write a heartbeat every 2 s. Its failure also shows that the database takes no writes."""
         while True:
             try:
                 chain = None if self._chain_watch is None else await self._chain_watch.look()
@@ -99,7 +99,7 @@ class HealthMonitor:
             await asyncio.sleep(_BEAT_S)
 
     async def report(self) -> Report:
-        """Return how the engine is; at most a second old, however many ask."""
+        """Return the engine's health, at most 1 s old; all callers share one look at the store."""
         async with self._asking:
             now_s = self._now_s()
             if self._report is None or now_s - self._report[0] >= _KEPT_S:
@@ -113,7 +113,7 @@ class HealthMonitor:
             health = await self._store.health()
         except StoreUnavailable as error:
             return assess(None, str(error), bus_trouble)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, this tells it
+        except Exception as error:  # noqa: BLE001 - the report must name any error of the database
             return assess(None, f"the database cannot be read: {error}", bus_trouble)
         return assess(health, self._write_trouble or self._store.write_trouble, bus_trouble)
 
@@ -121,8 +121,8 @@ class HealthMonitor:
 def assess(health: StoreHealth | None, store_trouble: str | None, bus_trouble: str | None) -> Report:
     """Return the verdict. `health` is None while the database cannot be read; then `store_trouble` says why.
 
-    Without a database that takes writes no order can be accepted: unavailable. Anything else that keeps
-    orders from their end makes the engine degraded: it accepts them, and says what they wait for.
+    Without a database that takes writes no order can be accepted: unavailable. Any other trouble that
+    keeps orders from ending makes the engine degraded: it accepts orders and reports the trouble.
     """
     parts = {"store": store_trouble or "ok", "bus": bus_trouble or "ok"}
     reasons = [it for it in (store_trouble, bus_trouble) if it is not None]

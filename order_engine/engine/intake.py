@@ -1,4 +1,4 @@
-"""How an order comes in, and how a client takes it back."""
+"""Accepts orders, and cancels them for their clients."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -25,7 +25,7 @@ CANCELLED: Final = OrderCancelled("Cancelled by the client.")
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """What became of a request: the order as it was first answered, and the caller's rate window."""
+    """The answer to a request: the order as it was first answered, and the caller's rate window."""
 
     order: Order
     is_replay: bool
@@ -33,7 +33,7 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 class Intake:
-    """Validated requests in, durable orders out."""
+    """Turns validated requests into stored orders."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Intake:
     ) -> Submission:
         """Store the order and return it; committed when this returns.
 
-        The same key with the same request returns the first answer again, over the rate limit too.
+        The same key with the same request returns the first answer again, even over the rate limit.
         Raises IdempotencyConflict for the same key with another request, RateLimited,
         StoreUnavailable.
         """
@@ -78,7 +78,7 @@ class Intake:
         return None if known is None else _answer(known, idempotency, None)
 
     async def cancel_order(self, account: str, order_id: OrderId) -> Order:
-        """Cancel the order and return it; a cancelled one is returned as it is.
+        """Cancel the order and return it; a cancelled order is returned as it is.
 
         Raises OrderNotFound, CancelTooLate, StoreUnavailable.
         """
@@ -96,7 +96,7 @@ class Intake:
             except Fenced:
                 continue  # The order moved on between the read and the write: look again.
             return after
-        raise CancelTooLate("The order is moving too fast to be cancelled; try again.")
+        raise CancelTooLate("The order changes too fast to be cancelled; try again.")
 
     async def _count(self, account: str, client: str) -> RateVerdict | None:
         if self._max_orders_per_min == 0:
@@ -105,7 +105,7 @@ class Intake:
 
 
 def announcer(ready: ReadyQueue, bus: EventBus) -> Announce:
-    """Return what a store calls after each commit: new orders are queued, every event is published."""
+    """Return the function that a store calls after each commit: it queues new orders and publishes every event."""
 
     def announce(events: Sequence[OrderEvent]) -> None:
         bus.publish(events)
@@ -121,7 +121,7 @@ def _answer(accepted: Accepted, idempotency: IdempotencyKey | None, rate: RateVe
     if not accepted.is_replay:
         return Submission(order, is_replay=False, rate=rate)
     if idempotency is not None and accepted.digest != idempotency.digest:
-        message = f"This idempotency key belongs to order {order.order_id}, which asked for something else."
+        message = f"This idempotency key belongs to order {order.order_id}, whose request is different."
         raise IdempotencyConflict(message)
     first, _ = open_order(order.order_id, order.account, order.request, order.created_at_ms)
     return Submission(first, is_replay=True, rate=rate)
@@ -130,4 +130,4 @@ def _answer(accepted: Accepted, idempotency: IdempotencyKey | None, rate: RateVe
 def _why_too_late(order: Order) -> str:
     if order.status in TERMINAL:
         return f"The order is {order.status} already."
-    return "The order's transaction is signed and may execute; nothing can call it back."
+    return "The order's transaction is signed and may execute; it cannot be cancelled any more."

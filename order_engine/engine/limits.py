@@ -1,11 +1,11 @@
-"""How often one caller may ask in a minute."""
+"""Limits the requests of each caller per minute."""
 
 from order_engine.domain.errors import RateLimited
 from order_engine.ports.bus import RateLimiter, RateVerdict
 
 
 class CallerLimit:
-    """A limit of each caller, for one kind of request."""
+    """A limit on one kind of request, counted for each caller."""
 
     def __init__(self, limiter: RateLimiter, kind: str, per_minute: int) -> None:
         """`kind` is a plural for keys and sentences, such as quotes; `per_minute` 0 means no limit."""

@@ -1,4 +1,4 @@
-"""An order's life as it can be followed: the past from the log, then live; no gap, no duplicate."""
+"""An order's event stream: the past from the log, then live events, without gap or duplicate."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -12,7 +12,7 @@ from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import EventBus
 
-# How long a stream waits for the live feed before it reads the log by itself.
+# How long a stream waits for live events before it reads the log: with the bus connected, and without it.
 POLL_CONNECTED_S: Final = 1.5
 POLL_LOST_S: Final = 1.0
 
@@ -22,8 +22,8 @@ async def follow_order(
 ) -> AsyncGenerator[Sequence[OrderEvent], None]:
     """Yield the order's events with a seq greater than `after`, exactly once each and in order.
 
-    Ends after the terminal event. Subscribes before it reads, so that nothing falls between the
-    two; passes a live event on only when its seq is the next one, and reads the log otherwise.
+    Ends after the terminal event. Subscribes before it reads, so that no event is missed between
+    the two; passes a live event on only when its seq is the next one, and reads the log otherwise.
     """
     async with bus.subscribe(order_id) as live:
         # One event before the cursor tells whether the cursor stands at the end.
@@ -31,7 +31,7 @@ async def follow_order(
         if events and events[-1].seq <= after and events[-1].status in TERMINAL:
             return
         if not events:
-            return  # An order has a first event; this one was deleted.
+            return  # Every order has a first event, so this order was deleted.
         events = [event for event in events if event.seq > after]
         seq = after
         while True:
@@ -45,7 +45,7 @@ async def follow_order(
 
 
 def next_in_line(arrived: Sequence[OrderEvent], seq: int) -> list[OrderEvent]:
-    """Return the arrived events that follow seq without a gap; nothing if one is missing."""
+    """Return the arrived events that follow seq without a gap; an empty list if one is missing."""
     following: dict[int, OrderEvent] = {event.seq: event for event in arrived if event.seq > seq}
     if not following or max(following) != seq + len(following):
         return []

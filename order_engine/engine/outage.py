@@ -12,7 +12,7 @@ class Outage:
     def __init__(
         self, now_s: Callable[[], float], tell_lost: Callable[[Exception], None], tell_recovered: Callable[[], None]
     ) -> None:
-        """What to call when it has lasted for seconds, and when it ends."""
+        """`tell_lost` is called when the outage has lasted 5 s, `tell_recovered` when it ends."""
         self._now_s = now_s
         self._tell_lost = tell_lost
         self._tell_recovered = tell_recovered

@@ -1,4 +1,4 @@
-"""Asking every venue at once, under one deadline."""
+"""Asks every venue at once, under one deadline."""
 
 import asyncio
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from order_engine.ports.venues import Venue
 
 
 async def ask_venues(venues: Iterable[Venue], request: SwapRequest, timeout_s: float) -> list[Quote | QuoteFailure]:
-    """Return every venue's answer; one that is slow, broken or buggy costs its own quote only."""
+    """Return every venue's answer; a venue that is slow, broken or buggy loses only its own quote."""
     asking = [(venue.name, asyncio.create_task(_quote(venue, request))) for venue in venues]
     tasks = [task for _, task in asking]
     try:

@@ -1,6 +1,6 @@
-"""Finding orders that wait here and that the chain has executed already, after an older backup was restored.
+"""Finds orders that wait here although the chain has executed them, after an older backup was restored.
 
-A backup does not know what was signed after it was made. An order that was pending in it may have
+A backup knows nothing of transactions that were signed after it was made. An order that was pending in it may have
 been executed since; a worker would sign it again. The memo of each swap is its order's id, so the
 chain can be asked before anything is signed.
 """
@@ -19,7 +19,7 @@ _CLOCKS_DIFFER_MS = 600_000
 
 
 class ExecutedElsewhere(msgspec.Struct, frozen=True):
-    """An order that has not ended here, and the transaction that executed it and is not known here."""
+    """An order that has not ended here, and the transaction, unknown here, that executed it."""
 
     order: Order
     landed: LandedMemo

@@ -1,4 +1,4 @@
-"""Deletes what ended long ago, a little at a time, while everything else goes on."""
+"""Deletes orders that ended long ago, up to 500 at a time, while the engine works."""
 
 import asyncio
 from typing import Final
@@ -13,7 +13,7 @@ _LOOK_EVERY_S: Final = 60.0
 
 
 async def delete_ended_forever(store: Upkeep, keep_ms: int) -> None:
-    """Keep orders for `keep_ms` after their end, and no longer by much. Several workers may do this at once."""
+    """Delete orders `keep_ms` after their end, or soon after. Several workers may do this at once."""
     while True:
         deleted = 0
         try:
@@ -23,5 +23,5 @@ async def delete_ended_forever(store: Upkeep, keep_ms: int) -> None:
             observe.store_unavailable("retention", error)
         except Exception as error:  # noqa: BLE001 - the next turn may go well
             observe.loop_crashed("retention", error)
-        # The pause is the database's: those who trade come first.
+        # The pause lets the database serve running orders first.
         await asyncio.sleep(_PAUSE_S if deleted == _AT_ONCE else _LOOK_EVERY_S)

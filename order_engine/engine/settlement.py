@@ -1,17 +1,17 @@
-"""Proving what became of a signed transaction. Nothing here guesses.
+"""Proves the outcome of signed transactions. Nothing here guesses.
 
 The rules, in this order:
 
-1. Read the finalized block height and its slot from one answer. Hold them against the point that was
+1. Read the finalized block height and its slot from one answer. Compare them with the point that was
    finalized when the transaction was signed (domain/chain_point.py): numbers that cannot follow from
    it prove nothing.
 2. Only then look the signature up, with history search; believe the answer only if it was given
    as of that slot or a later one, by a node that has finalized it (a node that lags, or follows a
-   losing fork, knows less than the height we hold against it).
-3. Found at `confirmed` or better without an error: landed; with an error: reverted; and what the
-   transaction did must say the same, in a slot and with an amount that it can have. Not found
-   although the finalized point is past the expiry, by a node whose history goes back to before it
-   was signed: expired, and no copy of the bytes can execute any more.
+   losing fork, knows less than the height from step 1).
+3. Found at `confirmed` or better without an error: landed; with an error: reverted; the transaction's
+   own result must agree, and its slot and amount must be possible. Not found although the
+   finalized point is past the expiry, by a node whose history goes back to before the signing:
+   expired, and no copy of the bytes can execute any more.
 4. Anything else is unknown: every RPC error and timeout, and a block that is only processed, whose
    fork may lose. Send the same bytes again, wait, look again. Time alone never turns unknown into
    an outcome.
@@ -45,11 +45,11 @@ from order_engine.ports.chain import (
 )
 from order_engine.ports.store import ProvenOutcome
 
-# How long one height serves all looks. An older height proves less, never more: it is read before
-# every status that it is held against.
+# One height serves all looks for 0.4 s. An older height proves less, never more: it is read before
+# every status that it is compared with.
 _HEIGHT_KEPT_S: Final = 0.4
 _MAX_LOOKS: Final = 64 * MAX_SIGNATURES_IN_A_CALL
-# A node that hangs holds up those who asked it, not those who come later.
+# A hanging node delays the requests that it got, but later requests only for 0.5 s.
 _OVERLAP_AFTER_S: Final = 0.5
 _MAX_IN_A_CALL: Final = 500
 # The first pause between two looks, as a fraction of the later ones.
@@ -60,7 +60,7 @@ _TELL_DOUBT_EVERY_S: Final = 120.0
 class Observation(msgspec.Struct, frozen=True):
     """One look at the chain: the finalized point read first, and the status answer after it.
 
-    `asked_at_s`: when the finalized point was asked for, by the clock that nobody sets back.
+    `asked_at_s`: when the finalized point was asked for, by a monotonic clock.
     """
 
     asked_at_s: float
@@ -71,7 +71,7 @@ class Observation(msgspec.Struct, frozen=True):
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """A proven outcome, and what the transaction did (None when it expired)."""
+    """A proven outcome, and the transaction's slot and result (None when it expired)."""
 
     outcome: ProvenOutcome
     slot: int | None
@@ -79,17 +79,17 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 def decide(observation: Observation, attempt: SignedAttempt, elapsed_ms: int) -> AttemptOutcome | None:
-    """Return what a observation with possible numbers proves of the attempt; None means unknown.
+    """Return the outcome that an observation with possible numbers proves; None means unknown.
 
-    `elapsed_ms`: the time from the signing to the asking. Answers can take long, and what they tell
-    was true no later than it was asked for.
+    `elapsed_ms`: the time from the signing to the request. An answer can take long, so the time after
+    the request does not count.
     """
     if observation.context_slot < observation.finalized.slot:
         return None
     signed = attempt.signed_point
     if observation.status is not None:
-        # Nothing lands before it is signed: one of the two slots is false. The transaction is there all the
-        # same, so believe it as soon as no fork can take it away.
+        # Nothing lands before it is signed: one of the two slots is false. The transaction still exists, so
+        # believe it once it is finalized and no fork can remove it.
         is_slot_false = observation.status.slot < signed.slot
         sure = (Commitment.FINALIZED,) if is_slot_false else (Commitment.CONFIRMED, Commitment.FINALIZED)
         if observation.status.commitment not in sure:
@@ -104,12 +104,12 @@ def decide(observation: Observation, attempt: SignedAttempt, elapsed_ms: int) ->
 
 
 class _Proving:
-    """One attempt whose outcome is to be proven: what it may be, and since when."""
+    """One attempt to prove, and the numbers that are possible for it."""
 
     def __init__(
         self, attempt: SignedAttempt, token_out: Token, min_amount_out: int, began_s: float, age_ms: int
     ) -> None:
-        """`began_s`: now, by the clock that nobody sets back; `age_ms`: since it was signed, by the one that is."""
+        """`began_s`: now, by a monotonic clock; `age_ms`: the time since the signing, by the wall clock."""
         self.attempt = attempt
         self.token_out = token_out
         self.min_amount_out = min_amount_out
@@ -118,31 +118,31 @@ class _Proving:
 
     def elapsed_ms(self, now_s: float) -> int:
         """Return the time from the signing to `now_s`."""
-        # A wall clock that was set back makes the attempt too young: the time that passed here counts in any case.
+        # A wall clock that was set back makes the attempt look too young; the time that passed here always counts.
         return max(0, self._age_ms) + int((now_s - self._began_s) * 1000)
 
     def why_impossible(self, observation: Observation, elapsed_ms: int) -> str | None:
-        """Return in words why the numbers cannot follow from those that were known when the attempt was signed."""
+        """Return why the numbers cannot follow from those of the signing; None if they can."""
         attempt = self.attempt
         if observation.context_slot > latest_possible_slot(attempt.blockhash_slot, elapsed_ms):
             return f"slot {observation.context_slot} is further than a cluster gets in {elapsed_ms} ms"
         return why_impossible(attempt.signed_point, attempt.blockhash_slot, observation.finalized, elapsed_ms)
 
     def is_possible(self, result: SwapResult, outcome: AttemptOutcome) -> bool:
-        """Return whether the transaction can have done this, given its status and its minimum out."""
+        """Return whether the transaction can have this result, given its outcome and its minimum out."""
         if outcome is AttemptOutcome.LANDED:
             return result.amount_out is not None and result.amount_out >= self.min_amount_out
         return result.error is not None
 
 
 class Settlement:
-    """Carries signed transactions to a proven outcome; all that are in flight share their requests."""
+    """Sends signed transactions until their outcome is proven; those in flight share their requests."""
 
     def __init__(self, chain: Chain, now_s: Callable[[], float], poll_s: float, resend_s: float) -> None:
-        """`now_s`: a clock that nobody sets back.
+        """`now_s`: a monotonic clock.
 
         `poll_s`: the pause between two looks at a signature; the first three are an eighth, a quarter
-        and half of it, since a look that comes a moment too early is common. `resend_s`: the pause
+        and half of it, because the first look is often a moment too early. `resend_s`: the pause
         between two sends.
         """
         self._chain = chain
@@ -162,9 +162,9 @@ class Settlement:
     async def prove(self, attempt: SignedAttempt, token_out: Token, min_amount_out: int, age_ms: int) -> Proof:
         """Send the committed bytes until the chain proves an outcome. Ends only with a proof.
 
-        `min_amount_out`: the base units that the transaction gives at least. `age_ms`: the time since
-        the attempt was signed. Raises WrongCluster when this chain is not the one that the attempt
-        was signed for: it can prove nothing of it.
+        `min_amount_out`: the minimum of base units that the transaction gives. `age_ms`: the time since
+        the attempt was signed. Raises WrongCluster if the attempt was signed for another cluster:
+        this chain can prove nothing about it.
         """
         send_at_s = self._now_s()
         proving = _Proving(attempt, token_out, min_amount_out, send_at_s, age_ms)
@@ -201,11 +201,11 @@ class Settlement:
     def _require_cluster_of(self, attempt: SignedAttempt) -> None:
         if self._chain.genesis_hash not in (None, attempt.genesis_hash):
             raise WrongCluster(
-                f"{attempt.signature} was signed for the cluster {attempt.genesis_hash}, and this chain is another"
+                f"{attempt.signature} was signed for the cluster {attempt.genesis_hash}, but this chain is another"
             )
 
     async def _send(self, attempt: SignedAttempt) -> str | None:
-        """Offer the bytes; returns what went wrong. They may have gone out all the same."""
+        """Offer the bytes; return the error or None. Even after an error the chain may have them."""
         try:
             await self._sends.submit(attempt.raw)
         except ChainUnavailable as error:
@@ -222,7 +222,7 @@ class Settlement:
         outcome = decide(observation, attempt, asked_after_ms)
         why_impossible = proving.why_impossible(observation, proving.elapsed_ms(self._now_s()))
         if why_impossible is not None and outcome in (None, AttemptOutcome.EXPIRED):
-            # A transaction that was found needs no height to prove what became of it.
+            # A transaction that was found needs no height to prove its outcome.
             raise ImpossibleAnswer(f"the chain's numbers cannot be true: {why_impossible}")
         if outcome is None:
             return None
@@ -232,14 +232,14 @@ class Settlement:
         if observation.status is not None:
             result = await self._results.submit((attempt.signature, attempt.owner, proving.token_out))
             if result is None or not proving.is_possible(result, outcome):
-                # The result belongs to the proof; and two answers that contradict each other prove nothing.
+                # The proof needs the result, and two answers that contradict each other prove nothing.
                 return None
         evidence = msgspec.Raw(msgspec.json.encode(_evidence(attempt.signed_point, observation, result, refusal)))
         slot = observation.status.slot if observation.status is not None else None
         return Proof(ProvenOutcome(attempt.attempt_number, outcome, evidence), slot, result)
 
     async def _require_corroborated(self, attempt: SignedAttempt, elapsed_ms: int) -> None:
-        """Ask for the newest blockhash, as for signing again: it must be past the expiry too, by another method."""
+        """Check the expiry by another RPC method: the newest blockhash must be past it too."""
         newest = await self._chain.latest_blockhash()
         is_past = is_past_expiry(attempt.blockhash_slot, attempt.last_valid_block_height, newest.finalized, elapsed_ms)
         if not is_past or newest.last_valid_block_height - MAX_AGE_BLOCKS <= attempt.last_valid_block_height:

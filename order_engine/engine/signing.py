@@ -1,4 +1,4 @@
-"""Signing a transaction with a blockhash that is fresh: from then on it may execute."""
+"""Signs transactions with a fresh blockhash; a signed transaction may execute."""
 
 import asyncio
 from typing import Final

@@ -1,4 +1,4 @@
-"""Says in words what an order waits for: its owner asks that while nothing happens."""
+"""Tells the owner of an order, in words, which step the order waits for."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ _NEEDS_CHAIN: Final = frozenset({OrderStatus.BUILDING, OrderStatus.SUBMITTED})
 
 
 def waiting_for(order: Order, report: Report) -> str | None:
-    """Return what the order waits for, and what is in the way of it; None for one that has ended."""
+    """Return the step that the order waits for, and the obstacle if there is one; None for an ended order."""
     if order.status in TERMINAL:
         return None
     wait = _WAITS[order.status].format(venue=order.venue)

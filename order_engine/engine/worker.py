@@ -1,4 +1,4 @@
-"""Claims orders, runs many at once, keeps their leases, finds what was lost, stops cleanly."""
+"""Claims orders, runs many at once, renews their leases, sweeps for lost orders, stops cleanly."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +22,7 @@ _RENEWALS_PER_LEASE: Final = 3
 class WorkerPolicy(msgspec.Struct, frozen=True):
     """A worker's limits. `max_per_min` counts orders started by all workers together; 0 is no limit.
 
-    `longest_wait_ms`: an order that is due later than that was made to wait by a clock that was set back.
+    `longest_wait_ms`: an order that is due in more than this is due now: the clock was set back.
     """
 
     concurrency: int
@@ -45,7 +45,7 @@ class Worker:
         execute: Callable[[Claim], Awaitable[None]],
         policy: WorkerPolicy,
     ) -> None:
-        """`name` is unique to this worker's life; `execute` carries one claimed order to rest."""
+        """`name` is unique to this run of the worker; `execute` works on one claimed order until it rests."""
         self._name = name
         self._queue = queue
         self._ready = ready
@@ -60,12 +60,12 @@ class Worker:
         self._is_more_due = False
 
     def stop(self) -> None:
-        """Ask for the end: no new claims from now on."""
+        """Ask the worker to stop claiming; `run` then ends."""
         self._stopping.set()
         self._slot_freed.set()
 
     async def run(self) -> None:
-        """Work until `stop`; then let what runs finish within the grace, and give the rest back."""
+        """Work until `stop`; then let running orders finish within the grace, and give back the rest."""
         claiming = asyncio.create_task(self._claim_until_stopped())
         renewing = asyncio.create_task(self._renew_forever())
         try:
@@ -84,7 +84,7 @@ class Worker:
     # --- claiming ---
 
     async def _claim_until_stopped(self) -> None:
-        """Claim as room allows. Never cancelled in mid-claim: what was claimed is also started."""
+        """Claim orders while there is room. `stop` cancels no claim, so every claimed order is started."""
         while not self._stopping.is_set():
             try:
                 free = await self._free_slots()
@@ -93,15 +93,15 @@ class Worker:
             except StoreUnavailable as error:
                 observe.store_unavailable("claim", error)
                 await asyncio.sleep(_STORE_RETRY_S)
-            except Exception as error:  # noqa: BLE001 - a worker that stops claiming is worse than a bug told twice
+            except Exception as error:  # noqa: BLE001 - a worker that stops claiming is worse than a bug logged twice
                 observe.loop_crashed("claim", error)
                 await asyncio.sleep(_STORE_RETRY_S)
 
     async def _give_back_orphans(self) -> None:
-        """Release what was let go because the store was away: it need not wait for its lease.
+        """Release orders that were let go, so that they do not wait for their leases to lapse.
 
-        What the store kept of it is the truth from which the next claim goes on; a release that is
-        too late finds another fence and does nothing.
+        The next claim continues from the stored order. A release that is too late finds another
+        fence and does nothing.
         """
         if not self._orphans:
             return
@@ -113,7 +113,7 @@ class Worker:
             raise
 
     async def _free_slots(self) -> int:
-        """Wait until there is room, under the concurrency and under the rate; 0 when stopping."""
+        """Wait for room under the concurrency and the rate; return how many orders may start, 0 when stopping."""
         while not self._stopping.is_set():
             free = self._policy.concurrency - len(self._running)
             if free > 0 and self._policy.max_per_min:
@@ -128,13 +128,14 @@ class Worker:
             try:
                 await asyncio.wait_for(self._slot_freed.wait(), self._policy.sweep_ms / 1000)
             except TimeoutError:
-                # Who is full has nothing to ask of the store, and is not to be taken for gone because of it.
+                # A full worker has nothing to claim. Ask the store anyway, so that it always has a live session and
+                # is not taken for dead (ADR 8).
                 await self._queue.expire_dead_leases()
         return 0
 
     async def _claim_some(self, free: int) -> None:
-        """Start what was announced, and sweep when it is time or when more is due than was announced."""
-        # The loop's clock, which nobody sets back.
+        """Start announced orders; sweep when it is time, or when more orders are due than were announced."""
+        # The event loop's clock is never set back.
         now_s = asyncio.get_running_loop().time()
         is_time = now_s >= self._next_sweep_s
         order_ids: list[OrderId] = []
@@ -150,27 +151,27 @@ class Worker:
                 self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
                 await self._queue.expire_dead_leases()
                 free -= await self._start_suspect()
-            # The suspect may have taken a second, in which it can be time to stop.
+            # A poison order may have run alone for 1 s, and `stop` may have been called meanwhile.
             if free and not self._stopping.is_set():
                 due = await self._queue.claim_due(self._name, free, self._policy.lease_ms, self._policy.longest_wait_ms)
                 await self._start_all(due)
                 self._is_more_due = len(due) == free
 
     async def _start_suspect(self) -> int:
-        """Start one order that may be what its workers died of, if there is one; returns how many that was."""
-        # Once it died as one, a suspect is taken by a worker that holds nothing, or after a lease of waiting.
+        """Start one poison order, if there is one; return how many were started (0 or 1)."""
+        # A poison order that ended a worker before goes to an idle worker first: a busy one waits for one lease.
         waited_ms = self._policy.lease_ms if self._running else 0
         is_alone = not self._running
         claims = await self._queue.claim_poison(self._name, waited_ms, self._policy.lease_ms)
         await self._start_all(claims)
         running = [task for _, task in self._running.values()]
         if is_alone and running:
-            # A while in which nothing else would die with this worker.
+            # Run the poison order alone for 1 s, so that a crash takes no other order with it.
             await asyncio.wait(running, timeout=_ALONE_S)
         return len(claims)
 
     async def _start_all(self, claims: Sequence[Claim]) -> None:
-        """Start what was claimed, at once: its lease runs. Then count it."""
+        """Start the claimed orders at once, because their leases run; then count them against the rate."""
         for claim in claims:
             self._start(claim)
         if claims and self._policy.max_per_min:
@@ -179,19 +180,19 @@ class Worker:
     def _start(self, claim: Claim) -> None:
         order_id = claim.order.order_id
         if order_id in self._running:
-            self._running[order_id][1].cancel()  # Its lease lapsed under it: it can write nothing.
+            self._running[order_id][1].cancel()  # The old run's lease lapsed: it can write nothing.
         task = asyncio.create_task(self._work(claim), name=f"order {order_id}")
         self._running[order_id] = (claim, task)
         task.add_done_callback(lambda _: self._free(order_id, claim))
 
     def _free(self, order_id: OrderId, claim: Claim) -> None:
-        # The order may have been claimed again meanwhile: that run keeps its own slot.
+        # If the order was claimed again meanwhile, the new run keeps its slot.
         if order_id in self._running and self._running[order_id][0] is claim:
             del self._running[order_id]
         self._slot_freed.set()
 
     async def _work(self, claim: Claim) -> None:
-        """Run one order; nothing that goes wrong here reaches another order's task."""
+        """Run one order; an error here does not reach another order's task."""
         order_id = claim.order.order_id
         try:
             await self._execute(claim)
@@ -227,7 +228,7 @@ class Worker:
     # --- the end ---
 
     async def _finish(self) -> None:
-        """Let orders finish, then give back what is left; the fence makes a late write harmless."""
+        """Let orders finish within the grace, then give back the rest; the fence makes a late write harmless."""
         tasks = [task for _, task in self._running.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=self._policy.grace_s)

@@ -1,1 +1,1 @@
-"""What the engine needs from the world: roles that adapters play. Only wiring.py knows who plays them."""
+"""The roles that the engine needs from the outside world; adapters play them. Only wiring.py knows who plays them."""

@@ -1,4 +1,4 @@
-"""What hurries: the queue of ready orders, the live feed and the rate windows."""
+"""The fast paths between processes: the queue of ready orders, the live events and the rate windows."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,7 +13,10 @@ from order_engine.domain.order import (
 
 
 class ReadyQueue(Protocol):
-    """Order ids that wait for a worker. Disposable: what it loses, the sweeper finds."""
+    """Order ids that wait for a worker. Disposable: the sweeper finds every order whose id is lost.
+
+    A cancelled `pop` may lose the ids that it took.
+    """
 
     def push(self, order_ids: Sequence[OrderId]) -> None:
         """Hand over the ids soon; never blocks and never fails."""
@@ -23,19 +26,22 @@ class ReadyQueue(Protocol):
 
 
 class Subscription(Protocol):
-    """The live events of one order, or of all. Leaving the context ends it."""
+    """The live events of one order, or of all. Leaving the context ends it.
+
+    A cancelled `next` leaves the events that wait to the next call. A cancelled entry receives nothing.
+    """
 
     async def next(self, timeout_s: float) -> Sequence[OrderEvent]:
         """Return the events that came since the last call; empty after `timeout_s` without any.
 
-        Events can be missing or come twice; whoever needs all of them reads the log.
+        Events can be missing or come twice; a reader that needs all of them reads the log.
         """
 
     def wake(self) -> None:
         """End the current wait for events, or the next one."""
 
     async def __aenter__(self) -> Self:
-        """Begin to receive; when this returns, nothing published from now on is missed for good."""
+        """Begin to receive: each event published after this returns arrives, or is read from the log later."""
 
     async def __aexit__(
         self,
@@ -47,15 +53,15 @@ class Subscription(Protocol):
 
 
 class EventBus(Protocol):
-    """The live feed. Disposable: what it loses, the streams read from the log."""
+    """Carries live events between processes. Disposable: streams read lost events from the log."""
 
     @property
     def is_connected(self) -> bool:
-        """False while events may be passing by unseen."""
+        """False while events may be missed."""
 
     @property
     def trouble(self) -> str | None:
-        """Why the bus does not do all of its work, such as "READONLY You can't write ..."; None while it does."""
+        """Why a part of the bus does not work, such as "READONLY You can't write ..."; None while all of it works."""
 
     def publish(self, events: Sequence[OrderEvent]) -> None:
         """Send committed events to every subscriber soon; never blocks and never fails."""
@@ -65,7 +71,7 @@ class EventBus(Protocol):
 
 
 class RateVerdict(msgspec.Struct, frozen=True):
-    """Whether there was room in the window, and what is left of it."""
+    """Whether there was room in the window, and how much room is left."""
 
     is_allowed: bool
     limit: int
@@ -74,10 +80,10 @@ class RateVerdict(msgspec.Struct, frozen=True):
 
 
 class RateLimiter(Protocol):
-    """Counts what happens per key and minute."""
+    """Counts the uses of a key per minute. A cancelled call may still be counted."""
 
     async def hit(self, key: str, per_minute: int, cost: int = 1) -> RateVerdict:
         """Count `cost` against the key if it fits in `per_minute`; a cost of 0 only looks.
 
-        Never raises for a lost server: each process then counts on its own.
+        A lost server raises no error: each process then counts on its own.
         """

@@ -1,4 +1,4 @@
-"""The cluster, as the engine speaks to it."""
+"""The Solana cluster, as the engine uses it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
@@ -9,7 +9,7 @@ import msgspec
 from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.tokens import Token
 
-# What `SwapResult.error` contains when the swap would have given less than its minimum out.
+# `SwapResult.error` contains this when the swap would have given less than its minimum out.
 SLIPPAGE_ERROR: Final = "SlippageToleranceExceeded"
 
 
@@ -22,9 +22,9 @@ class Commitment(StrEnum):
 
 
 class UnsignedTransaction(msgspec.Struct, frozen=True):
-    """What a venue built: a serialized Solana message, and its instructions for a person.
+    """The result of a venue's build: a serialized Solana message, and its instructions in words.
 
-    Whatever blockhash the message has is replaced when it is signed.
+    Signing replaces the message's blockhash.
     """
 
     message: bytes
@@ -62,7 +62,7 @@ class SignedTransaction(msgspec.Struct, frozen=True):
 
 
 class SignatureStatus(msgspec.Struct, frozen=True):
-    """A transaction that the chain knows. `error` is None when it executed, else what the chain says of it."""
+    """A transaction that the chain knows. `error` is None when it executed, else the chain's error."""
 
     slot: int
     commitment: Commitment
@@ -72,10 +72,10 @@ class SignatureStatus(msgspec.Struct, frozen=True):
 class SignatureStatuses(msgspec.Struct, frozen=True):
     """Answers with history search, by a node that has finalized `context_slot` and answers as of it or later.
 
-    Its history begins at `history_from_slot`: what landed before is not found either; None is unknown.
-    On a losing fork a node's latest slot moves on all the same, so that slot alone would not show
-    that what the others finalized is known to it.
-    A signature that is in neither was not found; of one that is `unclear` nothing can be said.
+    The node's history begins at `history_from_slot` (None: unknown); older transactions are not found.
+    A node on a losing fork still advances its latest slot, so that slot alone would not show that the
+    node knows the blocks that the others finalized.
+    A signature in neither `statuses` nor `unclear` was not found; an unclear one proves nothing.
     """
 
     context_slot: int
@@ -85,7 +85,7 @@ class SignatureStatuses(msgspec.Struct, frozen=True):
 
 
 class SwapResult(msgspec.Struct, frozen=True):
-    """What a transaction did: the base units it gave, or the program's own words for why it gave none."""
+    """A transaction's result: the base units that it gave, or the program's error if it gave none."""
 
     amount_out: int | None
     error: str | None
@@ -100,17 +100,20 @@ class LandedMemo(msgspec.Struct, frozen=True):
 
 
 class Chain(Protocol):
-    """One Solana cluster seen through its RPC. Every method may raise ChainUnavailable."""
+    """One Solana cluster seen through its RPC. Every method may raise ChainUnavailable.
+
+    All methods but `send_many` only read: cancelling them has no effect on the chain.
+    """
 
     @property
     def genesis_hash(self) -> str | None:
-        """The cluster that every answer so far was of; None before the first."""
+        """The cluster of every answer so far; None before the first answer."""
 
     async def latest_blockhash(self) -> Blockhash:
         """Return a blockhash fresh enough to sign with."""
 
     async def send_many(self, raws: Sequence[bytes]) -> Sequence[Exception | None]:
-        """Offer transactions to the network; returns an error or None for each. None proves nothing.
+        """Offer transactions to the network; return an error or None for each. None proves nothing.
 
         Repeating it is harmless. If the caller is cancelled, some of them may have been sent.
         """

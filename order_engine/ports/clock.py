@@ -8,7 +8,7 @@ from order_engine.domain.order import (
 
 
 class Clock(Protocol):
-    """Tells the time; sleeping is the event loop's business."""
+    """Tells the time; the event loop does the sleeping."""
 
     def now_ms(self) -> EpochMs:
         """Return milliseconds since 1970 UTC."""

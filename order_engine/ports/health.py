@@ -1,4 +1,4 @@
-"""Heartbeats: the processes of an engine tell each other how they are, and the database how much waits."""
+"""Heartbeats: each process tells the others its state; the database counts the orders that wait."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,7 +7,7 @@ import msgspec
 
 
 class ChainState(msgspec.Struct, frozen=True):
-    """How a worker sees the chain: what is wrong (None: nothing), and the finalized slot that it saw last."""
+    """A worker's view of the chain: its trouble (None: no trouble), and the finalized slot that it saw last."""
 
     trouble: str | None = None
     finalized_slot: int | None = None
@@ -38,7 +38,7 @@ class StoreHealth(msgspec.Struct, frozen=True):
     `processes`: those that were seen in the last hour. `waiting`: orders that are due and that no worker
     has taken, up to MAX_COUNTED_WAITING of them; `oldest_due_ms`: for how long the oldest has been due.
     `schema_trouble`: why the schema is not the one of this version, or None.
-    `in_doubt`: attempts without a proven outcome; `oldest_in_doubt_ms`: since the oldest was signed.
+    `in_doubt`: attempts without a proven outcome; `oldest_in_doubt_ms`: the time since the oldest was signed.
     """
 
     processes: Sequence[ProcessSeen]
@@ -53,14 +53,14 @@ MAX_COUNTED_WAITING = 1_000
 
 
 class HealthStore(Protocol):
-    """Keeps heartbeats. May raise StoreUnavailable."""
+    """Keeps heartbeats. May raise StoreUnavailable. A cancelled `beat` may still be written."""
 
     async def beat(self, heartbeat: Heartbeat) -> None:
         """Write the process's heartbeat, and forget processes that were not seen for an hour."""
 
     async def health(self) -> StoreHealth:
-        """Return what is known now."""
+        """Return the engine's present health."""
 
     @property
     def write_trouble(self) -> str | None:
-        """Why this process could not store orders a moment ago; None if the last write of orders did well."""
+        """Why this process could not store orders a moment ago; None if the last write of orders succeeded."""

@@ -13,5 +13,5 @@ class Signer(Protocol):
     async def sign(self, message: bytes) -> bytes:
         """Return the 64 bytes of the signature of a serialized Solana message.
 
-        A caller that is cancelled has no signature, and so has nothing to send.
+        A caller that is cancelled gets no signature, so it has nothing to send.
         """

@@ -1,4 +1,4 @@
-"""What keeps the orders, as the engine writes and reads it."""
+"""The store of orders, as the engine writes and reads it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
@@ -41,7 +41,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """The right to work on an order until the lease lapses. `claims` counts those since its last event."""
+    """The right to work on an order until the lease lapses. `claims` counts its claims since the order's last event."""
 
     order: Order
     fence: int
@@ -49,7 +49,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class ProvenOutcome(msgspec.Struct, frozen=True):
-    """What the chain proved of one attempt, with the answers that prove it (a JSON object)."""
+    """The proven outcome of one attempt, with the chain's answers that prove it (a JSON object)."""
 
     attempt_number: int
     outcome: AttemptOutcome
@@ -73,11 +73,11 @@ class Write(msgspec.Struct, frozen=True):
     proven: ProvenOutcome | None = None
 
 
-# No setting makes a lease or a pause longer: one that is was given before the clock was set back.
+# No setting allows a longer lease or pause: a longer one was given before the clock was set back.
 LONGEST_LEASE_MS: Final = 600_000
 LONGEST_WAIT_MS: Final = 3_600_000
 
-# For so long after its order has ended, a client order id is not given to another order.
+# A client order id is not given to another order for this long after its order has ended.
 CLIENT_ORDER_ID_KEPT_MS: Final = 24 * 60 * 60 * 1000
 
 
@@ -100,14 +100,14 @@ class OrderStore(Protocol):
     """Accepts and records, many at once. May raise StoreUnavailable; then a write may or may not be kept.
 
     Each item gets its own result, in order: one that is refused fails alone. A caller with one order
-    uses GroupCommit (batching.py). A caller that is cancelled knows nothing of its writes: they may be kept.
+    uses GroupCommit (batching.py). If the caller is cancelled, its writes may still be kept.
     """
 
     async def accept_many(self, new_orders: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
         """Store each order, its first event and its idempotency key; committed when this returns.
 
-        A known key answers its order again. ClientOrderIdTaken: another order of the account has the
-        client order id and did not end CLIENT_ORDER_ID_KEPT_MS ago.
+        A known key returns its order again. ClientOrderIdTaken: another order of the account has the
+        client order id, and has not ended or ended less than CLIENT_ORDER_ID_KEPT_MS ago.
         """
 
     async def record_many(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
@@ -115,28 +115,31 @@ class OrderStore(Protocol):
 
 
 class WorkQueue(Protocol):
-    """Claims and leases. May raise StoreUnavailable. A cancelled claim may hold orders until their leases lapse."""
+    """Claims and leases. May raise StoreUnavailable.
+
+    A cancelled call may still take effect: a claim then holds its orders until their leases lapse.
+    """
 
     async def claim(self, worker: str, order_ids: Sequence[OrderId], lease_ms: int) -> list[Claim]:
-        """Take those of the orders that no worker holds and that wait for one now."""
+        """Take those of the orders that no worker holds and that are due now."""
 
     async def claim_due(
         self, worker: str, limit: int, lease_ms: int, longest_wait_ms: int = LONGEST_WAIT_MS
     ) -> list[Claim]:
         """Take up to `limit` orders whose lease lapsed or that have been due for a while, but no poison orders.
 
-        An order that is due in more than `longest_wait_ms` is due now: the clock was set back. So is a
-        lease of more than LONGEST_LEASE_MS a lapsed one.
+        An order that is due in more than `longest_wait_ms` counts as due now, because the clock was set
+        back. For the same reason a lease of more than LONGEST_LEASE_MS counts as lapsed.
         """
 
     async def claim_poison(self, worker: str, waited_ms: int, lease_ms: int) -> list[Claim]:
         """Take one poison order (domain/quarantine.py), unless the worker holds one already.
 
-        After its first death as a poison order it waits `waited_ms` longer at least.
+        After a worker died with it as a poison order, it waits at least `waited_ms` after its lease.
         """
 
     async def expire_dead_leases(self) -> None:
-        """Let the leases of ended processes lapse at once, as far as the store knows of their end.
+        """End the leases of dead workers at once, as far as the store knows that they are dead.
 
         Safe even if the store is wrong: the fence keeps two workers apart.
         """
@@ -145,22 +148,22 @@ class WorkQueue(Protocol):
         """Extend the leases (order id -> fence); return the orders that are still held."""
 
     async def release(self, worker: str, claims: Mapping[OrderId, int]) -> None:
-        """Give back unfinished orders (order id -> fence), due now and uncounted as claims."""
+        """Give back unfinished orders (order id -> fence): they are due now, and their last claim does not count."""
 
 
 class Upkeep(Protocol):
-    """The database as a whole. May raise StoreUnavailable."""
+    """The database as a whole. May raise StoreUnavailable. A cancelled call may still take effect."""
 
     async def delete_ended(self, older_than_ms: int, limit: int) -> int:
-        """Delete up to `limit` of the oldest orders that ended so long ago, with everything kept of them.
+        """Delete up to `limit` of the orders that ended `older_than_ms` ago, the oldest first, with all their data.
 
-        Returns the number of deleted orders. An idempotency key goes with its order.
+        Returns the number of deleted orders. An idempotency key is deleted with its order.
         """
 
     async def pin_cluster(self, genesis_hash: str) -> str:
-        """Keep the cluster's genesis hash, for ever once an attempt is signed; return the kept one.
+        """Store the cluster's genesis hash and return the stored one, which is final once an attempt is signed.
 
-        An attempt that was signed for another cluster than the kept one is refused.
+        An attempt that was signed for another cluster than the stored one is refused.
         """
 
     async def identity(self) -> EngineIdentity:
@@ -170,13 +173,13 @@ class Upkeep(Protocol):
         """Return if the database answers."""
 
     async def close(self) -> None:
-        """Let go of the database."""
+        """Disconnect from the database."""
 
 
 class OrderFilter(msgspec.Struct, frozen=True):
-    """Which orders to list: each field that is not None narrows. Newest first, strictly before `before`.
+    """Which orders to list: each field that is not None narrows the list. Newest first, strictly before `before`.
 
-    An order ends with its terminal event; one that is not terminal has no end, and no filter by end finds it.
+    An order ends with its terminal event; a filter by end finds only orders that have ended.
     """
 
     account: str
@@ -192,7 +195,7 @@ class OrderFilter(msgspec.Struct, frozen=True):
 
 
 class InDoubt(msgspec.Struct, frozen=True):
-    """A signed transaction whose outcome nobody has proven yet."""
+    """A signed transaction without a proven outcome."""
 
     order_id: OrderId
     attempt: SignedAttempt
@@ -210,7 +213,7 @@ BEGINNING: Final = "0"
 
 
 class LogPage(msgspec.Struct, frozen=True):
-    """Events, each order's in the order of its seq, the cursor that stands after them, and whether more were there."""
+    """Events, ordered by seq for each order, the cursor after them, and whether there were more."""
 
     events: Sequence[OrderEvent]
     cursor: str
@@ -218,7 +221,7 @@ class LogPage(msgspec.Struct, frozen=True):
 
 
 class OrderReader(Protocol):
-    """Reads orders and attempts. May raise StoreUnavailable."""
+    """Reads orders and attempts. May raise StoreUnavailable. Cancelling a call has no effect on the store."""
 
     async def get_many(self, wanted: Sequence[tuple[str, OrderId]]) -> Sequence[Order | None]:
         """Return the order of each (account, order id), or None if the account has no such order."""
@@ -240,19 +243,19 @@ class OrderReader(Protocol):
 
 
 class EventLog(Protocol):
-    """Reads events. May raise StoreUnavailable."""
+    """Reads events. May raise StoreUnavailable. Cancelling a call has no effect on the store."""
 
     async def histories(self, wanted: Sequence[tuple[OrderId, int]]) -> Sequence[Sequence[OrderEvent] | Exception]:
         """Return for each (order id, after) the order's events with a seq greater than `after`, in order."""
 
     async def account_events(self, account: str, after: str | None, until: str | None, limit: int) -> LogPage:
-        """Return the account's events committed after one cursor and not after the other, or the first of them.
+        """Return the first of the account's events that were committed after `after` and up to `until`.
 
         Every event lies between exactly one page's cursor and the next one's, whenever it was
         committed. The events of one commit stay together, so there can be more than `limit`; a
-        limit of 0 only looks whether `after` is a cursor. `after`: BEGINNING, or a cursor of this
-        database; without it, a page without events whose cursor stands at the end. `until`: a
-        cursor that is not before it, or None for the end; the last page's cursor is `until`.
+        limit of 0 only checks whether `after` is a cursor. `after`: BEGINNING, or a cursor of this
+        database; None returns an empty page whose cursor stands at the end. `until`: a
+        cursor that is not before `after`, or None for the end; the last page's cursor is `until`.
 
         Raises UnknownCursor.
         """

@@ -43,7 +43,7 @@ create table orders (
     -- Unique while the order lives. Where it does not change, an update stays in the page (HOT).
     live_client_order_id text generated always as (
         case when status in ('confirmed', 'failed', 'cancelled') then null else client_order_id end) stored,
-    constraint orders_one_live_per_client_order_id unique (account, live_client_order_id),
+    constraint orders_one_live_per_client_order_id unique (live_client_order_id, account),
     constraint orders_one_per_idempotency_key unique (account, idempotency_key),
     constraint orders_key_has_digest check ((idempotency_key is null) = (request_digest is null)),
     constraint orders_status_known check (status in (
