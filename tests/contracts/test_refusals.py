@@ -229,7 +229,7 @@ LEFT_BY_THE_LAST_EVENT: dict[str, Any] = {
 async def test_an_order_changes_by_an_event_alone(database: RawDatabase, column: str) -> None:
     order_id, _ = await begin_and_move(database, SUBMITTED)
     value = LEFT_BY_THE_LAST_EVENT[column]
-    with pytest.raises(Refused, match="orders_only_move_on"):
+    with pytest.raises(Refused, match="orders_change_with_an_event"):
         await database.run(f"update orders set {column} = {{0}} where order_id = {{1}}", [value, order_id])
 
 

@@ -390,42 +390,34 @@ create trigger cluster_pinned before update on cluster
 create trigger engine_identity_kept before update or delete or truncate on engine_identity
     for each statement execute function refuse('an engine stays who it is');
 
+-- PostgreSQL reads the condition of a trigger again for each statement that may fire it, so the conditions are short,
+-- and long ones belong to columns that no statement of the engine sets.
 create trigger orders_only_move_on before update on orders
     for each row
-    when (
-        old.status in ('confirmed', 'failed', 'cancelled')
-        or new.seq < old.seq
-        or (new.seq = old.seq
-            and (old.status, old.attempt, old.updated_at_ms, old.venue, old.quotes, old.min_amount_out,
-                old.amount_out, old.tx_signature, old.reason_code, old.reason_message)
-            is distinct from
-            (new.status, new.attempt, new.updated_at_ms, new.venue, new.quotes, new.min_amount_out,
-                new.amount_out, new.tx_signature, new.reason_code, new.reason_message))
-        or new.fence < old.fence
-        or (old.order_id, old.account, old.idempotency_key, old.request_digest, old.client_order_id,
-            old.token_in, old.token_in_mint, old.token_in_decimals,
-            old.token_out, old.token_out_mint, old.token_out_decimals,
-            old.amount_in, old.slippage_bps, old.metadata, old.created_at_ms)
-            is distinct from
-            (new.order_id, new.account, new.idempotency_key, new.request_digest, new.client_order_id,
-            new.token_in, new.token_in_mint, new.token_in_decimals,
-            new.token_out, new.token_out_mint, new.token_out_decimals,
-            new.amount_in, new.slippage_bps, new.metadata, new.created_at_ms)
-    )
-    execute function refuse('an order only moves on, and what was asked for stays');
+    when (old.status in ('confirmed', 'failed', 'cancelled') or new.fence < old.fence or new.seq < old.seq)
+    execute function refuse('an order only moves on');
 
-create trigger attempts_decided_once before update on attempts
+create trigger orders_change_with_an_event before update of status, attempt, updated_at_ms, venue, quotes,
+    min_amount_out, amount_out, tx_signature, reason_code, reason_message on orders
     for each row
-    when (
-        old.outcome is not null
-        or new.outcome is null
-        or (old.order_id, old.attempt, old.signature, old.raw, old.owner, old.last_valid_block_height, old.signed_slot,
-            old.signed_block_height, old.blockhash_slot, old.signed_at_ms, old.genesis_hash)
-            is distinct from
-            (new.order_id, new.attempt, new.signature, new.raw, new.owner, new.last_valid_block_height, new.signed_slot,
-            new.signed_block_height, new.blockhash_slot, new.signed_at_ms, new.genesis_hash)
-    )
-    execute function refuse('an outcome is written once, and a signed transaction never changes');
+    when (new.seq = old.seq)
+    execute function refuse('an order changes with its next event only');
+
+create trigger orders_keep_the_request before update of order_id, account, idempotency_key, request_digest,
+    client_order_id, token_in, token_in_mint, token_in_decimals, token_out, token_out_mint, token_out_decimals,
+    amount_in, slippage_bps, metadata, created_at_ms on orders
+    for each row
+    execute function refuse('the request of an order stays as it was accepted');
+
+create trigger attempts_decided_once before update of outcome, evidence on attempts
+    for each row
+    when (old.outcome is not null or new.outcome is null)
+    execute function refuse('an outcome is written once');
+
+create trigger attempts_keep_the_transaction before update of order_id, attempt, signature, raw, owner,
+    last_valid_block_height, signed_slot, signed_block_height, blockhash_slot, signed_at_ms, genesis_hash on attempts
+    for each row
+    execute function refuse('a signed transaction never changes');
 
 -- Retention: deletes the oldest orders that ended longer ago than this, with their events and attempts. An id begins
 -- with its creation time (UUIDv7), so those that are old enough come first.
