@@ -43,7 +43,19 @@ RESULTS = Path(__file__).parent / "results" / "latest.json"
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
-PARTS = ("burst", "watched", "watchers", "rates", "in_flight", "scale", "slow_disk", "growth", "queues", "pieces", "statements")
+PARTS = (
+    "burst",
+    "watched",
+    "watchers",
+    "rates",
+    "in_flight",
+    "scale",
+    "slow_disk",
+    "growth",
+    "queues",
+    "pieces",
+    "statements",
+)
 
 
 @dataclass(frozen=True)

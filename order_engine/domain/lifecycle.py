@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from order_engine.domain.errors import OrderEngineError, ReasonCode
+from order_engine.domain.event_data import event_data, first_event_data, route_quotes
 from order_engine.domain.events import (
     AttemptFailed,
     Fact,
@@ -18,9 +19,7 @@ from order_engine.domain.events import (
     TransactionBuilt,
     TransactionSigned,
 )
-from order_engine.domain.money import format_amount
-from order_engine.domain.order import EpochMs, Order, OrderId, OrderStatus, SwapRequest, price_text
-from order_engine.domain.routing import RankedQuote
+from order_engine.domain.order import EpochMs, Order, OrderId, OrderStatus, SwapRequest
 
 _S = OrderStatus
 
@@ -38,6 +37,8 @@ TRANSITIONS: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
 }
 
 TERMINAL: Final = frozenset(status for status, following in TRANSITIONS.items() if not following)
+# Statuses in which no worker holds the order: it has ended, or it waits for its next attempt.
+RESTING: Final = TERMINAL | {_S.RETRYING}
 CANCELLABLE: Final = frozenset(status for status, following in TRANSITIONS.items() if _S.CANCELLED in following)
 
 
@@ -48,15 +49,7 @@ class IllegalTransition(OrderEngineError):  # noqa: N818 - the usual term for st
 def open_order(order_id: OrderId, account: str, request: SwapRequest, now_ms: EpochMs) -> tuple[Order, OrderEvent]:
     """Make a new order and its first event, `pending`, seq 1, which holds the request."""
     order = Order(order_id, account, request, _S.PENDING, 1, 0, now_ms, now_ms)
-    asked = {
-        "clientOrderId": request.client_order_id,
-        "type": "market",
-        "tokenIn": request.token_in.symbol,
-        "tokenOut": request.token_out.symbol,
-        "amountIn": format_amount(request.amount_in, request.token_in.decimals),
-        "slippageBps": request.slippage_bps,
-    }
-    return order, OrderEvent(order_id, 1, _S.PENDING, 0, now_ms, 0, msgspec.Raw(msgspec.json.encode(asked)))
+    return order, OrderEvent(order_id, 1, _S.PENDING, 0, now_ms, 0, first_event_data(request))
 
 
 def apply(order: Order, fact: Fact, now_ms: EpochMs) -> tuple[Order, OrderEvent]:
@@ -71,7 +64,7 @@ def apply(order: Order, fact: Fact, now_ms: EpochMs) -> tuple[Order, OrderEvent]
     at_ms = max(now_ms, order.updated_at_ms)
     seq = order.seq + 1
     attempt_number = order.attempt_number + 1 if status is _S.ROUTING else order.attempt_number
-    changes, details = _consequences(order, fact)
+    changes = _changes(order, fact)
     after = replace(order, status=status, seq=seq, attempt_number=attempt_number, updated_at_ms=at_ms, **changes)
     event = OrderEvent(
         order.order_id,
@@ -80,76 +73,29 @@ def apply(order: Order, fact: Fact, now_ms: EpochMs) -> tuple[Order, OrderEvent]
         attempt_number,
         at_ms,
         at_ms - order.created_at_ms,
-        msgspec.Raw(msgspec.json.encode(details)),
+        event_data(after, fact),
     )
     return after, event
 
 
-def _consequences(  # noqa: PLR0911 - one answer for each fact
-    order: Order, fact: Fact
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the changed fields of the order, and the data of the event.
-
-    Amounts in the event are decimal text in whole tokens, as everywhere on the wire.
-    """
-    decimals_out = order.request.token_out.decimals
+def _changes(order: Order, fact: Fact) -> dict[str, Any]:
+    """Return the order's fields that the fact changes, besides those that every event changes."""
     match fact:
         case RouteCompared(route, min_amount_out):
-            quotes = [_told(ranked, decimals_out) for ranked in route.ranked]
-            changes = {
+            return {
                 "venue": route.winner.venue if route.winner else None,
-                "quotes": msgspec.Raw(msgspec.json.encode(quotes)),
+                "quotes": msgspec.Raw(msgspec.json.encode(route_quotes(order, route))),
                 "min_amount_out": min_amount_out,
                 "reason_code": None,
                 "reason_message": None,
             }
-            details: dict[str, Any] = {
-                "quotes": quotes,
-                "venue": changes["venue"],
-                "marginBps": route.margin_bps,
-                "minAmountOut": _text(min_amount_out, decimals_out),
-            }
-            return changes, details
-        case TransactionBuilt(venue, steps):
-            minimum = _text(order.min_amount_out, decimals_out)
-            return {}, {"venue": venue, "steps": steps, "minAmountOut": minimum}
-        case TransactionSigned(signature, last_valid_block_height):
-            return {"tx_signature": signature}, {
-                "venue": order.venue,
-                "txSignature": signature,
-                "lastValidBlockHeight": last_valid_block_height,
-            }
-        case SwapConfirmed(amount_out, slot):
-            return {"amount_out": amount_out}, {
-                "venue": order.venue,
-                "txSignature": order.tx_signature,
-                "amountOut": _text(amount_out, decimals_out),
-                "price": price_text(order.request, amount_out),
-                "slot": slot,
-            }
-        case AttemptFailed(code, message, retry_in_ms):
-            return _because(code, message, retryInMs=retry_in_ms)
-        case OrderFailed(code, message):
-            return _because(code, message)
+        case TransactionSigned(signature, _):
+            return {"tx_signature": signature}
+        case SwapConfirmed(amount_out, _):
+            return {"amount_out": amount_out}
+        case AttemptFailed(code, message, _) | OrderFailed(code, message):
+            return {"reason_code": code, "reason_message": message}
         case OrderCancelled(message):
-            return _because(ReasonCode.CANCELLED_BY_CLIENT, message)
-
-
-def _text(base_units: int | None, decimals: int) -> str | None:
-    return None if base_units is None else format_amount(base_units, decimals)
-
-
-def _because(code: ReasonCode, message: str, **more: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    changes = {"reason_code": code, "reason_message": message}
-    return changes, {"reason": {"code": code, "message": message}, **more}
-
-
-def _told(ranked: RankedQuote, decimals_out: int) -> dict[str, Any]:
-    told: dict[str, Any] = {"venue": ranked.venue, "chosen": ranked.lost_because is None}
-    if ranked.quote is not None:
-        told["amountOut"] = format_amount(ranked.quote.amount_out, decimals_out)
-        told["feeBps"] = ranked.quote.fee_bps
-        told["priceImpactBps"] = ranked.quote.price_impact_bps
-    if ranked.lost_because is not None:
-        told["lostBecause"] = ranked.lost_because
-    return told
+            return {"reason_code": ReasonCode.CANCELLED_BY_CLIENT, "reason_message": message}
+        case TransactionBuilt():
+            return {}

@@ -22,7 +22,7 @@ from order_engine.domain.events import (
     TransactionBuilt,
     TransactionSigned,
 )
-from order_engine.domain.lifecycle import TERMINAL, apply
+from order_engine.domain.lifecycle import RESTING, TERMINAL, apply
 from order_engine.domain.money import BaseUnits, min_out
 from order_engine.domain.order import AttemptOutcome, OrderStatus, SignedAttempt
 from order_engine.domain.quarantine import is_to_be_parked
@@ -36,7 +36,6 @@ from order_engine.ports.clock import Clock
 from order_engine.ports.store import Claim, OrderReader, ProvenOutcome, Write
 from order_engine.ports.venues import Venue
 
-_AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
 # How Solana's errors for a wallet with too little SOL begin: InsufficientFundsForFee, InsufficientFundsForRent.
 _INSUFFICIENT_FUNDS: Final = "InsufficientFunds"
 
@@ -137,7 +136,7 @@ class Executor:
             live = (await self._reader.attempts(claim.order.order_id))[-1]
         else:
             await self._route_if_needed(writer)
-            if writer.order.status not in _AT_REST:
+            if writer.order.status not in RESTING:
                 live = await self._build_and_sign(writer)
         if live is not None:
             await self._settle(writer, live)

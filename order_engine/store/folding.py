@@ -6,12 +6,9 @@ from typing import Any, Final
 import msgspec
 
 from order_engine.domain.errors import Fenced
-from order_engine.domain.lifecycle import TERMINAL
-from order_engine.domain.order import OrderId, OrderStatus
+from order_engine.domain.lifecycle import RESTING
+from order_engine.domain.order import OrderId
 from order_engine.ports.store import Write
-
-_AT_REST: Final = TERMINAL | {OrderStatus.RETRYING}
-
 
 # The constraint that refuses a transaction signed for another cluster than the pinned one.
 ONE_CLUSTER: Final = "attempts_of_one_cluster"
@@ -71,7 +68,7 @@ def _follows(earlier: Write, later: Write) -> bool:
     return (
         earlier.order.seq == later.expected_seq
         and earlier.fence == later.fence is not None
-        and earlier.order.status not in _AT_REST
+        and earlier.order.status not in RESTING
         and not (earlier.signed is not None and later.proven is not None)
     )
 
