@@ -15,9 +15,9 @@ PARTS = 20
 MAX_SEEDS_TO_CATCH = 1_000
 # The seeds that showed the rarest bugs last: trying them first saves the search. If they fail, all are searched.
 SHOWED_LAST = {
-    "the_blockhash_is_no_longer_valid": 5,
+    "the_blockhash_is_no_longer_valid": 322,
     "no_look_at_the_context_slot": 906,
-    "status_first_and_expiry_second": 569,
+    "status_first_and_expiry_second": 673,
 }
 
 
