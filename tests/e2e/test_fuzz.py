@@ -1,4 +1,4 @@
-"""Generated requests, a few hundred for each store; `make fuzz` sends 20,000."""
+"""Generated requests, some 200 for each store; `make fuzz` sends 20,000."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ HANG_S = 150
 
 def test_the_document_says_what_the_engine_does(engines: Engines, shape: str, tmp_path: Path) -> None:
     engine = engines.get(shape, MOCK_DELAY_SCALE="0.002")
-    found = fuzz(engine.url, tmp_path, examples=15, seed=1, timeout_s=HANG_S)
+    found = fuzz(engine.url, tmp_path, examples=8, seed=1, timeout_s=HANG_S)
     assert not found.failures, found.failures[0]
-    assert found.cases > 300
+    assert found.cases > 150
     with engine.client() as http:
         operations = [it for path in http.get("/openapi.json").json()["paths"].values() for it in path]
     assert found.operations == len(operations) - 1  # All operations except the stream, which has no end.

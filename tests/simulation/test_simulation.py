@@ -10,7 +10,7 @@ from tests.simulation.__main__ import main
 from tests.simulation.planted_decisions import PLANTED
 from tests.simulation.world import World
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "2000"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000"))
 PARTS = 20
 MAX_SEEDS_TO_CATCH = 1_000
 # The seeds that showed the rarest bugs last: trying them first saves the search. If they fail, all are searched.
