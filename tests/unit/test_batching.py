@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_engine.batching import Batcher
+from order_engine.batching import Batcher, GroupCommit
 from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply
 from order_engine.domain.order import EpochMs, Order, SignedAttempt
@@ -273,3 +273,56 @@ def test_orders_that_need_another_turn_share_it() -> None:
         routing, event = apply(pending, FACTS[S.ROUTING], EpochMs(START_MS))
         batch += [Write(routing, (event,), 1, FENCE), cancellation(pending)]
     assert [[places for _, places in turn] for turn in fold_writes(batch)] == [[[0], [2]], [[1], [3]]]
+
+
+# --- group commit ---
+
+
+class CountingStore:
+    """A store whose every call is counted with its number of items; it refuses odd writes."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+
+    async def accept_many(self, new_orders: Sequence[object]) -> Sequence[object]:
+        self.calls.append(("accept", len(new_orders)))
+        return [f"accepted {it}" for it in new_orders]
+
+    async def record_many(self, writes: Sequence[int]) -> Sequence[Exception | None]:
+        self.calls.append(("record", len(writes)))
+        return [ValueError(str(it)) if it % 2 else None for it in writes]
+
+    async def get_many(self, wanted: Sequence[object]) -> Sequence[object]:
+        self.calls.append(("get", len(wanted)))
+        return [it if account == "ours" else None for account, it in wanted]
+
+    async def histories(self, wanted: Sequence[object]) -> Sequence[object]:
+        self.calls.append(("history", len(wanted)))
+        return [[after + 1] for _, after in wanted]
+
+
+@pytest.mark.asyncio
+async def test_requests_of_one_moment_are_one_call_each_with_its_own_answer() -> None:
+    store = CountingStore()
+    orders = GroupCommit(store)
+    accepted = asyncio.gather(*(orders.accept(number) for number in range(3)))
+    recorded = asyncio.gather(*(orders.record(number) for number in range(3)), return_exceptions=True)
+    found = asyncio.gather(orders.get("ours", "a"), orders.get("other", "b"))
+    read = asyncio.gather(orders.history("a", 4), orders.history("b", 0))
+    assert await accepted == ["accepted 0", "accepted 1", "accepted 2"]
+    assert [type(it) for it in await recorded] == [type(None), ValueError, type(None)]
+    assert await found == ["a", None]
+    assert await read == [[5], [1]]
+    assert sorted(store.calls) == [("accept", 3), ("get", 2), ("history", 2), ("record", 3)]
+
+
+@pytest.mark.asyncio
+async def test_a_queued_write_is_carried_out_though_its_caller_is_gone() -> None:
+    store = CountingStore()
+    orders = GroupCommit(store)
+    orders.record(2)
+    caller = asyncio.create_task(orders.accept(1))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await orders.drain()
+    assert sorted(store.calls) == [("accept", 1), ("record", 1)]
