@@ -8,6 +8,11 @@ import pytest_asyncio
 from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that wait most: while one waits for a lease or an expiry, others use the processor."""
+    items.sort(key=lambda item: "faults" not in item.path.parts)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the seed that caught each planted bug."""
     found = [
