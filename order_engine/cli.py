@@ -1,6 +1,7 @@
 """The command line: data on stdout, messages on stderr, and an exit code that tells the result."""
 
 import asyncio
+import contextlib
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -339,16 +340,18 @@ def _console_for_help() -> "Console | None":
 async def _follow(client: EngineClient, order_id: str, parting: Parting, *, after: int = 0, as_json: bool) -> int:
     """Show the order's events; for a placed order, return its result even if they cannot be shown."""
     status = "unknown"
-    async for event in client.watch(order_id, after):
-        status = event["status"]
-        if parting.is_placed:
-            with output_is_secondary(parting.sentence):
+    # Closed here: a generator that the loop's end collects would still wait for the connection.
+    async with contextlib.aclosing(client.watch(order_id, after)) as events:
+        async for event in events:
+            status = event["status"]
+            if parting.is_placed:
+                with output_is_secondary(parting.sentence):
+                    show_event(event, as_json=as_json)
+            else:
                 show_event(event, as_json=as_json)
-        else:
-            show_event(event, as_json=as_json)
-            parting.sentence = (
-                f"The order goes on; see the rest with: order-engine watch {order_id} --after {event['seq']}"
-            )
+                parting.sentence = (
+                    f"The order goes on; see the rest with: order-engine watch {order_id} --after {event['seq']}"
+                )
     if status == "unknown":
         # All events were seen before, so read the result from the order itself.
         status = (await client.get(order_id))["status"]
@@ -358,7 +361,8 @@ async def _follow(client: EngineClient, order_id: str, parting: Parting, *, afte
 async def _follow_all(client: EngineClient, after: str | None, parting: Parting, *, as_json: bool) -> int:
     go_on = "Go on from here with: order-engine watch --all --after"
     parting.sentence = f"{go_on} {shlex.quote(after)}" if after else ""
-    async for page in client.stream(after):
-        show_page(page, as_json=as_json)
-        parting.sentence = f"{go_on} {shlex.quote(page['cursor'])}"
+    async with contextlib.aclosing(client.stream(after)) as pages:
+        async for page in pages:
+            show_page(page, as_json=as_json)
+            parting.sentence = f"{go_on} {shlex.quote(page['cursor'])}"
     return OK

@@ -34,7 +34,9 @@ def decode_strict(body: bytes, decoder: "msgspec.json.Decoder[Any]") -> Any:
             _refuse_repeated(body)
         _refuse_shape(str(error))
     except RecursionError as error:
-        raise InvalidRequest(_deep_field(body), "is nested too deeply", code="malformed_json") from error
+        name = _deep_field(body)
+        told = "is nested too deeply" if name else "The body is nested too deeply."
+        raise InvalidRequest(name, told, code="malformed_json") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _refuse_text(body, error)
     # Each member has a colon, so a body with as many colons as distinct members repeats none.
@@ -78,7 +80,9 @@ def _refuse_repeated(body: bytes) -> None:
     try:
         json.loads(body, strict=False, object_pairs_hook=_require_distinct, parse_int=str, parse_float=str)
     except RecursionError as error:
-        raise InvalidRequest(_deep_field(body), "is nested too deeply", code="malformed_json") from error
+        name = _deep_field(body)
+        told = "is nested too deeply" if name else "The body is nested too deeply."
+        raise InvalidRequest(name, told, code="malformed_json") from error
     except _RepeatedError:
         members = json.loads(body, strict=False, object_pairs_hook=_Members, parse_int=str, parse_float=str)
         raise _repeated(*_first_repeated(members)) from None
@@ -145,7 +149,8 @@ def _refuse_text(body: bytes, error: Exception) -> NoReturn:
                 raise InvalidRequest(name, "must not contain control characters", code="malformed_json")
             if has_text(value, _has_surrogate):
                 raise InvalidRequest(name, "must not contain lone surrogates", code="malformed_json")
-    raise InvalidRequest("", f"The body is not JSON: {error}.", code="malformed_json")
+    told = f"The body is not JSON: {error}." if body.strip() else "The body is empty; send the request as JSON."
+    raise InvalidRequest("", told, code="malformed_json")
 
 
 _NOT_JSON: Final = object()

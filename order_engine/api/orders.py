@@ -74,6 +74,9 @@ async def post_order(request: Request[Any]) -> Response:
     """Accept an order: committed when this answers."""
     context = context_of(request)
     require_json(request.headers)
+    if "x-idempotency-key" in request.headers:
+        # Ignored, a repeated request would place a second order.
+        raise InvalidRequest("X-Idempotency-Key", "is not read here; send the key as Idempotency-Key")
     key = parse_key(request.headers.getlist("idempotency-key"), "Idempotency-Key")
     body = await read_body(request)
     try:

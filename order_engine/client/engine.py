@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -128,7 +128,7 @@ class EngineClient:
         asked = {name: value for name, value in filters.items() if value is not None}
         return await self._ask(Request("GET", "/v1/orders", "orders", asked))
 
-    async def list_all(self, **filters: Any) -> AsyncIterator[dict[str, Any]]:
+    async def list_all(self, **filters: Any) -> AsyncGenerator[dict[str, Any]]:
         """Yield every page of orders, newest first."""
         cursor = filters.pop("cursor", None)
         while True:
@@ -146,7 +146,7 @@ class EngineClient:
         """Return the engine's health: `status`, the `reasons` why it is not ready, and each part's state."""
         return await self._ask(Request("GET", "/ready", "dependencies", also=(_UNAVAILABLE,)))
 
-    async def watch(self, order_id: str, after: int = 0) -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, order_id: str, after: int = 0) -> AsyncGenerator[dict[str, Any], None]:
         """Yield each event of the order once, past events first, up to the terminal one; survives lost connections."""
         path, seq = _path(order_id), after
         events = self._following.documents(
@@ -161,7 +161,7 @@ class EngineClient:
                 if event["status"] in TERMINAL:
                     return
 
-    async def stream(self, after: str | None = None) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, after: str | None = None) -> AsyncGenerator[dict[str, Any], None]:
         """Yield pages `{"cursor": …, "events": […]}` of all orders' events; it does not end.
 
         From now on, or from the cursor of a page that was seen before ("0": from the first event ever).

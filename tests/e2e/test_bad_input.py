@@ -235,6 +235,18 @@ def test_an_idempotency_key_is_visible_ascii(http: httpx2.Client, key: bytes) ->
         problem_of(response, BAD, name)
 
 
+def test_a_key_under_the_name_of_another_shape_is_refused_and_not_ignored(http: httpx2.Client) -> None:
+    response = http.post(V1, json=market_order(), headers={"X-Idempotency-Key": "first"})
+    problem_of(response, BAD, "X-Idempotency-Key")
+
+
+def test_an_empty_or_nested_body_is_named_as_that(http: httpx2.Client) -> None:
+    json_type = {"Content-Type": "application/json"}
+    for body, sentence in ((b"", "The body is empty"), (b"[" * 16_000, "The body is nested too deeply.")):
+        response = http.post(V1, content=body, headers=json_type)
+        assert (response.status_code, sentence in response.json()["detail"]) == (400, True), response.text
+
+
 def test_two_idempotency_keys_are_refused_rather_than_one_of_them_chosen(http: httpx2.Client) -> None:
     for path, name in ((V1, "Idempotency-Key"), (COMPAT, "x-idempotency-key")):
         response = http.post(path, json=market_order(), headers=[(name, "first"), (name, "second")])

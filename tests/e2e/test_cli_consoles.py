@@ -101,6 +101,16 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, engine: Engine, ht
     assert (run.returncode, run.stderr.replace("More: order-engine list --cursor", "")[:1]) in ((OK, ""), (OK, " "))
 
 
+def test_a_reader_of_all_orders_that_has_enough_is_no_error(
+    tmp_path: Path, engine: Engine, http: httpx2.Client
+) -> None:
+    place(http)
+    run = _redirected(engine, tmp_path, "| head -1; exit ${PIPESTATUS[0]}", "watch", "--all", "--after", "0")
+    assert (run.returncode, "Traceback" in run.stderr, "never retrieved" in run.stderr) == (OK, False, False), run
+    run = _redirected(engine, tmp_path, ">/dev/full", "watch", "--all", "--after", "0")
+    assert (run.returncode, "Traceback" in run.stderr) == (NOT_WRITTEN, False), run
+
+
 # --- the demo ------------------------------------------------------------------------------------
 
 
