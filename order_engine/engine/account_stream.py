@@ -144,7 +144,7 @@ class AccountStream(Generic[Frame]):
                 except Exception as error:  # noqa: BLE001 - otherwise watchers wait for ever, without an error
                     observe.loop_crashed("account stream", error)
                     if self._is_the_follower():
-                        self._begin_anew()
+                        self._start_over()
                     is_more = False
                     await asyncio.sleep(POLL_LOST_S)
                 if not is_more:
@@ -203,7 +203,7 @@ class AccountStream(Generic[Frame]):
         looked, self._looked = self._looked, asyncio.Event()
         looked.set()
 
-    def _begin_anew(self) -> None:
+    def _start_over(self) -> None:
         """Restart at the end of the log; each watcher reads the events in between by itself."""
         self._cursor = None
         self._recent.clear()

@@ -150,14 +150,14 @@ class Worker:
             if is_time:
                 self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
                 await self._queue.expire_dead_leases()
-                free -= await self._start_suspect()
+                free -= await self._start_poison_order()
             # A poison order may have run alone for 1 s, and `stop` may have been called meanwhile.
             if free and not self._stopping.is_set():
                 due = await self._queue.claim_due(self._name, free, self._policy.lease_ms, self._policy.longest_wait_ms)
                 await self._start_all(due)
                 self._is_more_due = len(due) == free
 
-    async def _start_suspect(self) -> int:
+    async def _start_poison_order(self) -> int:
         """Start one poison order, if there is one; return how many were started (0 or 1)."""
         # A poison order that ended a worker before goes to an idle worker first: a busy one waits for one lease.
         waited_ms = self._policy.lease_ms if self._running else 0
