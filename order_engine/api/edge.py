@@ -99,7 +99,11 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         if passed.host is not None:
             host = parse_host(passed.host)
             if host is None:
-                raise RequestRejected(400, "bad_host", "The proxy names a host that is not `name` or `name:port`.")
+                raise RequestRejected(
+                    400,
+                    "bad_host",
+                    "The proxy names a host that is not `name` or `name:port`, with a port from 1 to 65535.",
+                )
             self._require_known(host)
         _apply(passed, scope)
         return host
@@ -198,7 +202,7 @@ def _host_of(values: Sequence[bytes], scope: Scope) -> Host | None:
         return None
     host = parse_host(values[0].decode("latin-1")) if len(values) == 1 else None
     if host is None:
-        message = "Send the header `Host` once, as `name` or `name:port`."
+        message = "Send the header `Host` once, as `name` or `name:port`, with a port from 1 to 65535."
         raise RequestRejected(400, "bad_host", message, {"Connection": "close"})
     return host
 

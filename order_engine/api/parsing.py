@@ -73,7 +73,8 @@ def make_request(
     token_in = tokens.resolve(wire.token_in, "tokenIn")
     token_out = tokens.resolve(wire.token_out, "tokenOut")
     if token_in.mint == token_out.mint:
-        raise InvalidRequest("tokenOut", "must differ from tokenIn", code="same_token")
+        why = "" if token_in.symbol == token_out.symbol else f": {token_in.symbol} and {token_out.symbol} have one mint"
+        raise InvalidRequest("tokenOut", f"must differ from tokenIn{why}", code="same_token")
     if client_order_id is not None and not is_client_order_id(client_order_id):
         raise InvalidRequest("clientOrderId", "must be 1-64 visible ASCII characters, and not `.` or `..`")
     return SwapRequest(
