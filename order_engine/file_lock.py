@@ -9,7 +9,7 @@ from typing import BinaryIO
 from order_engine.settings import SettingsError
 
 
-def lock_file(stack: contextlib.ExitStack | contextlib.AsyncExitStack, path: Path) -> None:
+def lock_file(stack: contextlib.AsyncExitStack, path: Path) -> None:
     """Keep a second engine off the file until the stack closes; raises SettingsError.
 
     Two engines on one file would not see each other's events, because each has its own bus. The file

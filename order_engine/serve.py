@@ -150,7 +150,7 @@ def _spare_the_collector() -> None:
     """Make the garbage collector's passes rare and short.
 
     The objects of the start live as long as the process, so they are left out. With Python's own
-    thresholds a burst of orders spent a fifth of the worker's time on passes that found nothing, and
+    thresholds a burst of orders spent about a quarter of the worker's time on passes that found nothing, and
     each full pass stopped the process for 40 to 100 ms.
     """
     gc.collect()

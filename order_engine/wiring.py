@@ -91,7 +91,7 @@ class Engine(msgspec.Struct, frozen=True):
 
 
 class _Buses(msgspec.Struct, frozen=True):
-    """The bus of a process in its roles. `redis`: the connection that `_join_redis` completes, or None."""
+    """The bus of a process in its roles. `redis`: the bus that `_open_limiter` starts, or None."""
 
     ready: ReadyQueue
     events: EventBus
@@ -102,7 +102,7 @@ class _Buses(msgspec.Struct, frozen=True):
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Connect everything, migrate the database if needed, and close it all at the end."""
     settings.require_services()
-    chain_faults(settings)
+    chain_faults(settings)  # A wrong setting is refused before anything is opened.
     clock, paper_clock = SystemClock(), SteadyClock()
     tokens, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     market = PaperMarket(settings.mock_seed, prices)

@@ -120,7 +120,7 @@ class SolanaChain:
         clock: Clock,
         pin_cluster: Callable[[str], Awaitable[str]],
     ) -> None:
-        """`pin_cluster`: see OrderStore.
+        """`pin_cluster`: see Upkeep.
 
         `clock` only tells when a blockhash is too old to be used again.
         """

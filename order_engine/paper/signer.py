@@ -11,7 +11,7 @@ class PaperSigner:
     def __init__(self, seed: int) -> None:
         """Make the key."""
         self.keypair = Keypair.from_seed(hashlib.sha256(f"{seed}:wallet".encode()).digest())
-        # Kept: solders works the public key out again each time, which takes 20 µs.
+        # Kept: solders works the public key out again each time that it is asked.
         self.public_key = str(self.keypair.pubkey())
 
     async def sign(self, message: bytes) -> bytes:

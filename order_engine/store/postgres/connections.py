@@ -35,7 +35,7 @@ _PLANNER: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
-    # Without it, PostgreSQL plans most of these statements again at each call, which takes up to 200 µs of its time.
+    # Otherwise PostgreSQL plans most statements again at each call: 100 to 170 µs for an accept or a claim.
     "plan_cache_mode": "force_generic_plan",
 }
 
