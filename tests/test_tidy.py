@@ -1,6 +1,7 @@
 """Style as a test: limits that only get tighter."""
 
 import ast
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,26 @@ def test_only_the_composition_root_names_adapters(path: Path) -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("order_engine.")
     }
     assert own == COMPOSITION_ROOT or not imported & {*ADAPTERS} - {own}
+
+
+API = [path for path in PACKAGE if path.parent.name == "api" and path.name != "problems.py"]
+STATUSES = {int(it) for it in HTTPStatus} - {100}  # a round number, and no final answer
+
+
+@pytest.mark.parametrize("path", API, ids=_name)
+def test_http_statuses_stand_in_problems_only(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    # Lengths that a text is cut to, and limits that a constant names, are no statuses.
+    others = [node for node in ast.walk(tree) if isinstance(node, ast.Slice)]
+    others += [it for it in tree.body if isinstance(it, ast.AnnAssign) and ast.unparse(it.target).startswith("MAX_")]
+    lengths = {id(node) for other in others for node in ast.walk(other)}
+    statuses = [
+        f"{node.lineno}: {node.value}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and type(node.value) is int and node.value in STATUSES
+        if id(node) not in lengths
+    ]
+    assert not statuses
 
 
 @pytest.mark.parametrize("path", files(), ids=_name)

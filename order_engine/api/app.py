@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -20,11 +20,9 @@ from order_engine.api.edge import EdgeMiddleware, EdgePolicy, error_response
 from order_engine.api.headers import PAGE_POLICY
 from order_engine.api.names import NamedRoute, NamedWebSocketRoute
 from order_engine.api.openapi import build_document
-from order_engine.api.problems import RequestRejected, problem_response
+from order_engine.api.problems import RequestRejected, problem_response, status_of
 from order_engine.api.routes import COMPAT_OPERATIONS, COMPAT_WEBSOCKETS, V1_OPERATIONS
 from order_engine.domain.errors import OrderEngineError
-
-_NOT_FOUND: Final = 404
 
 
 def build_app(context: ApiContext, policy: EdgePolicy) -> ASGIApp:
@@ -80,7 +78,7 @@ async def _no_such_websocket(websocket: WebSocket[Any]) -> None:
 
 
 def _no_such_path(path: str) -> RequestRejected:
-    return RequestRejected(_NOT_FOUND, "no_such_path", f"There is nothing at {path[:200]!r}; see /docs.")
+    return RequestRejected("no_such_path", f"There is nothing at {path[:200]!r}; see /docs.")
 
 
 async def _on_error(request: Request[Any], error: Exception) -> Response:
@@ -90,13 +88,14 @@ async def _on_error(request: Request[Any], error: Exception) -> Response:
 async def _on_http_error(request: Request[Any], error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for this class
     path = request.url.path[:200]
-    if error.status_code == _NOT_FOUND and path in ("/ws", "/ws-exec"):
-        refusal = RequestRejected(426, "websocket_only", "This path speaks WebSocket.", {"Upgrade": "websocket"})
-    elif error.status_code == _NOT_FOUND:
+    not_found = status_of("no_such_path")
+    if error.status_code == not_found and path in ("/ws", "/ws-exec"):
+        refusal = RequestRejected("websocket_only", "This path speaks WebSocket.", {"Upgrade": "websocket"})
+    elif error.status_code == not_found:
         refusal = _no_such_path(path)
     else:
         message = f"{request.method} {path!r}: {error.detail}."
-        refusal = RequestRejected(error.status_code, "http_error", message, error.headers)
+        refusal = RequestRejected("http_error", message, error.headers, error.status_code)
     return problem_response(refusal, request.scope.get("request_id", ""))
 
 

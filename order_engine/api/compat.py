@@ -36,7 +36,7 @@ from order_engine.api.context import (
 from order_engine.api.frames import text_message
 from order_engine.api.orders import find_order, submit_order
 from order_engine.api.parsing import single_value
-from order_engine.api.problems import RequestRejected, compatible, problem_response, to_problem
+from order_engine.api.problems import OK, RequestRejected, compatible, problem_response, to_problem
 from order_engine.api.schemas import MAX_BODY_BYTES, view_order
 from order_engine.api.streams import Frame, send_life, send_until_gone, serve_order
 from order_engine.domain.errors import ClientOrderIdTaken, IdempotencyConflict, InvalidRequest, OrderEngineError
@@ -58,7 +58,7 @@ _MAX_FOLLOWED_JOBS: Final = 1_000
 async def execute_order(request: Request[Any]) -> Response:
     """Serve rows A, B, C and D: `POST /api/orders/execute`."""
     submission, note = await _submit(request, parse_loose_order, await _json_body(request))
-    return json_response(answer_of(request, submission, note), 200, rate_headers(submission))
+    return json_response(answer_of(request, submission, note), OK, rate_headers(submission))
 
 
 async def _submit(
@@ -103,7 +103,7 @@ async def enqueue(request: Request[Any]) -> Response:
         field = "orderId" if error.field == "clientOrderId" else error.field
         raise InvalidRequest(field, str(error), code=error.code) from error
     answer = {**answer_of(request, submission, note), "orderId": name}
-    return json_response(answer, 200, rate_headers(submission))
+    return json_response(answer, OK, rate_headers(submission))
 
 
 def _require_key_of_job(key: str | None, name: str) -> None:
@@ -233,7 +233,7 @@ async def _first_frame(websocket: WebSocket[Any]) -> bytes:
     text = message.get("text")
     body = text.encode() if text is not None else message.get("bytes") or b""
     if len(body) > MAX_BODY_BYTES:
-        raise RequestRejected(413, "body_too_large", f"A frame must be at most {MAX_BODY_BYTES} bytes.")
+        raise RequestRejected("body_too_large", f"A frame must be at most {MAX_BODY_BYTES} bytes.")
     return body
 
 
@@ -274,7 +274,7 @@ async def _deny(websocket: WebSocket[Any], error: Exception) -> None:
 
 async def _refuse_frame(websocket: WebSocket[Any], error: Exception) -> None:
     if isinstance(error, TimeoutError):
-        error = RequestRejected(400, "no_order", f"No order came within {_FIRST_FRAME_TIMEOUT_S:g} s.")
+        error = RequestRejected("no_order", f"No order came within {_FIRST_FRAME_TIMEOUT_S:g} s.")
     elif isinstance(error, UnicodeEncodeError):
         error = InvalidRequest("", "The frame is not valid Unicode.", code="malformed_json")
     problem, _ = to_problem(error, websocket.scope.get("request_id", ""), may_be_stored=True)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from order_engine.api.frames import PageFrame
 from order_engine.api.hosts import limit_key
-from order_engine.api.problems import RequestRejected
+from order_engine.api.problems import OK, RequestRejected
 from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.batching import GroupCommit
 from order_engine.domain.tokens import TokenRegistry
@@ -69,7 +69,7 @@ async def read_body(request: Request[Any]) -> bytes:
     codings = ",".join(request.headers.getlist("content-encoding")).split(",")
     if any(coding.strip().lower() not in ("", "identity") for coding in codings):
         message = "Send the body as it is, without the header `Content-Encoding`."
-        raise RequestRejected(415, "encoded_body", message, {"Accept-Encoding": "identity"})
+        raise RequestRejected("encoded_body", message, {"Accept-Encoding": "identity"})
     declared = request.headers.get("content-length", "0")
     chunks: list[bytes] = []
     size = int(declared) if declared.isdecimal() and len(declared) < len(str(2**63)) else 0
@@ -82,7 +82,7 @@ async def read_body(request: Request[Any]) -> bytes:
                 break
     if size > MAX_BODY_BYTES:
         message = f"The body must be at most {MAX_BODY_BYTES} bytes."
-        raise RequestRejected(413, "body_too_large", message, {"Connection": "close"})
+        raise RequestRejected("body_too_large", message, {"Connection": "close"})
     return b"".join(chunks)
 
 
@@ -90,12 +90,10 @@ def require_json(headers: Headers) -> None:
     """Refuse a body without exactly one content type, which must be JSON in UTF-8."""
     kinds = headers.getlist("content-type")
     if kinds != ["application/json"] and (len(kinds) != 1 or not _JSON_TYPE.fullmatch(kinds[0])):
-        raise RequestRejected(
-            415, "not_json", "Send the body, in UTF-8, with the header `Content-Type: application/json`."
-        )
+        raise RequestRejected("not_json", "Send the body, in UTF-8, with the header `Content-Type: application/json`.")
 
 
-def json_response(view: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(view: object, status: int = OK, headers: Mapping[str, str] | None = None) -> Response:
     """Return a view as JSON."""
     return Response(msgspec.json.encode(view), status, headers, media_type="application/json")
 

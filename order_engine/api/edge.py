@@ -26,7 +26,7 @@ from order_engine.api.hosts import (
     parse_host,
     parse_origin,
 )
-from order_engine.api.problems import MAX_HEAD_BYTES, RequestRejected, problem_response
+from order_engine.api.problems import MAX_HEAD_BYTES, NO_CONTENT, RequestRejected, problem_response
 from order_engine.api.proxies import Passed, read_forwarding
 from order_engine.domain.errors import OrderEngineError
 
@@ -88,7 +88,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         if self.public_url is not None and host.name == self.public_url.name:
             return
         message = f"This engine does not answer for the host {host.name[:100]!r}; ALLOWED_HOSTS lists its names."
-        raise RequestRejected(421, "host_not_allowed", message)
+        raise RequestRejected("host_not_allowed", message)
 
     def _look_behind_proxy(self, scope: Scope) -> Host | None:
         """Put the client that a trusted proxy names into the scope; returns the host that this client asked for."""
@@ -100,7 +100,6 @@ class EdgePolicy(msgspec.Struct, frozen=True):
             host = parse_host(passed.host)
             if host is None:
                 raise RequestRejected(
-                    400,
                     "bad_host",
                     "The proxy names a host that is not `name` or `name:port`, with a port from 1 to 65535.",
                 )
@@ -119,7 +118,7 @@ class EdgePolicy(msgspec.Struct, frozen=True):
         ):
             return
         message = f"Pages of {text[:100]} may not call this engine; ALLOWED_ORIGINS lists those that may."
-        raise RequestRejected(403, "origin_not_allowed", message)
+        raise RequestRejected("origin_not_allowed", message)
 
 
 class EdgeMiddleware:
@@ -183,7 +182,7 @@ def _last_words(error: BaseException, scope: Scope, *, has_begun: bool) -> ASGIA
         return None  # The client is gone.
     if isinstance(error, asyncio.CancelledError):
         # The server cancels requests that are still open some time after a signal; a stream then ends normally.
-        stopping = RequestRejected(503, "stopping", "This process is stopping")
+        stopping = RequestRejected("stopping", "This process is stopping")
         return _end_of_stream if has_begun else problem_response(stopping, scope["request_id"])
     assert isinstance(error, Exception)  # noqa: S101 - the caller catches no other
     observe.request_crashed(scope["request_id"], scope["path"], error)
@@ -203,7 +202,7 @@ def _host_of(values: Sequence[bytes], scope: Scope) -> Host | None:
     host = parse_host(values[0].decode("latin-1")) if len(values) == 1 else None
     if host is None:
         message = "Send the header `Host` once, as `name` or `name:port`, with a port from 1 to 65535."
-        raise RequestRejected(400, "bad_host", message, {"Connection": "close"})
+        raise RequestRejected("bad_host", message, {"Connection": "close"})
     return host
 
 
@@ -228,7 +227,7 @@ def _require_short_head(scope: Scope) -> None:
     head_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
     if head_bytes > MAX_HEAD_BYTES:
         message = f"Path, query and headers must be at most {MAX_HEAD_BYTES} bytes together."
-        raise RequestRejected(431, "head_too_large", message, {"Connection": "close"})
+        raise RequestRejected("head_too_large", message, {"Connection": "close"})
 
 
 def _is_preflight(scope: Scope) -> bool:
@@ -241,7 +240,7 @@ def _is_preflight(scope: Scope) -> bool:
 async def _preflight(scope: Scope, _receive: Receive, send: Send) -> None:
     asks = any(name == b"access-control-request-private-network" for name, _ in scope["headers"])
     headers = preflight_headers(asks_for_private_network=asks)
-    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.start", "status": NO_CONTENT, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

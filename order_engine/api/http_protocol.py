@@ -9,7 +9,7 @@ import httptools
 
 from order_engine.api.guard import PIPELINE, last_answer, peer_of
 from order_engine.api.limits import Seat, Seats, Visit
-from order_engine.api.problems import MAX_HEAD_BYTES, RequestRejected
+from order_engine.api.problems import MAX_HEAD_BYTES, RequestRejected, is_unavailable
 from order_engine.api.request_head import (
     MAX_HEADERS,
     Target,
@@ -30,7 +30,6 @@ _PIECE_BYTES: Final = 1_024
 # Bytes of one request in all, chunk headers and trailers included.
 _MAX_MESSAGE_BYTES: Final = 256 * 1024
 _MAX_WAITING_BODY_BYTES: Final = 32 * 1024
-_UNAVAILABLE: Final = 503
 # After this many reads that complete no request, the connection waits, so that other connections are served.
 _READS_AT_ONCE: Final = 16
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -158,7 +157,7 @@ class HttpProtocol(TakesTurns):
             raise too_large(f"Path, query and headers must be at most {MAX_HEAD_BYTES} bytes together.")
         if self._is_in_message and self._message_bytes > _MAX_MESSAGE_BYTES:
             message = f"A request must be at most {_MAX_MESSAGE_BYTES} bytes in all."
-            raise RequestRejected(413, "body_too_large", message, {"Connection": "close"})
+            raise RequestRejected("body_too_large", message, {"Connection": "close"})
 
     def _read_without_offer(self) -> None:
         """Parse a request again without its offer of another protocol; otherwise the parser would drop its body."""
@@ -241,7 +240,7 @@ class HttpProtocol(TakesTurns):
             if forwarded is not None:
                 refusal = self._seats.begin_request(forwarded)
         if refusal is not None:
-            raise RequestRejected(_UNAVAILABLE, refusal.code, refusal.detail, {"Connection": "close"})
+            raise RequestRejected(refusal.code, refusal.detail, {"Connection": "close"})
         return forwarded
 
     def _fill_scope(self, method: str, version: str, target: Target) -> None:
@@ -288,7 +287,7 @@ class HttpProtocol(TakesTurns):
 
     def _refuse(self, refusal: RequestRejected) -> None:
         """Answer a request that cannot be read, after the answers to the requests before it, and close."""
-        self._blame("bad request" if refusal.status != _UNAVAILABLE else "too many connections")
+        self._blame("too many connections" if is_unavailable(refusal.status) else "bad request")
         self._stop_waiting()
         self._is_last, self._is_in_message = True, False
         answer = last_answer(refusal, self._request_id())

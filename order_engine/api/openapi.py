@@ -8,31 +8,30 @@ import msgspec
 
 from order_engine import __version__
 from order_engine.api.compat_schemas import CompatibleProblem, body_schemas
-from order_engine.api.problems import Problem
+from order_engine.api.problems import GOOD, NO_CONTENT, Problem, status_of
 from order_engine.api.schemas import TOKEN_SCHEMA
+from order_engine.domain.errors import RateLimited, Unavailable
 from order_engine.domain.tokens import TokenRegistry
 
 _DESCRIPTION: Final = (
     "Order execution for swaps on Solana DEXs. Amounts are decimal text in whole tokens, times are RFC 3339 "
     "UTC, errors are RFC 9457 problem documents with a stable `code`."
 )
-_FIRST_ERROR: Final = 300
-_NO_CONTENT: Final = 204
 COMPATIBILITY: Final = "compatibility"
 _REF: Final = "#/components/schemas/{name}"
 
 # The edge may answer any request with one of these.
 _ALWAYS: Final[Mapping[int, str]] = {
-    400: "The request is not HTTP as RFC 9112 has it",
-    403: "The page that sent this may not; ALLOWED_ORIGINS lists those that may",
-    421: "The host is not one of this engine's; ALLOWED_HOSTS lists them",
-    431: "Path, query and headers are over 32 KiB, or there are too many",
-    503: "The database does not answer, the process is stopping or it has too many connections",
+    status_of("malformed_request"): "The request is not HTTP as RFC 9112 has it",
+    status_of("origin_not_allowed"): "The page that sent this may not; ALLOWED_ORIGINS lists those that may",
+    status_of("host_not_allowed"): "The host is not one of this engine's; ALLOWED_HOSTS lists them",
+    status_of("head_too_large"): "Path, query and headers are over 32 KiB, or there are too many",
+    status_of(Unavailable): "The database does not answer, the process is stopping or it has too many connections",
 }
 _WITH_BODY: Final[Mapping[int, str]] = {
-    400: "The body is not JSON, or the request is not HTTP as RFC 9112 has it",
-    413: "The body is over 16 KiB",
-    415: "The body is not application/json in UTF-8, or it is encoded",
+    status_of("malformed_json"): "The body is not JSON, or the request is not HTTP as RFC 9112 has it",
+    status_of("body_too_large"): "The body is over 16 KiB",
+    status_of("not_json"): "The body is not application/json in UTF-8, or it is encoded",
 }
 _SECONDS: Final = {"type": "integer", "minimum": 0}
 _HEADERS: Final[Mapping[str, Any]] = {
@@ -57,9 +56,9 @@ _HEADERS: Final[Mapping[str, Any]] = {
 }
 _RATE: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 _ERROR_HEADERS: Final[Mapping[int, Sequence[str]]] = {
-    415: ("Accept-Encoding",),
-    429: ("Retry-After", *_RATE),
-    503: ("Retry-After",),
+    status_of("not_json"): ("Accept-Encoding",),
+    status_of(RateLimited): ("Retry-After", *_RATE),
+    status_of(Unavailable): ("Retry-After",),
 }
 
 
@@ -176,13 +175,13 @@ def _describe(operation: Operation) -> dict[str, Any]:
 
 
 def _answer(operation: Operation, status: int, text: str, kind: Any) -> dict[str, Any]:
-    is_good = status < _FIRST_ERROR
+    is_good = status in GOOD
     names = ("X-Request-Id", *(operation.headers if is_good else _ERROR_HEADERS.get(status, ())))
     answer: dict[str, Any] = {
         "description": text,
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
     }
-    if status == _NO_CONTENT:
+    if status == NO_CONTENT:
         return answer
     content: dict[str, Any] = {}
     if kind is not None:

@@ -27,7 +27,7 @@ from order_engine.api.parsing import (
     parse_time,
     single_value,
 )
-from order_engine.api.problems import UNAVAILABLE
+from order_engine.api.problems import ACCEPTED, OK, status_of
 from order_engine.api.schemas import (
     AttemptsInDoubtView,
     EventListView,
@@ -44,7 +44,7 @@ from order_engine.api.schemas import (
     view_in_doubt,
     view_order,
 )
-from order_engine.domain.errors import ChainUnavailable, InvalidRequest, OrderNotFound
+from order_engine.domain.errors import ChainUnavailable, InvalidRequest, OrderNotFound, Unavailable
 from order_engine.domain.fingerprint import fingerprint
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.money import BaseUnits, format_amount, min_out
@@ -93,7 +93,7 @@ async def post_order(request: Request[Any]) -> Response:
     headers = {"Location": f"/v1/orders/{submission.order.order_id}", **rate_headers(submission)}
     if submission.is_replay:
         headers["Idempotent-Replayed"] = "true"
-    return json_response(view_order(submission.order, ()), 202, headers)
+    return json_response(view_order(submission.order, ()), ACCEPTED, headers)
 
 
 async def _find_answer(context: ApiContext, body: bytes, key: str) -> Submission | None:
@@ -189,7 +189,7 @@ async def post_quotes(request: Request[Any]) -> Response:
         route.margin_bps,
         quotes,
     )
-    return json_response(view, 200, limit_headers(rate))
+    return json_response(view, OK, limit_headers(rate))
 
 
 async def list_tokens(request: Request[Any]) -> Response:
@@ -206,7 +206,7 @@ async def list_venues(request: Request[Any]) -> Response:
     venues = [
         await _view_venue(venue, probe, context.quote_timeout_s, context.clock) for venue in context.venues.values()
     ]
-    return json_response(VenueListView(venues), 200, limit_headers(rate))
+    return json_response(VenueListView(venues), OK, limit_headers(rate))
 
 
 async def get_health(_request: Request[Any]) -> Response:
@@ -218,7 +218,7 @@ async def get_ready(request: Request[Any]) -> Response:
     """Tell whether orders can be accepted and executed, and if not, why."""
     report = await context_of(request).health.report()
     view = ReadyView(report.status, [*report.reasons], report.parts)
-    return json_response(view, UNAVAILABLE if report.status == "unavailable" else 200)
+    return json_response(view, status_of(Unavailable) if report.status == "unavailable" else OK)
 
 
 async def find_order(context: ApiContext, name: str) -> Order:

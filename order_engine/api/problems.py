@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: the only place that knows HTTP status codes."""
+"""Errors as RFC 9457 problem documents, and every HTTP status that the API uses."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,11 @@ from order_engine.domain.errors import (
 
 # Of a request before its body: its path, its query and its headers.
 MAX_HEAD_BYTES: Final = 32 * 1024
-UNAVAILABLE: Final = 503
+SWITCHING_PROTOCOLS: Final = 101
+OK: Final = 200
+ACCEPTED: Final = 202
+NO_CONTENT: Final = 204
+GOOD: Final = frozenset({OK, ACCEPTED, NO_CONTENT})
 _RETRY_AFTER_S: Final = 1
 # The routes of the compatible systems.
 _COMPATIBLE_PATH: Final = re.compile(r"/(?:api|orders|jobs)(?:/.*)?|/(?:enqueue|ws|ws-exec)", re.DOTALL)
@@ -48,10 +52,12 @@ class Problem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 class RequestRejected(Exception):  # noqa: N818 - a refusal, not an error of ours
     """A request that HTTP itself refuses before the engine is asked."""
 
-    def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        """`status` is the HTTP status, `code` the stable name."""
+    def __init__(
+        self, code: str, detail: str, headers: Mapping[str, str] | None = None, status: int | None = None
+    ) -> None:
+        """`code` is the stable name, which has an HTTP status; `status` is another one that a library chose."""
         super().__init__(detail)
-        self.status = status
+        self.status = status_of(code) if status is None else status
         self.code = code
         self.headers = dict(headers or {})
 
@@ -74,8 +80,8 @@ _TITLES: Final = {
     503: "Unavailable",
 }
 
-# A class that is not listed is answered as its nearest parent that is.
-_STATUSES: Final[Mapping[type, int]] = {
+# The errors of the engine; a class that is not listed is answered as its nearest parent that is.
+_ERRORS: Final[Mapping[type, int]] = {
     Refused: 422,
     InvalidRequest: 422,
     OrderNotFound: 404,
@@ -85,6 +91,40 @@ _STATUSES: Final[Mapping[type, int]] = {
     RateLimited: 429,
     Unavailable: 503,
 }
+# The codes of a request that is refused before the engine is asked, and of a body that is not JSON.
+_CODES: Final[Mapping[str, int]] = {
+    "bad_handshake": 400,
+    "bad_host": 400,
+    "duplicate_member": 400,
+    "malformed_json": 400,
+    "malformed_request": 400,
+    "no_order": 400,
+    "origin_not_allowed": 403,
+    "no_such_path": 404,
+    "not_acceptable": 406,
+    "body_too_large": 413,
+    "encoded_body": 415,
+    "not_json": 415,
+    "host_not_allowed": 421,
+    "websocket_only": 426,
+    "websocket_version": 426,
+    "head_too_large": 431,
+    "internal_error": 500,
+    "stopping": 503,
+    "too_many_connections": 503,
+}
+
+
+def status_of(refusal: type[Exception] | str) -> int:
+    """Return the HTTP status of an error of the engine, or of the code of a RequestRejected."""
+    if isinstance(refusal, str):
+        return _CODES[refusal]
+    return next(_ERRORS[it] for it in refusal.__mro__ if it in _ERRORS)
+
+
+def compatible_status(status: int) -> int:
+    """Return the status that the compatible systems use where v1 uses this one."""
+    return 400 if status == status_of(InvalidRequest) else status
 
 
 def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False) -> tuple[Problem, dict[str, str]]:
@@ -96,22 +136,21 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
     field: str | None = None
     if isinstance(error, RequestRejected):
         status, code, detail, headers = error.status, error.code, str(error), error.headers
-    elif (known := _status_of(type(error))) is not None:
-        status = known
-        code = getattr(error, "code", "unavailable")
-        detail = str(error)
+    elif isinstance(error, (Refused, Unavailable)):
+        status, code, detail = status_of(type(error)), getattr(error, "code", "unavailable"), str(error)
     else:
-        status, code = 500, "internal_error"
+        code = "internal_error"
+        status = status_of(code)
         detail = "This is a bug in order-engine. The log of the server has more under the request id."
     if isinstance(error, InvalidRequest):
         field = error.field or None
         detail = f"{error.field} {error}." if error.field else str(error)
-        status = 400 if error.code in ("malformed_json", "duplicate_member") else status
+        status = _CODES.get(error.code, status)
     if isinstance(error, RateLimited):
         headers["Retry-After"] = headers["RateLimit-Reset"] = str(error.retry_after_s)
         headers["RateLimit-Limit"] = str(error.limit)
         headers["RateLimit-Remaining"] = "0"
-    if status == 503:  # noqa: PLR2004 - the code itself
+    if is_unavailable(status):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
         detail = f"{detail.rstrip('.')}."
         if may_be_stored:
@@ -124,7 +163,7 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
         code,
         _escape_surrogates(detail),
         request_id,
-        retryable=status in (429, 503),
+        retryable=is_unavailable(status) or isinstance(error, RateLimited),
         field=field,
         order_id=error.existing_order_id if isinstance(error, ClientOrderIdTaken) else None,
         type="about:blank",
@@ -132,8 +171,9 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
     return problem, headers
 
 
-def _status_of(kind: type[Exception]) -> int | None:
-    return next((_STATUSES[it] for it in kind.__mro__ if it in _STATUSES), None)
+def is_unavailable(status: int) -> bool:
+    """Return whether the request can succeed later, as it is."""
+    return status == status_of(Unavailable)
 
 
 def _escape_surrogates(text: str) -> str:
@@ -149,7 +189,7 @@ def problem_response(error: Exception, request_id: str, *, may_be_stored: bool =
 
 def compatible(problem: Problem) -> dict[str, Any]:
     """Return the problem as the compatible systems tell it: with `error`, and 400 where v1 says 422."""
-    status = 400 if problem.status == 422 else problem.status  # noqa: PLR2004 - the codes themselves
+    status = compatible_status(problem.status)
     shown: dict[str, Any] = {"error": problem.detail, **msgspec.to_builtins(problem)}
     return {**shown, "title": _TITLES.get(status, "Error"), "status": status}
 

@@ -49,12 +49,12 @@ class Target:
 def malformed(detail: str) -> RequestRejected:
     """Return the refusal of bytes that are no HTTP/1.1 request; the connection closes after it."""
     message = f"{detail.rstrip('.')[:200]}. Send requests as RFC 9112 (HTTP/1.1) says."
-    return RequestRejected(400, "malformed_request", message, {"Connection": "close"})
+    return RequestRejected("malformed_request", message, {"Connection": "close"})
 
 
 def too_large(detail: str) -> RequestRejected:
     """Return the refusal of a head that is too long; the connection closes after it."""
-    return RequestRejected(431, "head_too_large", detail, {"Connection": "close"})
+    return RequestRejected("head_too_large", detail, {"Connection": "close"})
 
 
 def check_head(method: bytes, version: str, headers: Headers) -> None:

@@ -16,6 +16,7 @@ from order_engine.api.compat_schemas import (
 )
 from order_engine.api.names import NamedWebSocketRoute
 from order_engine.api.openapi import Operation, Parameter
+from order_engine.api.problems import ACCEPTED, NO_CONTENT, OK, compatible_status, status_of
 from order_engine.api.schemas import (
     TOKEN_SCHEMA,
     UUID_PATTERN,
@@ -31,6 +32,14 @@ from order_engine.api.schemas import (
     TokenListView,
     VenueListView,
 )
+from order_engine.domain.errors import (
+    CancelTooLate,
+    ClientOrderIdTaken,
+    InvalidRequest,
+    OrderNotFound,
+    RateLimited,
+    Unavailable,
+)
 from order_engine.domain.order import OrderStatus
 
 _SEQ: Final = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
@@ -41,14 +50,16 @@ _KEY: Final = Parameter(
     {"type": "string", "pattern": "^[!-~]{1,255}$"},
 )
 _AFTER: Final = Parameter("after", "query", "Only events with a greater seq.", _SEQ)
-_UNKNOWN: Final = {404: ("No such order", None)}
-_BAD: Final = {422: ("A field is wrong; `field` names it", None)}
+_INVALID: Final = status_of(InvalidRequest)
+_UNKNOWN: Final = {status_of(OrderNotFound): ("No such order", None)}
+_BAD: Final = {_INVALID: ("A field is wrong; `field` names it", None)}
 _PLACING: Final = {
-    409: ("Another order has this client order id", None),
-    429: ("Too many orders in a minute", None),
+    status_of(ClientOrderIdTaken): ("Another order has this client order id", None),
+    status_of(RateLimited): ("Too many orders in a minute", None),
 }
+_MANY_QUOTES: Final = {status_of(RateLimited): ("Too many quotes in a minute", None)}
 _RATE: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
-_COMPAT_BAD: Final = {400: ("A field is wrong, or the body is not JSON; `error` says it", None)}
+_COMPAT_BAD: Final = {compatible_status(_INVALID): ("A field is wrong, or the body is not JSON; `error` says it", None)}
 
 
 def _message(description: str, **more: Any) -> Mapping[str, Any]:
@@ -72,7 +83,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.post_order,
         "orders",
         "Accept a market order",
-        {202: ("The order, durable", OrderView), **_BAD, **_PLACING},
+        {ACCEPTED: ("The order, durable", OrderView), **_BAD, **_PLACING},
         body=MarketOrderRequest,
         examples={"market": {"type": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1.5"}},
         parameters=(_KEY,),
@@ -84,7 +95,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.list_orders,
         "orders",
         "List orders, newest first",
-        {200: ("A page", OrderListView), 422: ("A filter is wrong", None)},
+        {OK: ("A page", OrderListView), _INVALID: ("A filter is wrong", None)},
         parameters=(
             _text("status", "The orders' current status.", enum=[*OrderStatus]),
             _text("type", "The only type.", enum=["market"]),
@@ -105,7 +116,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.get_order,
         "orders",
         "Return an order with its attempts",
-        {200: ("The order", OrderView), **_UNKNOWN},
+        {OK: ("The order", OrderView), **_UNKNOWN},
         description="If no order has this id, the newest order with this clientOrderId is returned.",
     ),
     Operation(
@@ -114,7 +125,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.cancel_order,
         "orders",
         "Cancel an order that is not signed yet",
-        {200: ("The cancelled order", OrderView), **_UNKNOWN, 409: ("Too late", None)},
+        {OK: ("The cancelled order", OrderView), **_UNKNOWN, status_of(CancelTooLate): ("Too late", None)},
     ),
     Operation(
         "GET",
@@ -122,7 +133,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.list_events,
         "orders",
         "Return an order's history",
-        {200: ("The events", EventListView), **_UNKNOWN, 422: ("after is wrong", None)},
+        {OK: ("The events", EventListView), **_UNKNOWN, _INVALID: ("after is wrong", None)},
         parameters=(_AFTER,),
     ),
     Operation(
@@ -132,11 +143,11 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         "orders",
         "Follow an order's life, past first, as server-sent events",
         {
-            200: ("One event a message, its seq as id", None),
-            204: ("The order has ended and `after` is its last event; do not come back", None),
-            406: ("Ask for text/event-stream", None),
+            OK: ("One event a message, its seq as id", None),
+            NO_CONTENT: ("The order has ended and `after` is its last event; do not come back", None),
+            status_of("not_acceptable"): ("Ask for text/event-stream", None),
             **_UNKNOWN,
-            422: ("after is wrong", None),
+            _INVALID: ("after is wrong", None),
         },
         description="The same path speaks WebSocket: one event a text frame, closed with 1000 after the terminal one.",
         parameters=(
@@ -158,9 +169,9 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         "orders",
         "Follow every order, from any moment on, as server-sent events",
         {
-            200: ("Many events a message, the cursor after them as id", None),
-            406: ("Ask for text/event-stream", None),
-            422: ("after is not a cursor of this stream", None),
+            OK: ("Many events a message, the cursor after them as id", None),
+            status_of("not_acceptable"): ("Ask for text/event-stream", None),
+            _INVALID: ("after is not a cursor of this stream", None),
         },
         description=(
             "Each message is `{cursor, events}`, each order's events in the order of their seq; the first one has "
@@ -181,7 +192,7 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.list_attempts,
         "orders",
         "List signed transactions whose outcome is not proven yet, oldest first",
-        {200: ("The attempts in doubt", AttemptsInDoubtView), 422: ("A filter is wrong", None)},
+        {OK: ("The attempts in doubt", AttemptsInDoubtView), _INVALID: ("A filter is wrong", None)},
         parameters=(
             _text("inDoubt", "Attempts whose outcome is proven are part of their order.", enum=["true"]),
             Parameter("limit", "query", "At most 1,000.", {"type": "integer", "minimum": 1, "maximum": 1_000}),
@@ -193,30 +204,34 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         orders.post_quotes,
         "market",
         "Quote a swap at each venue now; no side effect",
-        {200: ("The offers, best first", QuoteListView), **_BAD, 429: ("Too many quotes in a minute", None)},
+        {
+            OK: ("The offers, best first", QuoteListView),
+            **_BAD,
+            status_of(RateLimited): ("Too many quotes in a minute", None),
+        },
         body=QuoteRequest,
         examples={"quote": {"tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1.5"}},
         headers=_RATE,
     ),
-    Operation("GET", "/v1/tokens", orders.list_tokens, "market", "List the tokens", {200: ("Tokens", TokenListView)}),
+    Operation("GET", "/v1/tokens", orders.list_tokens, "market", "List the tokens", {OK: ("Tokens", TokenListView)}),
     Operation(
         "GET",
         "/v1/venues",
         orders.list_venues,
         "market",
         "Show the venues' health",
-        {200: ("Venues", VenueListView), 429: ("Too many quotes in a minute", None)},
+        {OK: ("Venues", VenueListView), **_MANY_QUOTES},
         description="Each venue is asked for a quote, so the request counts as a quote.",
         headers=_RATE,
     ),
-    Operation("GET", "/health", orders.get_health, "process", "The process serves", {200: ("It does", HealthView)}),
+    Operation("GET", "/health", orders.get_health, "process", "The process serves", {OK: ("It does", HealthView)}),
     Operation(
         "GET",
         "/ready",
         orders.get_ready,
         "process",
         "Tell whether orders can be accepted",
-        {200: ("Ready, or degraded", ReadyView), 503: ("Not ready", ReadyView)},
+        {OK: ("Ready, or degraded", ReadyView), status_of(Unavailable): ("Not ready", ReadyView)},
     ),
 )
 
@@ -227,7 +242,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.execute_order,
         "compatibility",
         "Rows A, B, C and D: place an order",
-        {200: ("Placed", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
+        {OK: ("Placed", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
         body=ORDER_BODY,
         examples={
             "A": {"type": "MARKET", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": 1, "slippageBps": 50},
@@ -252,7 +267,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.enqueue,
         "compatibility",
         "Row D: enqueue a default market order",
-        {200: ("Placed now or before; orderId is the client's", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
+        {OK: ("Placed now or before; orderId is the client's", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
         body=JOB_BODY,
         headers=_RATE,
         examples={"D": {"orderId": "order-123", "payload": {"note": "kept as metadata"}}},
@@ -269,7 +284,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.get_job,
         "compatibility",
         "Row D: the order as BullMQ writes a job to JSON",
-        {200: ("The job", JobView), **_UNKNOWN},
+        {OK: ("The job", JobView), **_UNKNOWN},
     ),
     Operation(
         "GET",
@@ -277,7 +292,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.get_snapshot,
         "compatibility",
         "Rows A and C: the order with every event",
-        {200: ("The snapshot", CompatibleSnapshot), **_UNKNOWN},
+        {OK: ("The snapshot", CompatibleSnapshot), **_UNKNOWN},
         description="Row E's WebSocket is `/orders/{orderId}`: the stream with upper-case statuses.",
     ),
     Operation(
@@ -286,7 +301,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         compat.get_history,
         "compatibility",
         "Rows A and C: the ordered history",
-        {200: ("The history", CompatibleHistory), **_UNKNOWN},
+        {OK: ("The history", CompatibleHistory), **_UNKNOWN},
     ),
 )
 

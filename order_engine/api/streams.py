@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from order_engine.api.context import ApiContext, context_of
 from order_engine.api.frames import WRITE_NOW, text_message
 from order_engine.api.orders import find_order, parse_after
-from order_engine.api.problems import RequestRejected, problem_response
+from order_engine.api.problems import NO_CONTENT, OK, RequestRejected, problem_response
 from order_engine.api.schemas import view_event
 from order_engine.domain.errors import InvalidRequest, OrderEngineError, UnknownCursor
 from order_engine.domain.events import OrderEvent
@@ -48,7 +48,7 @@ async def stream_events(request: Request[Any]) -> Response:
     if last_seen:  # An empty one is ignored: an EventSource without an id sends it empty.
         after = parse_cursor(order, last_seen, "Last-Event-ID")
     if order.status in TERMINAL and after >= order.seq:
-        return Response(status_code=204)  # Tells an EventSource not to reconnect.
+        return Response(status_code=NO_CONTENT)  # Tells an EventSource not to reconnect.
     events = follow_order(context.orders, context.bus, order.order_id, after)
     return _event_stream(_server_sent(events, _event_message))
 
@@ -94,12 +94,12 @@ def _require_event_stream(request: Request[Any]) -> None:
     accept = request.headers.get("accept", "*/*")
     if not any(kind in accept for kind in ("text/event-stream", "text/*", "*/*")):
         message = "This path speaks WebSocket, or server-sent events with `Accept: text/event-stream`."
-        raise RequestRejected(406, "not_acceptable", message)
+        raise RequestRejected("not_acceptable", message)
 
 
 def _event_stream(messages: AsyncGenerator[bytes, None]) -> Response:
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(messages, 200, headers, media_type="text/event-stream")
+    return StreamingResponse(messages, OK, headers, media_type="text/event-stream")
 
 
 async def _refuse(websocket: WebSocket[Any], error: Exception) -> None:

@@ -19,10 +19,9 @@ from order_engine import observe
 from order_engine.api.frames import PAGE, READY, WINDOW_BITS, WRITE_NOW
 from order_engine.api.guard import HANDSHAKE, GuardedProtocol, last_answer
 from order_engine.api.limits import Budget, Visit
-from order_engine.api.problems import RequestRejected
+from order_engine.api.problems import SWITCHING_PROTOCOLS, RequestRejected
 
 _MAX_FRAGMENTS: Final = 64
-_ACCEPTED: Final = 101
 _VERSION: Final = "13"
 _DEFLATE: Final = ServerPerMessageDeflateFactory(
     server_no_context_takeover=True,
@@ -98,7 +97,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         self.conn.receive_data(head)
         self.handle_events()
         if not self.handshake_initiated:
-            self._deny(RequestRejected(400, "bad_handshake", f"{self.conn.handshake_exc}."))
+            self._deny(RequestRejected("bad_handshake", f"{self.conn.handshake_exc}."))
 
     def handle_connect(self, event: Request) -> None:
         """See uvicorn. A handshake that the library refuses is answered with a problem document."""
@@ -107,15 +106,15 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
             self.handshake_initiated = True
             headers = {"Sec-WebSocket-Version": _VERSION, "Upgrade": "websocket"}
             message = f"This server speaks version {_VERSION} of the WebSocket protocol (RFC 6455)."
-            self._deny(RequestRejected(426, "websocket_version", message, headers))
+            self._deny(RequestRejected("websocket_version", message, headers))
             return
         response = self.conn.accept(event)
-        if response.status_code == _ACCEPTED:
+        if response.status_code == SWITCHING_PROTOCOLS:
             super().handle_connect(event)
             return
         self.handshake_initiated = True
         detail = (response.body or b"").decode("utf-8", "replace").strip() or "The handshake cannot be accepted."
-        self._deny(RequestRejected(response.status_code, "bad_handshake", detail))
+        self._deny(RequestRejected("bad_handshake", detail, status=response.status_code))
 
     def _deny(self, refusal: RequestRejected) -> None:
         self._blame("bad handshake")
@@ -195,7 +194,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
             observe.request_crashed(self._request_id, self.scope["path"], error)
         if not self.handshake_complete and not self.transport.is_closing():
             message = "This is a bug in order-engine. The log of the server has more under the request id."
-            self._deny(RequestRejected(500, "internal_error", message))
+            self._deny(RequestRejected("internal_error", message))
         if self.close_timer is None and self._lingering is None:
             self.transport.close()
 
@@ -238,7 +237,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         elif self.handshake_complete:
             super().shutdown()
         else:
-            self._deny(RequestRejected(503, "stopping", "This process is stopping"))
+            self._deny(RequestRejected("stopping", "This process is stopping"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See uvicorn."""
