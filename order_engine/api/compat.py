@@ -33,26 +33,20 @@ from order_engine.api.context import (
     read_body,
     require_json,
 )
-from order_engine.api.frames import text_message
+from order_engine.api.frames import PageFrame, text_message
 from order_engine.api.orders import find_order, submit_order
 from order_engine.api.parsing import single_value
 from order_engine.api.problems import OK, RequestRejected, compatible, problem_response, to_problem
 from order_engine.api.schemas import MAX_BODY_BYTES, view_order
 from order_engine.api.streams import Frame, send_life, send_until_gone, serve_order
 from order_engine.domain.errors import ClientOrderIdTaken, IdempotencyConflict, InvalidRequest, OrderEngineError
-from order_engine.domain.events import OrderEvent
 from order_engine.domain.fingerprint import fingerprint
-from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import OrderId
 from order_engine.engine.intake import Submission
-from order_engine.engine.order_stream import POLL_CONNECTED_S, POLL_LOST_S, next_in_line
-from order_engine.ports.bus import Subscription
 from order_engine.ports.store import IdempotencyKey
 
 _FIRST_FRAME_TIMEOUT_S: Final = 30.0
 _POLICY_VIOLATION: Final = 1008
-# One connection may hold at most this many in memory, about 150 KiB.
-_MAX_FOLLOWED_JOBS: Final = 1_000
 
 
 async def execute_order(request: Request[Any]) -> Response:
@@ -219,11 +213,15 @@ async def _take_first_frame(
 
 
 async def _follow_jobs(websocket: WebSocket[Any]) -> None:
-    context = context_of(websocket)
-    # Subscribe before accepting the socket, so that the client misses nothing after the accept.
-    async with context.bus.subscribe(None) as live:
-        await websocket.accept()
-        await send_until_gone(websocket, _every_job(context, live))
+    stream = context_of(websocket).account_stream
+    try:
+        # The cursor is taken before the socket is accepted, so that the client misses nothing after the accept.
+        begin = await stream.resolve_cursor(None)
+    except OrderEngineError as error:
+        await _deny(websocket, error)
+        return
+    await websocket.accept()
+    await send_until_gone(websocket, _job_messages(stream.watch(begin)))
 
 
 async def _first_frame(websocket: WebSocket[Any]) -> bytes:
@@ -237,27 +235,10 @@ async def _first_frame(websocket: WebSocket[Any]) -> bytes:
     return body
 
 
-async def _every_job(context: ApiContext, live: Subscription) -> AsyncGenerator[Sequence[Message], None]:
-    """Follow all orders live; reads an order's events from the log if one is missing."""
-    seen: dict[OrderId, int] = {}
-    while True:
-        arrived = await live.next(POLL_CONNECTED_S if context.bus.is_connected else POLL_LOST_S)
-        by_order: dict[OrderId, list[OrderEvent]] = {}
-        for event in arrived:
-            by_order.setdefault(event.order_id, []).append(event)
-        if not arrived:
-            by_order = {order_id: [] for order_id in seen}
-        for order_id, events in by_order.items():
-            after = seen.get(order_id, min((it.seq for it in events), default=1) - 1)
-            following: Sequence[OrderEvent] = next_in_line(events, after)
-            if not following:
-                following = await context.orders.history(order_id, after)
-            if not following:
-                continue
-            seen.pop(order_id, None)
-            if following[-1].status not in TERMINAL and len(seen) < _MAX_FOLLOWED_JOBS:
-                seen[order_id] = following[-1].seq
-            yield [text_message(job_frame(event)) for event in following]
+async def _job_messages(pages: AsyncGenerator[Sequence[PageFrame], None]) -> AsyncGenerator[Sequence[Message], None]:
+    async with contextlib.aclosing(pages) as batches:
+        async for batch in batches:
+            yield [text_message(job_frame(event)) for page in batch for event in page.events]
 
 
 async def _json_body(request: Request[Any]) -> bytes:

@@ -37,8 +37,9 @@ class PageFrame:
     """
 
     def __init__(self, page: LogPage) -> None:
-        """Encode the page; its events are not kept."""
+        """Encode the page."""
         self.cursor = page.cursor
+        self.events = page.events
         self._json = msgspec.json.encode(view_feed(page))
         self.message: Message = {"type": "websocket.send", PAGE: self}
 

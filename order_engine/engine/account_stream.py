@@ -1,7 +1,7 @@
 """An account's events, in order for each order: read once and passed on to every watcher."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Generic, TypeVar
@@ -9,6 +9,7 @@ from typing import Final, Generic, TypeVar
 from order_engine import observe
 from order_engine.domain.errors import StoreUnavailable
 from order_engine.engine.order_stream import POLL_CONNECTED_S, POLL_LOST_S
+from order_engine.engine.recent_pages import RecentPages
 from order_engine.ports.bus import EventBus, Subscription
 from order_engine.ports.store import EventLog, LogPage
 
@@ -68,9 +69,7 @@ class AccountStream(Generic[Frame]):
         self._watchers = 0
         self._following: asyncio.Task[None] | None = None
         self._live: Subscription | None = None
-        # The last 64 pages, each with its cursor. Pages are numbered from the first; `_pages` is their number.
-        self._recent: deque[tuple[str, Frame]] = deque(maxlen=MAX_RECENT_PAGES)
-        self._pages = 0
+        self._recent: RecentPages[Frame] = RecentPages(MAX_RECENT_PAGES)
         self._cursor: str | None = None
         self._moves = 0
         self._past: OrderedDict[str, _PastPage[Frame]] = OrderedDict()
@@ -105,11 +104,11 @@ class AccountStream(Generic[Frame]):
                     if frame is not None:
                         yield [frame]
                 number = point.pages
-                while number >= self._pages - len(self._recent):
-                    if number == self._pages:
+                while self._recent.has_all_from(number):
+                    if number == self._recent.count:
                         number, cursor = await self._next_page(number, cursor, pass_on)
                         continue
-                    cursor, frame = self._recent[number - self._pages]
+                    cursor, frame = self._recent.page(number)
                     number += 1
                     yield [frame]
 
@@ -170,15 +169,14 @@ class AccountStream(Generic[Frame]):
         return page.has_more
 
     def _pass_on(self, cursor: str, frame: Frame) -> None:
-        self._recent.append((cursor, frame))
-        self._pages += 1
+        self._recent.add(cursor, frame)
         for idle in [*self._idle]:
             try:
                 is_taken = idle.pass_on(frame)
             except Exception:  # noqa: BLE001 - it concerns one watcher, which gets it again when it sends the page
                 is_taken = False
             if is_taken:
-                idle.number, idle.cursor = self._pages, cursor
+                idle.number, idle.cursor = self._recent.count, cursor
             else:
                 self._wake(idle)
 
@@ -206,8 +204,7 @@ class AccountStream(Generic[Frame]):
     def _start_over(self) -> None:
         """Restart at the end of the log; each watcher reads the events in between by itself."""
         self._cursor = None
-        self._recent.clear()
-        self._pages += 1
+        self._recent.skip()
         for idle in [*self._idle]:
             self._wake(idle)
         self._tell()
@@ -219,7 +216,7 @@ class AccountStream(Generic[Frame]):
             if self._live is not None:
                 self._live.wake()
             await self._looked.wait()
-        return _Point(self._pages, self._cursor, self._moves)
+        return _Point(self._recent.count, self._cursor, self._moves)
 
     async def _page_between(self, after: str | None, until: str | None) -> LogPage:
         return await self._log.account_events(self._account, after, until, _MAX_PAGE_EVENTS)
