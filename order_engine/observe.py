@@ -1,10 +1,9 @@
 """One function for each thing worth a log line: no log strings anywhere else."""
 
-from collections import Counter
-from typing import Final
-
 import msgspec
 import structlog
+
+from order_engine.counters import Counters, Faults
 
 _log = structlog.stdlib.get_logger("order_engine")
 
@@ -12,87 +11,28 @@ _log = structlog.stdlib.get_logger("order_engine")
 _LONG_IN_DOUBT_MS = 120_000
 
 
-class Counters(msgspec.Struct):
-    """The numbers of this process for alarms: gauges as last counted, and counts since its start."""
-
-    in_doubt: int = 0
-    """Attempts of all workers without a proven outcome."""
-    oldest_submitted_ms: int = 0
-    """Age of the oldest of them."""
-    fenced_writes: int = 0
-    """Writes that the database refused because another worker owned the order."""
-    lost_announcements: int = 0
-    """Ids and events that Redis did not get; the sweep and the streams' reads made up for them."""
-    unproven_messages: int = 0
-    """Messages on Redis that this engine did not send; they were ignored."""
-    parked: int = 0
-    """Orders that were claimed again and again without an event."""
-    crashed: int = 0
-    """Orders whose work ended in an unexpected error."""
-    chain_outages: int = 0
-    """Times that the chain did not answer for several seconds."""
-    chain_lies: int = 0
-    """Times that the chain returned impossible numbers for several seconds."""
-    deleted: int = 0
-    """Orders that ended longer ago than RETENTION_DAYS."""
-    failed_sends: int = 0
-    """Sends that the chain refused or did not answer; each transaction is sent again until its outcome is proven."""
-
-
-numbers = Counters()
-
-_FAULTS_EVERY_S: Final = 60.0
-
-
-class Faults:
-    """Faults of clients since the last line about them: how many of each kind, and one address for each kind."""
-
-    def __init__(self) -> None:
-        """Start without any."""
-        self._counts: Counter[str] = Counter()
-        self._addresses: dict[str, str] = {}
-        self._next_line_s = float("-inf")
-
-    def add(self, kind: str, address: str) -> None:
-        """Count a fault. `kind` is one of a few words of our own."""
-        self._counts[kind] += 1
-        self._addresses.setdefault(kind, address[:64])
-
-    def take(self, now_s: float) -> tuple[dict[str, int], dict[str, str]] | None:
-        """Return counts and addresses and reset them; None without any, or if the last line is less than 60 s old."""
-        if not self._counts or now_s < self._next_line_s:
-            return None
-        taken = dict(self._counts), self._addresses
-        self._counts, self._addresses = Counter(), {}
-        self._next_line_s = now_s + _FAULTS_EVERY_S
-        return taken
-
-
-_faults = Faults()
-
-
-def client_at_fault(kind: str, address: str, now_s: float) -> None:
+def client_at_fault(faults: Faults, kind: str, address: str, now_s: float) -> None:
     """A client broke the protocol or a limit: count it, and log one line a minute for all clients."""
-    _faults.add(kind, address)
-    tell_faults(now_s)
+    faults.add(kind, address)
+    tell_faults(faults, now_s)
 
 
-def tell_faults(now_s: float) -> None:
+def tell_faults(faults: Faults, now_s: float) -> None:
     """Write the line about clients' faults if it is due; `now_s` is from a clock that never goes back."""
-    taken = _faults.take(now_s)
+    taken = faults.take(now_s)
     if taken is not None:
         counts, addresses = taken
         _log.info("clients at fault", counts=counts, addresses=addresses)
 
 
-def log_counters(role: str) -> None:
+def log_counters(counters: Counters, role: str) -> None:
     """Write all numbers as one line, for alarms from logs."""
-    _log.info("numbers", role=role, **msgspec.structs.asdict(numbers))
+    _log.info("numbers", role=role, **msgspec.structs.asdict(counters))
 
 
-def in_doubt_counted(count: int, oldest_ms: int) -> None:
+def in_doubt_counted(counters: Counters, count: int, oldest_ms: int) -> None:
     """Attempts without an outcome were counted in the database."""
-    numbers.in_doubt, numbers.oldest_submitted_ms = count, oldest_ms
+    counters.in_doubt, counters.oldest_submitted_ms = count, oldest_ms
     if oldest_ms > _LONG_IN_DOUBT_MS:
         _log.warning("long in doubt", count=count, oldest_s=oldest_ms // 1000)
 
@@ -103,9 +43,9 @@ def in_doubt_at_start(count: int, oldest_ms: int) -> None:
         _log.info("in doubt at start", count=count, oldest_s=oldest_ms // 1000)
 
 
-def orders_deleted(count: int) -> None:
+def orders_deleted(counters: Counters, count: int) -> None:
     """Orders that ended more than RETENTION_DAYS ago were deleted."""
-    numbers.deleted += count
+    counters.deleted += count
     if count:
         _log.debug("orders deleted", count=count)
 
@@ -153,9 +93,9 @@ def order_ended(order_id: str, status: str, attempts: int, elapsed_ms: int, reas
     )
 
 
-def order_crashed(order_id: str, error: Exception) -> None:
+def order_crashed(counters: Counters, order_id: str, error: Exception) -> None:
     """A bug: the order waits until its lease lapses; its claims are counted, and it is parked in the end."""
-    numbers.crashed += 1
+    counters.crashed += 1
     _log.error("order crashed", order_id=order_id, exc_info=error)
 
 
@@ -174,9 +114,9 @@ def order_taken_back(order_id: str) -> None:
     _log.debug("order taken back", order_id=order_id)
 
 
-def write_fenced(order_id: str) -> None:
+def write_fenced(counters: Counters, order_id: str) -> None:
     """Another worker or the client moved the order on, so this worker's write was refused."""
-    numbers.fenced_writes += 1
+    counters.fenced_writes += 1
     _log.warning("write fenced", order_id=order_id)
 
 
@@ -185,15 +125,15 @@ def orders_released(count: int) -> None:
     _log.info("orders released", count=count)
 
 
-def order_parked(order_id: str, claims: int) -> None:
+def order_parked(counters: Counters, order_id: str, claims: int) -> None:
     """An order was claimed again and again without an event, and is parked now."""
-    numbers.parked += 1
+    counters.parked += 1
     _log.error("order parked", order_id=order_id, claims=claims)
 
 
-def chain_lost(error: Exception) -> None:
+def chain_lost(counters: Counters, error: Exception) -> None:
     """The chain does not answer; signed transactions stay in doubt until it does."""
-    numbers.chain_outages += 1
+    counters.chain_outages += 1
     _log.warning("chain lost", error=str(error))
 
 
@@ -202,9 +142,9 @@ def chain_recovered() -> None:
     _log.info("chain recovered")
 
 
-def chain_not_believed(error: Exception) -> None:
+def chain_not_believed(counters: Counters, error: Exception) -> None:
     """The chain has returned impossible numbers for several seconds; until it stops, no expiry is accepted."""
-    numbers.chain_lies += 1
+    counters.chain_lies += 1
     _log.error("chain not believed", error=str(error))
 
 
@@ -218,9 +158,9 @@ def still_in_doubt(signature: str, why: str) -> None:
     _log.warning("still in doubt", signature=signature, why=why)
 
 
-def send_failed() -> None:
+def send_failed(counters: Counters) -> None:
     """The chain refused a transaction or did not answer; the transaction may still have been sent."""
-    numbers.failed_sends += 1
+    counters.failed_sends += 1
 
 
 def sends_refused(error: Exception) -> None:
@@ -258,15 +198,15 @@ def bus_recovered() -> None:
     _log.info("redis recovered")
 
 
-def announcements_dropped(count: int) -> None:
+def announcements_dropped(counters: Counters, count: int) -> None:
     """Announcements were lost with Redis; the sweeper and the streams' reads make up for them."""
-    numbers.lost_announcements += count
+    counters.lost_announcements += count
 
 
-def message_unproven() -> None:
+def message_unproven(counters: Counters) -> None:
     """A message on this engine's channels is not from this engine; it was ignored. Logged once, then counted."""
-    numbers.unproven_messages += 1
-    if numbers.unproven_messages == 1:
+    counters.unproven_messages += 1
+    if counters.unproven_messages == 1:
         _log.warning("message on redis is not ours")
 
 

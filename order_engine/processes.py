@@ -24,7 +24,6 @@ from order_engine.engine.reconcile import find_executed
 from order_engine.logs import configure_logging
 from order_engine.ports.chain import LandedMemo
 from order_engine.serve import (
-    PartEnded,
     address_of,
     embedded,
     listen,
@@ -34,6 +33,7 @@ from order_engine.serve import (
     run_chain,
     run_worker,
 )
+from order_engine.service import PartEnded
 from order_engine.settings import DEFAULT_ENGINE_URL, Settings, SettingsError, load_settings
 from order_engine.telling import say_done
 from order_engine.terminal import (

@@ -9,18 +9,21 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp
 
 from order_engine import observe
-from order_engine.api.connections import build_server, tell_faults_forever
-from order_engine.api.guard import end_what_lingers
+from order_engine.api.connections import HttpServer, tell_faults
+from order_engine.api.guard import LingeringEnd
 from order_engine.api.limits import Limits
-from order_engine.engine.doubt_monitor import monitor_doubt
+from order_engine.counters import Faults
+from order_engine.engine.doubt_monitor import DoubtMonitor
 from order_engine.engine.health import HealthMonitor
-from order_engine.engine.retention import delete_ended_forever
+from order_engine.engine.retention import delete_ended
+from order_engine.service import Repeated, Service, lasting
 from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
 from order_engine.wiring import Engine, build_api, build_health, build_worker, edge_policy, open_chain_app, open_engine
 
@@ -120,7 +123,7 @@ async def run_chain(settings: Settings) -> int:
 
 @contextlib.asynccontextmanager
 async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator[Engine]:
-    """Run API and worker in this process for as long as the context lasts; raises PartEnded if one of them ends."""
+    """Run API and worker in this process for as long as the context lasts; see `lasting`."""
     async with open_engine(settings) as engine:
         health = build_health(engine, "up", works=True)
         api = serving(build_api(engine, health), listener, _limits(settings))
@@ -129,20 +132,22 @@ async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator
 
 
 def _beating(health: HealthMonitor) -> contextlib.AbstractAsyncContextManager[None]:
-    return lasting("heartbeat", health.beat_forever())
+    return lasting(Repeated("heartbeat", health.beat))
 
 
 @contextlib.asynccontextmanager
 async def _working(engine: Engine, role: str) -> AsyncIterator[None]:
     """Run a worker, count attempts in doubt and delete old orders, for as long as the context lasts."""
-    worker = build_worker(engine)
+    monitor = DoubtMonitor(engine.store, engine.clock, role, engine.counters)
+    services: list[Service] = [Repeated("in-doubt counter", monitor.count)]
+    if engine.settings.retention_days:
+        keep_ms = engine.settings.retention_days * _DAY_MS
+        services.append(Repeated("retention", partial(delete_ended, engine.store, keep_ms, engine.counters)))
+    services.append(build_worker(engine))
     _spare_the_collector()
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(lasting("in-doubt counter", monitor_doubt(engine.store, engine.clock, role)))
-        if engine.settings.retention_days:
-            keep_ms = engine.settings.retention_days * _DAY_MS
-            await stack.enter_async_context(lasting("retention", delete_ended_forever(engine.store, keep_ms)))
-        await stack.enter_async_context(lasting("worker", worker.run(), worker.stop))
+        for service in services:
+            await stack.enter_async_context(lasting(service))
         yield
 
 
@@ -176,59 +181,15 @@ def _limits(settings: Settings) -> Limits:
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket, limits: Limits | None = None) -> AsyncIterator[None]:
     """Serve the app on the socket; open streams get 1 s to end when the context ends."""
-    server = build_server(app, listener, limits)
+    faults = Faults()
+    server = HttpServer(app, listener, limits or Limits(), faults)
     _spare_the_collector()
-
-    def end() -> None:
-        server.should_exit = True
-
     async with (
-        lasting("end of lingering connections", end_what_lingers(server.server_state.connections)),
-        lasting("count of clients' faults", tell_faults_forever()),
-        lasting("HTTP server", server.serve(sockets=[listener]), end),
+        lasting(Repeated("end of lingering connections", LingeringEnd(server.connections).end)),
+        lasting(Repeated("count of clients' faults", partial(tell_faults, faults))),
+        lasting(server),
     ):
         yield
-
-
-class PartEnded(Exception):  # noqa: N818 - a past participle reads best at `except`
-    """A part of this process has ended that must last as long as the process; so the process ends too."""
-
-
-@contextlib.asynccontextmanager
-async def lasting(
-    name: str, work: Coroutine[Any, Any, object], end: Callable[[], None] | None = None
-) -> AsyncIterator[None]:
-    """Run the work for as long as the context lasts; if it ends before, raise PartEnded where the context is.
-
-    `end` asks the work to end; without it, the work is cancelled.
-    """
-    body = asyncio.current_task()
-    assert body is not None  # noqa: S101 - a context is entered in a task
-    has_died = is_over = False
-
-    def note_end(_: object) -> None:
-        nonlocal has_died
-        if not is_over:
-            has_died = True
-            body.cancel()
-
-    task = asyncio.create_task(work, name=name)
-    task.add_done_callback(note_end)
-    try:
-        yield
-    except asyncio.CancelledError:
-        # Our own cancellation, unless another caller cancelled at the same moment.
-        if not has_died or body.uncancel():
-            raise
-        error = None if task.cancelled() else task.exception()
-        observe.part_ended(name, error)
-        raise PartEnded(f"the {name} ended without being asked to") from error
-    finally:
-        is_over = True
-        end() if end is not None else task.cancel()
-        await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
 
 
 def _stop_on_signal(role: str) -> asyncio.Event:

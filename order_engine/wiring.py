@@ -31,6 +31,7 @@ from order_engine.chain.client import SolanaChain
 from order_engine.chain.history import WalletHistory
 from order_engine.chain.rpc import HttpTransport, Transport
 from order_engine.clock import SteadyClock, SystemClock
+from order_engine.counters import Counters
 from order_engine.domain.errors import ChainUnavailable, WrongCluster, WrongSchema
 from order_engine.domain.order import OrderId
 from order_engine.domain.retry import RetryPolicy
@@ -59,6 +60,7 @@ from order_engine.ports.health import Heartbeat
 from order_engine.ports.signer import Signer
 from order_engine.ports.store import Announce, Store
 from order_engine.ports.venues import Venue
+from order_engine.service import lasting
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
 from order_engine.store.postgres.store import SESSION, PostgresStore
 from order_engine.store.sqlite.store import SqliteStore
@@ -80,6 +82,7 @@ class Engine(msgspec.Struct, frozen=True):
     ready: ReadyQueue
     bus: EventBus
     limiter: RateLimiter
+    counters: Counters
     clock: Clock
     tokens: TokenRegistry
     venues: Mapping[str, Venue]
@@ -103,19 +106,19 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Connect everything, migrate the database if needed, and close it all at the end."""
     settings.require_services()
     chain_faults(settings)  # A wrong setting is refused before anything is opened.
-    clock, paper_clock = SystemClock(), SteadyClock()
+    clock, paper_clock, counters = SystemClock(), SteadyClock(), Counters()
     tokens, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
     market = PaperMarket(settings.mock_seed, prices)
     signer = PaperSigner(settings.mock_seed)
     async with contextlib.AsyncExitStack() as stack:
-        buses = _open_buses(stack, settings, clock)
+        buses = _open_buses(settings, clock, counters)
         transport = await _open_transport(stack, settings, market, paper_clock)
         process_name = _new_process_name()
         store = await _open_store(stack, settings, clock, announcer(buses.ready, buses.events), process_name)
         limiter = await _open_limiter(stack, settings, buses, store, clock)
         chain = SolanaChain(transport, clock, store.pin_cluster)
         stack.push_async_callback(chain.close)
-        await _try_chain(chain, settings)
+        await _try_chain(chain, settings, counters)
         orders = GroupCommit(store)
         stack.push_async_callback(orders.drain)
         yield Engine(
@@ -126,6 +129,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             ready=buses.ready,
             bus=buses.events,
             limiter=limiter,
+            counters=counters,
             clock=clock,
             tokens=tokens,
             venues=_paper_venues(settings, market, paper_clock, signer),
@@ -137,11 +141,10 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         )
 
 
-def _open_buses(stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock) -> _Buses:
+def _open_buses(settings: Settings, clock: Clock, counters: Counters) -> _Buses:
     if settings.redis is None:
         return _Buses(MemoryReadyQueue(), MemoryEventBus(), None)
-    redis = RedisBus(settings.redis, settings.redis_key_prefix, clock)
-    stack.push_async_callback(redis.close)
+    redis = RedisBus(settings.redis, settings.redis_key_prefix, clock, counters)
     return _Buses(redis, redis, redis)
 
 
@@ -153,7 +156,8 @@ async def _open_limiter(
         return MemoryRateLimiter(clock)
     # The identity of the engine is stored in the database.
     identity = await store.identity()
-    await buses.redis.start(identity)
+    buses.redis.identify(identity)
+    await stack.enter_async_context(lasting(buses.redis))
     names = RedisNames(settings.redis_key_prefix, identity)
     limiter = RedisRateLimiter(settings.redis, names, clock, buses.redis.troubles)
     stack.push_async_callback(limiter.close)
@@ -268,6 +272,7 @@ def build_worker(engine: Engine) -> Worker:
         time.monotonic,
         poll_s=settings.chain_poll_ms / 1000,
         resend_s=settings.chain_resend_ms / 1000,
+        counters=engine.counters,
     )
     retry = RetryPolicy(
         max_attempts=settings.order_max_attempts,
@@ -286,6 +291,7 @@ def build_worker(engine: Engine) -> Worker:
         policy=ExecutionPolicy(
             retry=retry, quote_timeout_s=settings.quote_timeout_ms / 1000, max_claims=settings.max_claims
         ),
+        counters=engine.counters,
     )
     policy = WorkerPolicy(
         concurrency=settings.worker_concurrency,
@@ -295,7 +301,15 @@ def build_worker(engine: Engine) -> Worker:
         grace_s=settings.shutdown_grace_ms / 1000,
         longest_wait_ms=max(settings.retry_backoff_max_ms, ANNOUNCE_GRACE_MS) + _WAIT_TOLERANCE_MS,
     )
-    return Worker(engine.process_name, engine.store, engine.ready, engine.limiter, executor.run, policy)
+    return Worker(
+        process_name=engine.process_name,
+        queue=engine.store,
+        ready=engine.ready,
+        limiter=engine.limiter,
+        execute=executor.run,
+        policy=policy,
+        counters=engine.counters,
+    )
 
 
 def _new_process_name() -> str:
@@ -336,7 +350,7 @@ async def _open_store(
     return store
 
 
-async def _try_chain(chain: SolanaChain, settings: Settings) -> None:
+async def _try_chain(chain: SolanaChain, settings: Settings, counters: Counters) -> None:
     """Report a wrong chain at once; if the chain does not answer, the engine starts and waits for it."""
     try:
         async with asyncio.timeout(_TRY_CHAIN_S):
@@ -350,7 +364,7 @@ async def _try_chain(chain: SolanaChain, settings: Settings) -> None:
             message = f"{ledger} cannot be used: {error}. Put the right file back, or move {database} away too."
         raise SettingsError(message) from error
     except (ChainUnavailable, TimeoutError) as error:
-        observe.chain_lost(error)
+        observe.chain_lost(counters, error)
 
 
 def _store_name(settings: Settings) -> str:

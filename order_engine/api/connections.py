@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import uvicorn
@@ -14,6 +14,7 @@ from order_engine import observe
 from order_engine.api.http_protocol import HttpProtocol
 from order_engine.api.limits import Limits, Seats
 from order_engine.api.websocket_protocol import WebSocketProtocol
+from order_engine.counters import Faults
 
 _CLOSE_STREAMS_S: Final = 1
 _MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -24,10 +25,44 @@ _UNSENT_BYTES: Final = 64 * 1024
 _TELL_FAULTS_S: Final = 5.0
 
 
-def build_server(app: ASGIApp, listener: socket.socket, limits: Limits | None = None) -> uvicorn.Server:
-    """Return a server of the application for this socket; open streams get 1 s to end when it should exit."""
+class HttpServer:
+    """A Service that serves an application on a socket; open streams get 1 s to end after `stop`."""
+
+    name: Final = "HTTP server"
+
+    def __init__(self, app: ASGIApp, listener: socket.socket, limits: Limits, faults: Faults) -> None:
+        """`faults` of clients are counted here."""
+        self._listener = listener
+        self._server = _build_server(app, listener, Seats(limits, faults))
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> Collection[Any]:
+        """The protocol of each open connection."""
+        return self._server.server_state.connections
+
+    async def start(self) -> None:
+        """See Service. Returns when connections are accepted."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        begun = asyncio.create_task(self._server.has_begun.wait())
+        try:
+            await asyncio.wait([self._serving, begun], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            begun.cancel()
+
+    async def run(self) -> None:
+        """See Service."""
+        assert self._serving is not None  # noqa: S101 - `start` comes first
+        await self._serving
+
+    def stop(self) -> None:
+        """See Service."""
+        self._server.should_exit = True
+
+
+def _build_server(app: ASGIApp, listener: socket.socket, seats: Seats) -> "_Server":
     _bound_buffers(listener)
-    http: Any = functools.partial(HttpProtocol, Seats(limits or Limits()))
+    http: Any = functools.partial(HttpProtocol, seats)
     config = uvicorn.Config(
         app,
         http=http,
@@ -44,16 +79,24 @@ def build_server(app: ASGIApp, listener: socket.socket, limits: Limits | None = 
     return _Server(config)
 
 
-async def tell_faults_forever() -> None:
-    """Write the line about clients' faults when it is due, also if no fault follows."""
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(_TELL_FAULTS_S)
-        observe.tell_faults(loop.time())
+async def tell_faults(faults: Faults) -> float:
+    """Write the line about clients' faults if it is due, also if no fault follows; returns the pause in s."""
+    observe.tell_faults(faults, asyncio.get_running_loop().time())
+    return _TELL_FAULTS_S
 
 
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: on a signal, the process must end more than its sockets."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        """`has_begun` is set when connections are accepted."""
+        super().__init__(config)
+        self.has_begun = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        self.has_begun.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -157,19 +157,25 @@ class GuardedProtocol(asyncio.Protocol):
             self._silence = None
 
 
-async def end_what_lingers(connections: Collection[Any]) -> None:
-    """Abort connections of the server that have been closing for longer than SILENCE_S.
+class LingeringEnd:
+    """Aborts connections of the server that have been closing for longer than SILENCE_S.
 
     A transport that closes first waits until everything is read. A client that reads nothing would
     keep it open for ever.
     """
-    closing: set[Any] = set()
-    while True:
-        await asyncio.sleep(SILENCE_S)
-        lingering = {it.transport for it in connections if it.transport.is_closing()}
-        for transport in lingering & closing:
+
+    def __init__(self, connections: Collection[Any]) -> None:
+        """`connections`: the server's, which change meanwhile."""
+        self._connections = connections
+        self._closing: set[Any] = set()
+
+    async def end(self) -> float:
+        """Abort those that were closing at the last turn already; returns the pause before the next turn, in s."""
+        lingering = {it.transport for it in self._connections if it.transport.is_closing()}
+        for transport in lingering & self._closing:
             transport.abort()
-        closing = lingering
+        self._closing = lingering
+        return SILENCE_S
 
 
 def peer_of(client: tuple[str, int] | None) -> str:

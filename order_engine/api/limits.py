@@ -6,6 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
+from order_engine import observe
+from order_engine.counters import Faults
+
 MAX_CONNECTIONS: Final = 10_000
 MAX_CONNECTIONS_PER_ADDRESS: Final = 2_000
 MAX_FRAMES_PER_WINDOW: Final = 200
@@ -55,9 +58,10 @@ class Refusal(msgspec.Struct, frozen=True):
 class Seats:
     """The open connections of a process, in all and by address."""
 
-    def __init__(self, limits: Limits) -> None:
-        """Start without any connection."""
+    def __init__(self, limits: Limits, faults: Faults | None = None) -> None:
+        """Start without any connection; `faults` of the clients are counted there."""
         self.limits = limits
+        self.faults = faults or Faults()
         self._taken = 0
         self._refused = 0
         self._by_address: Counter[str] = Counter()
@@ -146,6 +150,10 @@ class Visit:
     def offend(self, now_s: float) -> None:
         """The client broke a rule of the protocol, or the budget."""
         self._seats.offenders.add(self.address, now_s)
+
+    def blame(self, kind: str, now_s: float) -> None:
+        """Count a fault of the client for the log."""
+        observe.client_at_fault(self._seats.faults, kind, self.address, now_s)
 
     def end(self) -> None:
         """Free the place."""

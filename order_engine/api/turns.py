@@ -125,4 +125,4 @@ class TakesTurns(GuardedProtocol, HttpToolsProtocol):
             exchange.forwarded = None
 
     def _blame(self, kind: str) -> None:
-        observe.client_at_fault(kind, peer_of(self.client), self.loop.time())
+        observe.client_at_fault(self._seats.faults, kind, peer_of(self.client), self.loop.time())

@@ -246,7 +246,7 @@ class WebSocketProtocol(GuardedProtocol, WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def _blame(self, kind: str) -> None:
-        observe.client_at_fault(kind, self._visit.address, self.loop.time())
+        self._visit.blame(kind, self.loop.time())
 
 
 def _is_wide_enough(extension: Extension) -> bool:

@@ -26,6 +26,7 @@ from order_engine.bus.redis_link import (
     leave_wrong_server,
 )
 from order_engine.bus.redis_seal import Seal
+from order_engine.counters import Counters
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import Subscription
@@ -40,16 +41,19 @@ _ORDER_ID: Final = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class RedisBus:
-    """ReadyQueue and EventBus on one Redis; `start` before use, `close` after.
+    """ReadyQueue and EventBus on one Redis; a Service, which `identify` precedes.
 
     A store can be opened with it before `start`: its announcements wait until then.
     """
 
-    def __init__(self, url: str, prefix: str, clock: Clock) -> None:
+    name: Final = "bus"
+
+    def __init__(self, url: str, prefix: str, clock: Clock, counters: Counters) -> None:
         """`prefix` begins every key and channel; `clock` dates the messages."""
         self._redis: Redis = connect(url)
         self._prefix = prefix
         self._clock = clock
+        self._counters = counters
         self.troubles = Trouble()
         self._names: RedisNames | None = None
         self._seal: Seal | None = None
@@ -70,27 +74,42 @@ class RedisBus:
         """See EventBus."""
         return self.troubles.reason
 
-    async def start(self, identity: EngineIdentity) -> None:
-        """Begin to send and to listen as this engine; waits at most 2 s for Redis."""
+    def identify(self, identity: EngineIdentity) -> None:
+        """Send and listen as this engine."""
         self._names = RedisNames(self._prefix, identity)
         self._seal = Seal(identity.bus_secret, self._clock)
-        self._listener = RedisListener(self._redis, self._names, self._seal, self.troubles)
+        self._listener = RedisListener(self._redis, self._names, self._seal, self.troubles, self._counters)
+
+    async def start(self) -> None:
+        """See Service. Waits at most 2 s for Redis."""
+        assert self._listener is not None  # noqa: S101 - it is identified first
         self._tasks = [asyncio.create_task(self._send_forever()), asyncio.create_task(self._listener.run())]
         await self._listener.started()
 
-    async def close(self) -> None:
-        """Send the waiting ids and events if Redis answers, and disconnect."""
+    async def run(self) -> None:
+        """See Service. At the end, the waiting ids and events are sent if Redis answers."""
+        try:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            errors = [] if self._is_closing else [task.exception() for task in self._tasks if task.done()]
+        finally:
+            self.stop()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            with contextlib.suppress(*LOST):
+                await self._send_batch()
+            with contextlib.suppress(*LOST):
+                await self._redis.aclose()
+        for error in errors:
+            if error is not None:
+                raise error
+
+    def stop(self) -> None:
+        """See Service."""
         # The client can turn a cancellation into an error of its own, so the loops look at this too.
         self._is_closing = True
         if self._listener is not None:
             self._listener.stop()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(*LOST):
-            await self._send_batch()
-        with contextlib.suppress(*LOST):
-            await self._redis.aclose()
 
     def push(self, order_ids: Sequence[OrderId]) -> None:
         """See ReadyQueue."""
@@ -143,7 +162,7 @@ class RedisBus:
             try:
                 await self._send_batch(is_probe=is_probe)
             except LOST as error:
-                observe.announcements_dropped(waiting)
+                observe.announcements_dropped(self._counters, waiting)
                 await self._note("send", error)
                 await asyncio.sleep(RECONNECT_S)
             else:

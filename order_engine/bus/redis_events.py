@@ -14,6 +14,7 @@ from order_engine.batching import Batcher
 from order_engine.bus.fanout import Fanout, FanoutSubscription
 from order_engine.bus.redis_link import LOST, RECONNECT_S, SHARDS, TIMEOUT_S, RedisNames, Trouble
 from order_engine.bus.redis_seal import Seal
+from order_engine.counters import Counters
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import Subscription
 
@@ -26,12 +27,13 @@ _RING_S: Final = 0.1
 class RedisListener:
     """Delivers published events to the subscriptions of this process."""
 
-    def __init__(self, redis: Redis, names: RedisNames, seal: Seal, trouble: Trouble) -> None:
+    def __init__(self, redis: Redis, names: RedisNames, seal: Seal, trouble: Trouble, counters: Counters) -> None:
         """`seal` tells which messages are this engine's."""
         self._redis = redis
         self._names = names
         self._seal = seal
         self._trouble = trouble
+        self._counters = counters
         self._fanout = ShardedFanout(self._listen_to)
         # Each shard that was asked for; its event is set when Redis has confirmed it.
         self._listened: dict[int, asyncio.Event] = {}
@@ -165,7 +167,7 @@ class RedisListener:
             return
         events = self._seal.open(channel, payload)
         if events is None:
-            observe.message_unproven()
+            observe.message_unproven(self._counters)
         elif events:
             self._fanout.deliver(events)
         elif (now_s := asyncio.get_running_loop().time()) - self._rung_s[shard] >= _RING_S:

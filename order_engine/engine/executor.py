@@ -7,6 +7,7 @@ import msgspec
 
 from order_engine import observe
 from order_engine.batching import GroupCommit
+from order_engine.counters import Counters
 from order_engine.domain.errors import (
     Fenced,
     ReasonCode,
@@ -97,6 +98,7 @@ class Executor:
         clock: Clock,
         randomness: Callable[[], float],
         policy: ExecutionPolicy,
+        counters: Counters,
     ) -> None:
         """`randomness` returns numbers in [0, 1) for the jitter of the backoff."""
         self._venues = venues
@@ -107,6 +109,7 @@ class Executor:
         self._clock = clock
         self._randomness = randomness
         self._policy = policy
+        self._counters = counters
 
     async def run(self, claim: Claim) -> None:
         """Work on the order until it rests, as `_run` does; the client may cancel it meanwhile.
@@ -235,7 +238,7 @@ class Executor:
         writer.append(fact, proven=proven)
 
     def _park(self, writer: OrderWriter, claims: int) -> None:
-        observe.order_parked(writer.order.order_id, claims)
+        observe.order_parked(self._counters, writer.order.order_id, claims)
         message = f"claimed {claims} times without progress; nothing was signed in between"
         writer.append(OrderFailed(ReasonCode.PARKED, message))
 

@@ -6,7 +6,6 @@ from typing import Final, Literal
 
 import msgspec
 
-from order_engine import observe
 from order_engine.domain.errors import ChainUnavailable, StoreUnavailable
 from order_engine.ports.bus import EventBus
 from order_engine.ports.chain import Chain
@@ -83,20 +82,22 @@ class HealthMonitor:
         self._report: tuple[float, Report] | None = None
         self._asking: asyncio.Lock = asyncio.Lock()
 
-    async def beat_forever(self) -> None:
-        """Write a heartbeat every 2 s. Its failure also shows that the database takes no writes."""
-        while True:
-            try:
-                chain = None if self._chain_watch is None else await self._chain_watch.look()
-                trouble = self._store.write_trouble
-                await self._store.beat(msgspec.structs.replace(self._heartbeat, chain=chain, write_trouble=trouble))
-                self._write_trouble = None
-            except StoreUnavailable as error:
-                self._write_trouble = str(error)
-            except Exception as error:  # noqa: BLE001 - the next beat may go well
-                self._write_trouble = f"the last write failed: {error}"
-                observe.loop_crashed("health", error)
-            await asyncio.sleep(_BEAT_S)
+    async def beat(self) -> float:
+        """Write a heartbeat; returns the pause before the next one, in s.
+
+        A failure also shows that the database takes no writes.
+        """
+        try:
+            chain = None if self._chain_watch is None else await self._chain_watch.look()
+            trouble = self._store.write_trouble
+            await self._store.beat(msgspec.structs.replace(self._heartbeat, chain=chain, write_trouble=trouble))
+            self._write_trouble = None
+        except StoreUnavailable as error:
+            self._write_trouble = str(error)
+        except Exception as error:
+            self._write_trouble = f"the last write failed: {error}"
+            raise
+        return _BEAT_S
 
     async def report(self) -> Report:
         """Return the engine's health, at most 1 s old; all callers share one look at the store."""

@@ -19,12 +19,14 @@ The rules, in this order:
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from order_engine import observe
 from order_engine.batching import Batcher
+from order_engine.counters import Counters
 from order_engine.domain.chain_point import (
     MAX_AGE_BLOCKS,
     ChainPoint,
@@ -138,7 +140,9 @@ class _Proving:
 class Settlement:
     """Sends signed transactions until their outcome is proven; those in flight share their requests."""
 
-    def __init__(self, chain: Chain, now_s: Callable[[], float], poll_s: float, resend_s: float) -> None:
+    def __init__(
+        self, chain: Chain, now_s: Callable[[], float], poll_s: float, resend_s: float, counters: Counters
+    ) -> None:
         """`now_s`: a monotonic clock.
 
         `poll_s`: the pause between two looks at a signature; the first three are an eighth, a quarter
@@ -149,15 +153,16 @@ class Settlement:
         self._now_s = now_s
         self._poll_s = poll_s
         self._resend_s = resend_s
+        self._counters = counters
         self._looks: Batcher[str, Observation] = Batcher(self._look_together, _MAX_LOOKS, _OVERLAP_AFTER_S)
         self._sends: Batcher[bytes, None] = Batcher(chain.send_many, _MAX_IN_A_CALL, _OVERLAP_AFTER_S)
         self._results: Batcher[tuple[str, str, Token], SwapResult | None] = Batcher(
             chain.swap_results, _MAX_IN_A_CALL, _OVERLAP_AFTER_S
         )
         self._height: tuple[float, ChainPoint] | None = None
-        self.silence = Outage(now_s, observe.chain_lost, observe.chain_recovered)
+        self.silence = Outage(now_s, partial(observe.chain_lost, counters), observe.chain_recovered)
         self._refusals = Outage(now_s, observe.sends_refused, observe.sends_accepted)
-        self._lies = Outage(now_s, observe.chain_not_believed, observe.chain_believed)
+        self._lies = Outage(now_s, partial(observe.chain_not_believed, counters), observe.chain_believed)
 
     async def prove(self, attempt: SignedAttempt, token_out: Token, min_amount_out: int, age_ms: int) -> Proof:
         """Send the committed bytes until the chain proves an outcome. Ends only with a proof.
@@ -209,7 +214,7 @@ class Settlement:
         try:
             await self._sends.submit(attempt.raw)
         except ChainUnavailable as error:
-            observe.send_failed()
+            observe.send_failed(self._counters)
             self._refusals.note_failure(error)
             return str(error)
         self._refusals.note_success()

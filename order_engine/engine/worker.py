@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from order_engine import observe
+from order_engine.counters import Counters
 from order_engine.domain.errors import Fenced, StoreUnavailable, WrongCluster
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import RateLimiter, ReadyQueue
@@ -34,47 +35,54 @@ class WorkerPolicy(msgspec.Struct, frozen=True):
 
 
 class Worker:
-    """Runs up to `concurrency` orders at once until it is told to stop."""
+    """A Service that runs up to `concurrency` orders at once."""
 
-    def __init__(
+    name: Final = "worker"
+
+    def __init__(  # noqa: PLR0913 - the ports it speaks through
         self,
-        name: str,
+        process_name: str,
         queue: WorkQueue,
         ready: ReadyQueue,
         limiter: RateLimiter,
         execute: Callable[[Claim], Awaitable[None]],
         policy: WorkerPolicy,
+        counters: Counters,
     ) -> None:
-        """`name` is unique to this run of the worker; `execute` works on one claimed order until it rests."""
-        self._name = name
+        """`process_name` is unique to this run of the worker; `execute` works on one claimed order until it rests."""
+        self._process_name = process_name
         self._queue = queue
         self._ready = ready
         self._limiter = limiter
         self._execute = execute
         self._policy = policy
+        self._counters = counters
         self._running: dict[OrderId, tuple[Claim, asyncio.Task[None]]] = {}
         self._orphans: dict[OrderId, int] = {}
         self._slot_freed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._next_sweep_s = 0.0
         self._is_more_due = False
+        self._loops: list[asyncio.Task[None]] = []
 
     def stop(self) -> None:
-        """Ask the worker to stop claiming; `run` then ends."""
+        """See Service. Claims nothing more; running orders get the grace to finish."""
         self._stopping.set()
         self._slot_freed.set()
 
+    async def start(self) -> None:
+        """See Service."""
+        self._loops = [asyncio.create_task(self._claim_until_stopped()), asyncio.create_task(self._renew_forever())]
+
     async def run(self) -> None:
-        """Work until `stop`; then let running orders finish within the grace, and give back the rest."""
-        claiming = asyncio.create_task(self._claim_until_stopped())
-        renewing = asyncio.create_task(self._renew_forever())
+        """See Service. After `stop`, running orders finish within the grace; the rest is given back."""
         try:
-            await asyncio.wait([claiming, renewing], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._loops, return_when=asyncio.FIRST_COMPLETED)
             await self._finish()
         finally:
-            for task in (claiming, renewing):
+            for task in self._loops:
                 task.cancel()
-            results = await asyncio.gather(claiming, renewing, return_exceptions=True)
+            results = await asyncio.gather(*self._loops, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -107,7 +115,7 @@ class Worker:
             return
         orphans, self._orphans = self._orphans, {}
         try:
-            await self._queue.release(self._name, orphans)
+            await self._queue.release(self._process_name, orphans)
         except StoreUnavailable:
             self._orphans = {**orphans, **self._orphans}
             raise
@@ -145,7 +153,7 @@ class Worker:
         if free == 0 or self._stopping.is_set():
             return
         if order_ids:
-            await self._start_all(await self._queue.claim(self._name, order_ids, self._policy.lease_ms))
+            await self._start_all(await self._queue.claim(self._process_name, order_ids, self._policy.lease_ms))
         elif is_time or self._is_more_due:
             if is_time:
                 self._next_sweep_s = now_s + self._policy.sweep_ms / 1000
@@ -153,7 +161,9 @@ class Worker:
                 free -= await self._start_poison_order()
             # A poison order may have run alone for 1 s, and `stop` may have been called meanwhile.
             if free and not self._stopping.is_set():
-                due = await self._queue.claim_due(self._name, free, self._policy.lease_ms, self._policy.longest_wait_ms)
+                due = await self._queue.claim_due(
+                    self._process_name, free, self._policy.lease_ms, self._policy.longest_wait_ms
+                )
                 await self._start_all(due)
                 self._is_more_due = len(due) == free
 
@@ -162,7 +172,7 @@ class Worker:
         # A poison order that ended a worker before goes to an idle worker first: a busy one waits for one lease.
         waited_ms = self._policy.lease_ms if self._running else 0
         is_alone = not self._running
-        claims = await self._queue.claim_poison(self._name, waited_ms, self._policy.lease_ms)
+        claims = await self._queue.claim_poison(self._process_name, waited_ms, self._policy.lease_ms)
         await self._start_all(claims)
         running = [task for _, task in self._running.values()]
         if is_alone and running:
@@ -197,12 +207,12 @@ class Worker:
         try:
             await self._execute(claim)
         except Fenced:
-            observe.write_fenced(order_id)
+            observe.write_fenced(self._counters, order_id)
         except (StoreUnavailable, WrongCluster) as error:
             observe.order_let_go(order_id, str(error))
             self._orphans[order_id] = claim.fence
         except Exception as error:  # noqa: BLE001 - a bug with one order must not stop the others
-            observe.order_crashed(order_id, error)
+            observe.order_crashed(self._counters, order_id, error)
 
     # --- leases ---
 
@@ -213,7 +223,7 @@ class Worker:
             if not fences:
                 continue
             try:
-                held = await self._queue.renew(self._name, fences, self._policy.lease_ms)
+                held = await self._queue.renew(self._process_name, fences, self._policy.lease_ms)
             except StoreUnavailable as error:
                 observe.store_unavailable("renew", error)
                 continue
@@ -240,7 +250,7 @@ class Worker:
             return
         await asyncio.wait(tasks)
         try:
-            await self._queue.release(self._name, left)
+            await self._queue.release(self._process_name, left)
         except StoreUnavailable as error:
             observe.store_unavailable("release", error)
             return

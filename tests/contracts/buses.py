@@ -6,6 +6,7 @@ from uuid import uuid4
 from order_engine.bus.redis import RedisBus
 from order_engine.bus.redis_link import RedisNames
 from order_engine.clock import SystemClock
+from order_engine.counters import Counters
 from order_engine.ports.store import EngineIdentity
 
 PREFIX = "test"
@@ -23,6 +24,13 @@ def names_of(identity: EngineIdentity, prefix: str = PREFIX) -> RedisNames:
 
 async def start_bus(url: str, identity: EngineIdentity | None = None, prefix: str = PREFIX) -> RedisBus:
     """Start a bus of this engine, or of a new engine."""
-    bus = RedisBus(url, prefix, SystemClock())
-    await bus.start(identity or new_identity())
+    bus = RedisBus(url, prefix, SystemClock(), Counters())
+    bus.identify(identity or new_identity())
+    await bus.start()
     return bus
+
+
+async def close(bus: RedisBus) -> None:
+    """Send the waiting ids and events, and disconnect."""
+    bus.stop()
+    await bus.run()

@@ -11,7 +11,7 @@ import pytest_asyncio
 from order_engine.bus.redis import RedisBus
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import Subscription
-from tests.contracts.buses import names_of, new_identity, start_bus
+from tests.contracts.buses import close, names_of, new_identity, start_bus
 from tests.contracts.test_buses import event
 from tests.contracts.test_limits import NewLimiter
 from tests.contracts.waiting import PATIENCE_S, until, until_true
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio
 async def bus(mortal_redis: RedisServer) -> AsyncIterator[RedisBus]:
     found = await start_bus(mortal_redis.url)
     yield found
-    await found.close()
+    await close(found)
 
 
 async def flows_again(bus: RedisBus, subscription: Subscription) -> None:
@@ -91,7 +91,7 @@ async def test_a_bus_starts_without_redis_and_finds_it_later(mortal_redis: Redis
             mortal_redis.start()
             await flows_again(bus, every)
     finally:
-        await bus.close()
+        await close(bus)
 
 
 async def test_a_bus_can_be_closed_at_any_moment_of_a_send(redis: RedisServer) -> None:
@@ -100,12 +100,12 @@ async def test_a_bus_can_be_closed_at_any_moment_of_a_send(redis: RedisServer) -
         bus.publish([event("one")])
         for _ in range(turns):
             await asyncio.sleep(0)
-        closing = asyncio.ensure_future(bus.close())
+        closing = asyncio.ensure_future(close(bus))
         _, late = await asyncio.wait([closing], timeout=PATIENCE_S / 4)
         if late:
             closing.cancel()
             await asyncio.gather(closing, return_exceptions=True)
-            await bus.close()
+            await close(bus)
         assert not late, f"still closing, {turns} turns of the loop after it published"
 
 
@@ -115,7 +115,7 @@ async def test_closing_without_redis_is_no_error(mortal_redis: RedisServer) -> N
     bus.publish([event("one")])
     bus.push([OrderId("one")])
     async with asyncio.timeout(PATIENCE_S):
-        await bus.close()
+        await close(bus)
 
 
 async def test_without_redis_a_limiter_counts_on_its_own_and_with_it_together_again(

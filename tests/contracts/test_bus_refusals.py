@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from order_engine.bus.redis import RedisBus
 from order_engine.domain.order import OrderId
-from tests.contracts.buses import PREFIX, names_of, new_identity, start_bus
+from tests.contracts.buses import PREFIX, close, names_of, new_identity, start_bus
 from tests.contracts.test_bus_outage import flows_again
 from tests.contracts.test_buses import event, ids
 from tests.contracts.test_limits import NewLimiter
@@ -64,7 +64,7 @@ async def client(mortal_redis: RedisServer) -> AsyncIterator[Redis]:
 async def bus(mortal_redis: RedisServer) -> AsyncIterator[RedisBus]:
     found = await start_bus(mortal_redis.url)
     yield found
-    await found.close()
+    await close(found)
 
 
 @pytest.mark.parametrize("name", sorted(REFUSALS))
@@ -103,7 +103,7 @@ async def test_a_redis_that_lets_nobody_in_says_why_at_the_start(
             assert (bus.trouble or "").startswith(code)
             assert await bus.pop(1, 0.01) == []
         finally:
-            await bus.close()
+            await close(bus)
     assert [it["event"] for it in logs] == ["redis lost"]
     assert logs[0]["error"].startswith(code)
     assert "wrong" not in logs[0]["error"].replace("wrong number", "")
@@ -150,7 +150,7 @@ async def test_after_a_failover_the_bus_leaves_the_server_that_became_a_replica(
                 await flows_again(bus, every)
                 assert bus.trouble is None
         finally:
-            await bus.close()
+            await close(bus)
 
 
 def port_of(server: RedisServer) -> int:

@@ -17,7 +17,7 @@ from order_engine.bus.redis_link import SHARDS
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import EpochMs, OrderId, OrderStatus
 from order_engine.ports.bus import EventBus, ReadyQueue, Subscription
-from tests.contracts.buses import new_identity, start_bus
+from tests.contracts.buses import close, new_identity, start_bus
 from tests.contracts.waiting import PATIENCE_S
 from tests.servers import RedisServer
 
@@ -31,7 +31,7 @@ FEED_PATIENCE_S = 5.0
 async def redis_bus(redis: RedisServer) -> AsyncIterator[RedisBus]:
     bus = await start_bus(redis.url)
     yield bus
-    await bus.close()
+    await close(bus)
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -255,7 +255,7 @@ async def test_what_one_process_publishes_and_pushes_reaches_another_of_its_engi
             assert await elsewhere.pop(1, 0) == []
     finally:
         for it in (here, there, elsewhere):
-            await it.close()
+            await close(it)
 
 
 async def test_closing_sends_what_still_waits(redis: RedisServer) -> None:
@@ -264,10 +264,10 @@ async def test_closing_sends_what_still_waits(redis: RedisServer) -> None:
     async with there.subscribe(None) as every:
         here.publish([event("one")])
         here.push(wanted)
-        await here.close()
+        await close(here)
         assert await received(every, 1) == [event("one")]
         assert await there.pop(1, PATIENCE_S) == wanted
-    await there.close()
+    await close(there)
 
 
 async def test_a_process_hears_of_the_shards_that_somebody_there_follows_and_of_no_others(

@@ -12,10 +12,11 @@ from order_engine.bus.redis import RedisBus
 from order_engine.bus.redis_events import shard_of
 from order_engine.bus.redis_seal import MAX_AGE_MS, Seal
 from order_engine.clock import SystemClock
+from order_engine.counters import Counters
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import OrderId
 from order_engine.engine.order_stream import follow_order
-from tests.contracts.buses import names_of, new_identity, start_bus
+from tests.contracts.buses import close, names_of, new_identity, start_bus
 from tests.contracts.test_buses import channels, event, received
 from tests.contracts.waiting import PATIENCE_S, until, until_true
 from tests.contracts.worlds import SteppedClock
@@ -31,7 +32,7 @@ IDENTITY = new_identity()
 async def redis_bus(redis: RedisServer) -> AsyncIterator[RedisBus]:
     bus = await start_bus(redis.url, IDENTITY)
     yield bus
-    await bus.close()
+    await close(bus)
 
 
 @pytest_asyncio.fixture
@@ -122,8 +123,9 @@ async def test_a_true_message_that_comes_again_is_heard_once(redis_bus: RedisBus
 async def test_an_old_message_rings_and_says_nothing(redis: RedisServer, client: Redis) -> None:
     # After a restored backup, the events that were published then may not be in the log.
     clock = SteppedClock()
-    bus = RedisBus(redis.url, "test", clock)
-    await bus.start(IDENTITY)
+    bus = RedisBus(redis.url, "test", clock, Counters())
+    bus.identify(IDENTITY)
+    await bus.start()
     try:
         async with bus.subscribe(OrderId("one")) as one:
             channel = channels(bus)[shard_of(OrderId("one"))]
@@ -134,7 +136,7 @@ async def test_an_old_message_rings_and_says_nothing(redis: RedisServer, client:
                 assert await client.publish(channel, old) == 1
                 assert list(await waiting) == []
     finally:
-        await bus.close()
+        await close(bus)
 
 
 class Log:

@@ -11,6 +11,7 @@ import structlog
 
 from order_engine.chain.assembly import SolanaAssembly
 from order_engine.chain.client import SolanaChain
+from order_engine.counters import Counters
 from order_engine.domain.errors import CancelTooLate, OrderEngineError, RateLimited
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
@@ -107,7 +108,7 @@ class World:
         host = Host(name, SimClock(self.loop, skew_ms), store, [])
         self.note(f"start {name}")
         if role.startswith("worker"):
-            self.run_on(host, self._worker(host).run())
+            self.run_on(host, _live(self._worker(host)))
         return host
 
     def _start_api(self) -> None:
@@ -127,8 +128,8 @@ class World:
         self.loop.kill(host.name)
 
     def _worker(self, host: Host) -> Worker:
-        chain = SolanaChain(self.cluster, host.clock, host.store.pin_cluster)
-        settlement = Settlement(chain, self.loop.time, poll_s=1.5, resend_s=4.0)
+        chain, counters = SolanaChain(self.cluster, host.clock, host.store.pin_cluster), Counters()
+        settlement = Settlement(chain, self.loop.time, poll_s=1.5, resend_s=4.0, counters=counters)
         venues = {
             name: SimVenue(name, random.Random(f"{self.seed}:{name}:{host.name}"), self.faults, self.loop)
             for name in ("raydium", "meteora")
@@ -136,9 +137,9 @@ class World:
         policy = ExecutionPolicy(RetryPolicy(backoff_ms=500), quote_timeout_s=1.0, max_claims=5)
         jitter = random.Random(f"{self.seed}:jitter:{host.name}").random
         signing = Signing(chain, SolanaAssembly(), WALLET, settlement.silence)
-        executor = Executor(venues, signing, host.store, host.store, settlement, host.clock, jitter, policy)
+        executor = Executor(venues, signing, host.store, host.store, settlement, host.clock, jitter, policy, counters)
         limits = WorkerPolicy(concurrency=3, lease_ms=LEASE_MS, sweep_ms=3_000, max_per_min=0, grace_s=5.0)
-        return Worker(host.name, host.store, self.bus, NoLimit(), executor.run, limits)
+        return Worker(host.name, host.store, self.bus, NoLimit(), executor.run, limits, counters)
 
     def _intake(self, host: Host) -> Intake:
         return Intake(host.store, host.store, NoLimit(), host.clock, self._new_order_id, 0)
@@ -308,3 +309,8 @@ class World:
     def _new_order_id(self) -> OrderId:
         self._number += 1
         return OrderId(f"00000000-0000-7000-8000-{self._number:012d}")
+
+
+async def _live(worker: Worker) -> None:
+    await worker.start()
+    await worker.run()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from order_engine.counters import Counters
 from order_engine.domain.errors import Fenced
 from order_engine.domain.events import Fact
 from order_engine.domain.lifecycle import apply
@@ -52,7 +53,7 @@ async def test_a_write_after_a_cancellation_is_no_alarm(tmp_path: Path, fact: Fa
     store = await stores.open()
     life = await claim_new(store)
     async with open_chain_world() as world:
-        settlement = Settlement(world.chain, world.clock.now_s, 0, 1)
+        settlement = Settlement(world.chain, world.clock.now_s, 0, 1, Counters())
         executor = Executor(
             {"raydium": MovingVenue(store, fact)},
             Signing(world.chain, ASSEMBLY, WALLET, settlement.silence),
@@ -62,6 +63,7 @@ async def test_a_write_after_a_cancellation_is_no_alarm(tmp_path: Path, fact: Fa
             world.clock,
             random.random,
             ExecutionPolicy(RetryPolicy(), quote_timeout_s=1, max_claims=5),
+            Counters(),
         )
         claim = Claim(life.order, life.fence or 0, 1)
         if is_alarm:

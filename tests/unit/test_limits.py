@@ -3,7 +3,7 @@
 import pytest
 
 from order_engine.api.limits import WINDOW_S, Budget, Limits, Offenders, Seats
-from order_engine.observe import Faults
+from order_engine.counters import Faults
 
 
 def test_frames_and_bytes_are_counted_in_windows() -> None:

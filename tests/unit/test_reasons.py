@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from order_engine.counters import Counters
 from order_engine.domain.errors import NoRoute, QuoteTimedOut, ReasonCode, SlippageExceeded, VenueFailed
 from order_engine.domain.events import Fact
 from order_engine.domain.lifecycle import apply
@@ -54,7 +55,7 @@ async def run_claimed(world: ChainWorld, path: Path, facts: Sequence[Fact], clai
     life = await claim_new(store)
     for fact in facts:
         await store.record(life.write(fact))
-    settlement = Settlement(world.chain, world.clock.now_s, 0, 1)
+    settlement = Settlement(world.chain, world.clock.now_s, 0, 1, Counters())
     policy = ExecutionPolicy(RetryPolicy(), quote_timeout_s=1, max_claims=5)
     executor = Executor(
         {},
@@ -65,6 +66,7 @@ async def run_claimed(world: ChainWorld, path: Path, facts: Sequence[Fact], clai
         world.clock,
         random.random,
         policy,
+        Counters(),
     )
     assert life.fence is not None
     await executor.run(Claim(life.order, life.fence, claims))

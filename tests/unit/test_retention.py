@@ -1,13 +1,17 @@
-"""Deleting goes on for ever, also after an outage of the database or a bug."""
+"""Deleting goes on while there is more, and soon after an outage of the database or a bug."""
 
 import asyncio
+from functools import partial
 from typing import Any, cast
 
 import pytest
 
+from order_engine import service
+from order_engine.counters import Counters
 from order_engine.domain.errors import StoreUnavailable
 from order_engine.engine import retention
-from order_engine.ports.store import OrderStore
+from order_engine.ports.store import Upkeep
+from order_engine.service import Repeated, lasting
 
 
 class Shelf:
@@ -33,10 +37,12 @@ class Shelf:
 async def test_it_goes_on_while_there_is_more_and_after_an_outage_or_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_PAUSE_S", 0.0)
     monkeypatch.setattr(retention, "_LOOK_EVERY_S", 0.001)
-    shelf = Shelf(500, 500, 3, StoreUnavailable("away"), ZeroDivisionError("a bug"), 7)
-    deleting = asyncio.create_task(retention.delete_ended_forever(cast("OrderStore", shelf), 86_400_000))
-    await asyncio.wait_for(shelf.is_done.wait(), 10)
-    deleting.cancel()
-    await asyncio.wait([deleting])
+    monkeypatch.setattr(service, "_RETRY_S", 0.001)
+    shelf, counters = Shelf(500, 500, 3, StoreUnavailable("away"), ZeroDivisionError("a bug"), 7), Counters()
+    async with lasting(
+        Repeated("retention", partial(retention.delete_ended, cast("Upkeep", shelf), 86_400_000, counters))
+    ):
+        await asyncio.wait_for(shelf.is_done.wait(), 10)
     assert set(shelf.asked) == {(86_400_000, 500)}
     assert len(shelf.asked) >= 7
+    assert counters.deleted == 1_010

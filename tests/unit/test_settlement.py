@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from order_engine.counters import Counters
 from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.errors import WrongCluster
 from order_engine.domain.order import AttemptOutcome, SignedAttempt
@@ -46,7 +47,9 @@ def proving_of(settlement: Settlement, attempt: SignedAttempt) -> Coroutine[Any,
 
 async def prove(chain: ScriptedChain, clock: ManualClock, resend_s: float = 2.0) -> Proof:
     async with asyncio.timeout(5):
-        return await Settlement(chain, clock.now_s, 0, resend_s).prove(attempt_of(), USDC, MIN_AMOUNT_OUT, 0)
+        return await Settlement(chain, clock.now_s, 0, resend_s, Counters()).prove(
+            attempt_of(), USDC, MIN_AMOUNT_OUT, 0
+        )
 
 
 # --- the decision --------------------------------------------------------------------------------
@@ -155,7 +158,7 @@ async def test_a_false_height_makes_no_attempt_expired_that_lands_in_its_last_bl
 async def test_a_false_height_proves_nothing_as_long_as_it_lasts(lie: str) -> None:
     clock = ManualClock()
     chain = ScriptedChain(clock, itertools.repeat(lie), None, None)
-    proving = asyncio.create_task(proving_of(Settlement(chain, clock.now_s, 0, 2), attempt_of()))
+    proving = asyncio.create_task(proving_of(Settlement(chain, clock.now_s, 0, 2, Counters()), attempt_of()))
     async with asyncio.timeout(5):
         while chain.calls.count("finalized") < 300:
             await asyncio.sleep(0)
@@ -177,7 +180,7 @@ async def test_a_swap_that_gave_less_than_its_minimum_out_is_not_believed() -> N
     """The program refuses such a swap, so the node is wrong about the status or about the amount."""
     clock = ManualClock()
     chain = ScriptedChain(clock, (), 1, None)
-    proving = asyncio.create_task(Settlement(chain, clock.now_s, 0, 2).prove(attempt_of(), USDC, 8, 0))
+    proving = asyncio.create_task(Settlement(chain, clock.now_s, 0, 2, Counters()).prove(attempt_of(), USDC, 8, 0))
     async with asyncio.timeout(5):
         while chain.calls.count("result") < 20:
             await asyncio.sleep(0)
@@ -190,7 +193,9 @@ async def test_a_swap_that_gave_less_than_its_minimum_out_is_not_believed() -> N
 async def test_an_outage_of_any_length_is_no_outcome(trouble: str) -> None:
     clock = ManualClock()
     chain = ScriptedChain(clock, itertools.repeat(trouble), None, None)
-    proving = asyncio.create_task(Settlement(chain, clock.now_s, 0, 2).prove(attempt_of(), USDC, MIN_AMOUNT_OUT, 0))
+    proving = asyncio.create_task(
+        Settlement(chain, clock.now_s, 0, 2, Counters()).prove(attempt_of(), USDC, MIN_AMOUNT_OUT, 0)
+    )
     async with asyncio.timeout(5):
         while chain.calls.count("finalized") < 300:
             await asyncio.sleep(0)
@@ -261,7 +266,7 @@ async def test_the_first_looks_follow_each_other_sooner(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(asyncio, "sleep", record)
     clock = ManualClock()
-    settlement = Settlement(ScriptedChain(clock, (), 20, None), clock.now_s, 0.2, 1_000)
+    settlement = Settlement(ScriptedChain(clock, (), 20, None), clock.now_s, 0.2, 1_000, Counters())
     await proving_of(settlement, attempt_of())
     assert pauses[:5] == [0.025, 0.05, 0.1, 0.2, 0.2]
     assert set(pauses[5:]) <= {0.2}
@@ -271,7 +276,7 @@ async def test_the_first_looks_follow_each_other_sooner(monkeypatch: pytest.Monk
 async def test_all_that_are_in_flight_share_their_looks() -> None:
     clock = ManualClock()
     chain = ScriptedChain(clock, [], 4, None)
-    settlement = Settlement(chain, clock.now_s, 0, 1_000)
+    settlement = Settlement(chain, clock.now_s, 0, 1_000, Counters())
     count = MAX_SIGNATURES_IN_A_CALL + 44
     async with asyncio.timeout(5):
         proofs = await asyncio.gather(
@@ -288,7 +293,7 @@ async def test_all_that_are_in_flight_share_their_looks() -> None:
 @pytest.mark.asyncio
 async def test_whoever_stops_waiting_leaves_the_others_their_proof() -> None:
     clock = ManualClock()
-    settlement = Settlement(ScriptedChain(clock, ["none"] * 5, 10, None), clock.now_s, 0, 2)
+    settlement = Settlement(ScriptedChain(clock, ["none"] * 5, 10, None), clock.now_s, 0, 2, Counters())
     proving = [asyncio.create_task(proving_of(settlement, attempt_of(f"signature {it}"))) for it in range(3)]
     await asyncio.sleep(0)
     proving[0].cancel()

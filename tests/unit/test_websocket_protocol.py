@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 import pytest
 import structlog.testing
 
-from order_engine import observe
 from order_engine.api.limits import Limits
 from tests.raw_server import UPGRADE, Echo, answers_in, close_code_in, connected, exchange, frame, served
 
@@ -112,7 +111,6 @@ async def test_a_handshake_that_is_none_is_a_problem(change: tuple[bytes, bytes]
 
 
 async def test_text_that_is_not_utf_8_is_closed_with_1007_and_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    observe.tell_faults(float("inf"))
     with structlog.testing.capture_logs() as told:
         async with served(Echo()) as port:
             for sent in (frame(TEXT, b"\xff"), frame(CLOSE, b"\x03\xe8\xff"), frame(11), b"\x81\x00", frame(0)):
