@@ -71,7 +71,7 @@ class Application:
         await socket.close()
 
     async def _refused(self, socket: WebSocket[Any]) -> None:
-        await socket.send_denial_response(problem_response(RequestRejected(404, "nothing", "Nothing."), "id"))
+        await socket.send_denial_response(problem_response(RequestRejected("no_such_path", "Nothing."), "id"))
 
 
 @pytest.fixture
