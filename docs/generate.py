@@ -12,7 +12,7 @@ from order_engine.api.routes import COMPAT_OPERATIONS, V1_OPERATIONS
 from order_engine.domain.lifecycle import TERMINAL, TRANSITIONS
 from order_engine.domain.order import OrderStatus
 from order_engine.domain.tokens import TokenRegistry
-from order_engine.settings import Settings
+from order_engine.settings import GROUPS
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- lifecycle -->", "<!-- /lifecycle -->"
@@ -30,9 +30,11 @@ def lifecycle_diagram() -> str:
 def example_environment() -> str:
     """Return `.env.example`: every setting with its meaning and its default."""
     blocks = ["# Every setting of order-engine with its default. Copy to .env and change what you need."]
-    for name, field in Settings.model_fields.items():
-        value = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
-        blocks.append(f"# {field.description}\n{name.upper()}={'' if value is None else value}")
+    for group in GROUPS:
+        blocks.append(f"# --- {(group.__doc__ or '').splitlines()[0].rstrip('.')} ---")
+        for name, field in group.model_fields.items():
+            value = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+            blocks.append(f"# {field.description}\n{name.upper()}={'' if value is None else value}")
     return "\n\n".join(blocks) + "\n"
 
 
