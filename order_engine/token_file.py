@@ -50,9 +50,9 @@ def load_tokens(path: Path | None, prices_usd: Mapping[str, str]) -> tuple[Token
             # A registry of all entries so far, so a conflict is always the last entry's.
             TokenRegistry(tokens)
         except TokenConflict as error:
-            raise _unusable(path, _told(place, symbol, error.field, str(error))) from error
+            raise _unusable(path, _describe(place, symbol, error.field, str(error))) from error
         except InvalidRequest as error:
-            raise _unusable(path, _told(place, symbol, error.field, str(error))) from error
+            raise _unusable(path, _describe(place, symbol, error.field, str(error))) from error
         if entry.reference_price_usd is not None:
             prices[entry.symbol] = entry.reference_price_usd
     return TokenRegistry(tokens), prices
@@ -72,7 +72,7 @@ def _check(entry: _Entry) -> None:
         raise InvalidRequest("referencePriceUsd", 'must be decimal text above zero, such as "0.25"')
 
 
-def _told(place: int, symbol: str, field: str, message: str) -> str:
+def _describe(place: int, symbol: str, field: str, message: str) -> str:
     entry = f"entry {place} ({symbol!r})" if symbol else f"entry {place}"
     return f"{entry}: {field} {message}" if field else f"{entry}: {message}"
 

@@ -1,6 +1,6 @@
 """The routes of five other order-execution engines, over the same intake.
 
-Rows A to E are those of the table in docs/compatibility.md. `compat_in` reads their requests,
+The shapes are those of the table in docs/compatibility.md. `compat_in` reads their requests,
 `compat_out` makes their answers; a refusal has their status codes (`problems`).
 """
 
@@ -50,7 +50,7 @@ _POLICY_VIOLATION: Final = 1008
 
 
 async def execute_order(request: Request[Any]) -> Response:
-    """Serve rows A, B, C and D: `POST /api/orders/execute`."""
+    """Serve `market_execute`, `minimal`, `typed` and `job_queue`: `POST /api/orders/execute`."""
     submission, note = await _submit(request, parse_loose_order, await _json_body(request))
     return json_response(answer_of(request, submission, note), OK, rate_headers(submission))
 
@@ -74,7 +74,7 @@ async def _submit(
 
 
 async def enqueue(request: Request[Any]) -> Response:
-    """Serve row D: `POST /enqueue`, a market order with the client's id and payload; one id is one job."""
+    """Serve `job_queue`: `POST /enqueue`, a market order with the client's id and payload; one id is one job."""
     context = context_of(request)
     key, note = parse_keys(request.headers), None
     submission: Submission | None = None
@@ -128,14 +128,14 @@ async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Su
 
 
 async def get_job(request: Request[Any]) -> Response:
-    """Serve row D: `GET /jobs/{id}`, the order as its job queue shows a job."""
+    """Serve `job_queue`: `GET /jobs/{id}`, the order as its job queue shows a job."""
     context = context_of(request)
     order = await find_order(context, request.path_params["orderId"])
     return json_response(job_of(order, await context.orders.history(order.order_id, 0)))
 
 
 async def get_snapshot(request: Request[Any]) -> Response:
-    """Serve rows A and C: `GET /api/orders/{id}`, the order with every event kept of it."""
+    """Serve `market_execute` and `typed`: `GET /api/orders/{id}`, the order with every event kept of it."""
     context = context_of(request)
     order = await find_order(context, request.path_params["orderId"])
     attempts = await context.reader.attempts(order.order_id)
@@ -148,7 +148,7 @@ async def get_snapshot(request: Request[Any]) -> Response:
 
 
 async def get_history(request: Request[Any]) -> Response:
-    """Serve rows A and C: `GET /api/orders/{id}/events`."""
+    """Serve `market_execute` and `typed`: `GET /api/orders/{id}/events`."""
     context = context_of(request)
     order = await find_order(context, request.path_params["orderId"])
     events = await context.orders.history(order.order_id, 0)
@@ -156,22 +156,22 @@ async def get_history(request: Request[Any]) -> Response:
 
 
 async def execute_websocket(websocket: WebSocket[Any]) -> None:
-    """Serve rows A, B and C with `?orderId=…`; without it, the first frame is the order."""
+    """Serve `market_execute`, `minimal` and `typed` with `?orderId=…`; without it, the first frame is the order."""
     await _serve_named_or(websocket, "orderId", compat_frame, _take_execute)
 
 
 async def exec_websocket(websocket: WebSocket[Any]) -> None:
-    """Serve row D: `/ws-exec`: the first frame is the order, and its life is streamed in the job queue's words."""
+    """Serve `job_queue`: `/ws-exec`: the first frame is the order, then its life in the job queue's words."""
     await _take_first_frame(websocket, parse_exec_frame, job_frame)
 
 
 async def upper_websocket(websocket: WebSocket[Any]) -> None:
-    """Serve row E: `/orders/{orderId}` with upper-case statuses."""
+    """Serve `upper_case`: `/orders/{orderId}` with upper-case statuses."""
     await serve_order(websocket, websocket.path_params["orderId"], upper_frame)
 
 
 async def jobs_websocket(websocket: WebSocket[Any]) -> None:
-    """Serve row D: `/ws`, every job's life from now on, or with `?jobId=…` one job's from its start."""
+    """Serve `job_queue`: `/ws`, every job's life from now on, or with `?jobId=…` one job's from its start."""
     await _serve_named_or(websocket, "jobId", job_frame, _follow_jobs)
 
 

@@ -1,6 +1,6 @@
 """Requests of the five compatible systems' clients, read into the same request as v1's.
 
-Rows A to E are those of the table in docs/compatibility.md. One body takes the fields of all
+The shapes are those of the table in docs/compatibility.md. One body takes the fields of all
 rows. A field that no row has, and two fields that contradict each other, are refused by name:
 an order trades exactly as its client wrote it.
 """
@@ -31,7 +31,7 @@ from order_engine.ports.store import IdempotencyKey
 
 Fields = Mapping[str, msgspec.Raw]
 
-# The pair and amount of row D's systems for a paper order that names none.
+# The pair and amount of the `job_queue` systems for a paper order that names none.
 _DEFAULT_PAIR: Final = ("SOL", "USDC")
 _DEFAULT_AMOUNT: Final = msgspec.Raw(b"1")
 _TYPES: Final = ("type", "orderType")
@@ -77,14 +77,14 @@ class RefusedOrder(InvalidRequest):
 
 
 def parse_loose_order(context: ApiContext, body: bytes) -> LooseOrder:
-    """Return the order in a body or frame of rows A to D; raises InvalidRequest naming the field at fault."""
+    """Return the order in a body or frame, but for `upper_case`. Raises InvalidRequest with the field at fault."""
     fields = _decode(body)
     _require_known(fields, _ORDER_FIELDS)
     return _read_order(context, fields)
 
 
 def parse_job(context: ApiContext, body: bytes) -> LooseOrder:
-    """Return the order of row D's `/enqueue`: its clientOrderId is `orderId`, its metadata is `payload`."""
+    """Return the order of `/enqueue`: its clientOrderId is `orderId`, its metadata is `payload`."""
     fields = _decode(body)
     _require_known(fields, _JOB_FIELDS)
     if "orderId" not in fields:
@@ -102,7 +102,7 @@ def parse_job(context: ApiContext, body: bytes) -> LooseOrder:
 
 
 def parse_exec_frame(context: ApiContext, body: bytes) -> LooseOrder:
-    """Return the order of row D's `/ws-exec`: `{"type": "market", "payload": {...}}`."""
+    """Return the order of `/ws-exec`: `{"type": "market", "payload": {...}}`."""
     fields = _decode(body)
     _require_known(fields, _FRAME_FIELDS)
     if "type" in fields:

@@ -75,22 +75,22 @@ def job_of(order: Order, events: Sequence[OrderEvent]) -> dict[str, Any]:
 
 
 def compat_event(event: OrderEvent) -> dict[str, Any]:
-    """Return the event as rows A, B and C show it: v1's data, and those systems' names for its values."""
+    """Return the event as `market_execute`, `minimal` and `typed` show it: v1's data, under their names too."""
     return _named_event(event, event.status.value)
 
 
 def compat_frame(event: OrderEvent) -> str:
-    """Return a frame of rows A, B and C."""
+    """Return a frame of `market_execute`, `minimal` and `typed`."""
     return msgspec.json.encode(compat_event(event)).decode()
 
 
 def upper_frame(event: OrderEvent) -> str:
-    """Return a frame of row E."""
+    """Return a frame of `upper_case`."""
     return msgspec.json.encode(_named_event(event, event.status.upper())).decode()
 
 
 def job_frame(event: OrderEvent) -> str:
-    """Return the event as row D's job queue tells it."""
+    """Return the event as the `job_queue` shape has it."""
     details = event.details()
     shown: dict[str, Any] = {
         "event": "job:progress",

@@ -48,7 +48,7 @@ class CompatibleAnswer(msgspec.Struct, rename="camel"):
 
 
 class CompatibleEvent(msgspec.Struct, rename="camel"):
-    """An event as rows A, B and C show it: members of its data under their names."""
+    """An event as `market_execute`, `minimal` and `typed` show it: members of its data under their names."""
 
     order_id: OrderIdText
     seq: Annotated[int, Meta(ge=1)]

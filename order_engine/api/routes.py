@@ -241,17 +241,23 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         "/api/orders/execute",
         compat.execute_order,
         "compatibility",
-        "Rows A, B, C and D: place an order",
+        "`market_execute`, `minimal`, `typed` and `job_queue`: place an order",
         {OK: ("Placed", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
         body=ORDER_BODY,
         examples={
-            "A": {"type": "MARKET", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": 1, "slippageBps": 50},
-            "B": {"tokenIn": "SOL", "tokenOut": "USDC", "amount": 1},
-            "C": {"orderType": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5},
-            "D": {"type": "market", "amount": 1, "symbol": "SOL/USDC"},
-            "D, one symbol": {"type": "market", "amount": 1, "symbol": "TOKEN"},
+            "market_execute": {
+                "type": "MARKET",
+                "tokenIn": "SOL",
+                "tokenOut": "USDC",
+                "amountIn": 1,
+                "slippageBps": 50,
+            },
+            "minimal": {"tokenIn": "SOL", "tokenOut": "USDC", "amount": 1},
+            "typed": {"orderType": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5},
+            "job_queue": {"type": "market", "amount": 1, "symbol": "SOL/USDC"},
+            "job_queue, one symbol": {"type": "market", "amount": 1, "symbol": "TOKEN"},
         },
-        parameters=(Parameter("x-idempotency-key", "header", "Row C's key.", _KEY.schema),),
+        parameters=(Parameter("x-idempotency-key", "header", "The key as `typed` names it.", _KEY.schema),),
         headers=_RATE,
         description=(
             "A field of no row, and two fields that contradict each other, are refused by name. On the paper chain "
@@ -266,11 +272,11 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         "/enqueue",
         compat.enqueue,
         "compatibility",
-        "Row D: enqueue a default market order",
+        "`job_queue`: enqueue a default market order",
         {OK: ("Placed now or before; orderId is the client's", CompatibleAnswer), **_COMPAT_BAD, **_PLACING},
         body=JOB_BODY,
         headers=_RATE,
-        examples={"D": {"orderId": "order-123", "payload": {"note": "kept as metadata"}}},
+        examples={"job_queue": {"orderId": "order-123", "payload": {"note": "kept as metadata"}}},
         description=(
             "The payload's type, symbol, amount and slippageBps are honoured; all of the payload is kept as metadata. "
             "The same orderId again answers the first job. WebSocket `/ws` tells every job's life, `/ws?jobId=` one "
@@ -283,7 +289,7 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         "/jobs/{orderId}",
         compat.get_job,
         "compatibility",
-        "Row D: the order as BullMQ writes a job to JSON",
+        "`job_queue`: the order as BullMQ writes a job to JSON",
         {OK: ("The job", JobView), **_UNKNOWN},
     ),
     Operation(
@@ -291,16 +297,16 @@ COMPAT_OPERATIONS: Final[Sequence[Operation]] = (
         "/api/orders/{orderId}",
         compat.get_snapshot,
         "compatibility",
-        "Rows A and C: the order with every event",
+        "`market_execute` and `typed`: the order with every event",
         {OK: ("The snapshot", CompatibleSnapshot), **_UNKNOWN},
-        description="Row E's WebSocket is `/orders/{orderId}`: the stream with upper-case statuses.",
+        description="`upper_case` has a WebSocket at `/orders/{orderId}`: the stream with upper-case statuses.",
     ),
     Operation(
         "GET",
         "/api/orders/{orderId}/events",
         compat.get_history,
         "compatibility",
-        "Rows A and C: the ordered history",
+        "`market_execute` and `typed`: the ordered history",
         {OK: ("The history", CompatibleHistory), **_UNKNOWN},
     ),
 )

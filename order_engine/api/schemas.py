@@ -10,7 +10,7 @@ from msgspec import Meta, UnsetType
 
 from order_engine.domain.errors import ReasonCode
 from order_engine.domain.events import OrderEvent
-from order_engine.domain.money import MAX_AMOUNT_TEXT, format_amount
+from order_engine.domain.money import MAX_AMOUNT_TEXT, format_amount, format_known_amount
 from order_engine.domain.order import AttemptOutcome, Order, OrderStatus, SignedAttempt, price_text
 from order_engine.domain.tokens import Token
 from order_engine.ports.store import InDoubt, LogPage
@@ -288,10 +288,10 @@ def view_order(
         token_out=request.token_out.symbol,
         amount_in=format_amount(request.amount_in, request.token_in.decimals),
         slippage_bps=request.slippage_bps,
-        min_amount_out=_amount(order.min_amount_out, decimals_out),
+        min_amount_out=format_known_amount(order.min_amount_out, decimals_out),
         venue=order.venue,
         quotes=order.quotes,
-        amount_out=_amount(order.amount_out, decimals_out),
+        amount_out=format_known_amount(order.amount_out, decimals_out),
         price=None if order.amount_out is None else price_text(request, order.amount_out),
         tx_signature=order.tx_signature,
         reason=ReasonView(order.reason_code, order.reason_message or "") if order.reason_code else None,
@@ -348,7 +348,3 @@ def view_event(event: OrderEvent) -> EventView:
 def view_feed(page: LogPage) -> FeedView:
     """Return a page of the account stream as every watcher sees it."""
     return FeedView(page.cursor, [view_event(event) for event in page.events])
-
-
-def _amount(base_units: int | None, decimals: int) -> str | None:
-    return None if base_units is None else format_amount(base_units, decimals)

@@ -117,16 +117,16 @@ class EngineClient:
 
     async def get(self, order_id: str) -> dict[str, Any]:
         """Return the order resource."""
-        return await self._ask(Request("GET", _path(order_id), "orderId"))
+        return await self._answer_to(Request("GET", _path(order_id), "orderId"))
 
     async def cancel(self, order_id: str) -> dict[str, Any]:
         """Cancel the order; returns the order resource. A cancelled order is returned as it is."""
-        return await self._ask(Request("DELETE", _path(order_id), "orderId"), _MAY_BE_CANCELLED)
+        return await self._answer_to(Request("DELETE", _path(order_id), "orderId"), _MAY_BE_CANCELLED)
 
     async def list_orders(self, **filters: Any) -> dict[str, Any]:
         """Return a page of orders, newest first, and its `nextCursor`, which is None on the last page."""
         asked = {name: value for name, value in filters.items() if value is not None}
-        return await self._ask(Request("GET", "/v1/orders", "orders", asked))
+        return await self._answer_to(Request("GET", "/v1/orders", "orders", asked))
 
     async def list_all(self, **filters: Any) -> AsyncGenerator[dict[str, Any]]:
         """Yield every page of orders, newest first."""
@@ -140,11 +140,11 @@ class EngineClient:
 
     async def attempts_in_doubt(self, limit: int) -> dict[str, Any]:
         """Return the attempts whose outcome is not proven yet, and the finalized block height."""
-        return await self._ask(Request("GET", "/v1/attempts", "attempts", {"inDoubt": "true", "limit": limit}))
+        return await self._answer_to(Request("GET", "/v1/attempts", "attempts", {"inDoubt": "true", "limit": limit}))
 
     async def readiness(self) -> dict[str, Any]:
         """Return the engine's health: `status`, the `reasons` why it is not ready, and each part's state."""
-        return await self._ask(Request("GET", "/ready", "dependencies", also=(_UNAVAILABLE,)))
+        return await self._answer_to(Request("GET", "/ready", "dependencies", also=(_UNAVAILABLE,)))
 
     async def watch(self, order_id: str, after: int = 0) -> AsyncGenerator[dict[str, Any], None]:
         """Yield each event of the order once, past events first, up to the terminal one; survives lost connections."""
@@ -183,7 +183,7 @@ class EngineClient:
                 if is_new:
                     yield page
 
-    async def _ask(self, request: Request, if_unknown: str = "") -> dict[str, Any]:
+    async def _answer_to(self, request: Request, if_unknown: str = "") -> dict[str, Any]:
         fate = Fate()
         try:
             return await self._calls.call(request, fate)

@@ -15,7 +15,7 @@ from order_engine.domain.events import (
     TransactionBuilt,
     TransactionSigned,
 )
-from order_engine.domain.money import format_amount
+from order_engine.domain.money import format_amount, format_known_amount
 from order_engine.domain.order import Order, SwapRequest, price_text
 from order_engine.domain.routing import RankedQuote, Route
 
@@ -52,17 +52,21 @@ def _data(order: Order, fact: Fact) -> dict[str, Any]:  # noqa: PLR0911 - one an
                 "quotes": order.quotes,
                 "venue": order.venue,
                 "marginBps": route.margin_bps,
-                "minAmountOut": _text(min_amount_out, decimals_out),
+                "minAmountOut": format_known_amount(min_amount_out, decimals_out),
             }
         case TransactionBuilt(venue, steps):
-            return {"venue": venue, "steps": steps, "minAmountOut": _text(order.min_amount_out, decimals_out)}
+            return {
+                "venue": venue,
+                "steps": steps,
+                "minAmountOut": format_known_amount(order.min_amount_out, decimals_out),
+            }
         case TransactionSigned(signature, last_valid_block_height):
             return {"venue": order.venue, "txSignature": signature, "lastValidBlockHeight": last_valid_block_height}
         case SwapConfirmed(amount_out, slot):
             return {
                 "venue": order.venue,
                 "txSignature": order.tx_signature,
-                "amountOut": _text(amount_out, decimals_out),
+                "amountOut": format_known_amount(amount_out, decimals_out),
                 "price": price_text(order.request, amount_out),
                 "slot": slot,
             }
@@ -76,10 +80,6 @@ def _data(order: Order, fact: Fact) -> dict[str, Any]:  # noqa: PLR0911 - one an
 
 def _encoded(told: dict[str, Any]) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(told))
-
-
-def _text(base_units: int | None, decimals: int) -> str | None:
-    return None if base_units is None else format_amount(base_units, decimals)
 
 
 def _quote(ranked: RankedQuote, decimals_out: int) -> dict[str, Any]:

@@ -59,6 +59,11 @@ def format_amount(base_units: int, decimals: int) -> str:
     return f"{whole}.{text}" if text else str(whole)
 
 
+def format_known_amount(base_units: int | None, decimals: int) -> str | None:
+    """Return `format_amount` of an amount, or None while it is not known."""
+    return None if base_units is None else format_amount(base_units, decimals)
+
+
 def min_out(amount_out: int, slippage_bps: int) -> BaseUnits:
     """Return the minimum that the swap may give: amount_out less the slippage, rounded down.
 

@@ -9,9 +9,9 @@ Frame = TypeVar("Frame")
 class RecentPages(Generic[Frame]):
     """The last pages, each with the cursor after it. Does no input or output."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_pages: int) -> None:
         """Keep at most this many pages; older ones are dropped."""
-        self._pages: deque[tuple[str, Frame]] = deque(maxlen=most)
+        self._pages: deque[tuple[str, Frame]] = deque(maxlen=max_pages)
         self.count = 0  # Pages so far, dropped ones too: the number of the next page.
 
     def add(self, cursor: str, frame: Frame) -> None:

@@ -25,9 +25,9 @@ OPTIONAL = {name: name for name in ("clientOrderId", "metadata")}
 SHAPES = {
     "v1": (V1, {"type": "type", **SAME, **OPTIONAL}),
     "quote": (QUOTES, SAME),
-    "row A": (COMPAT, {"type": "type", **SAME, **OPTIONAL}),
-    "row B": (COMPAT, {**SAME, "amountIn": "amount"}),
-    "row C": (COMPAT, {**SAME, "type": "orderType", "amountIn": "amount"}),
+    "market_execute": (COMPAT, {"type": "type", **SAME, **OPTIONAL}),
+    "minimal": (COMPAT, {**SAME, "amountIn": "amount"}),
+    "typed": (COMPAT, {**SAME, "type": "orderType", "amountIn": "amount"}),
 }
 ENQUEUED = [
     ("orderId", {**CLIENT_ORDER_IDS, "null": "null", "array": '["a"]', "NaN": "NaN"}),
@@ -126,7 +126,7 @@ def test_v1_is_strict_where_the_other_rows_are_loose(http: httpx2.Client) -> Non
     problem_of(post(http, V1, written(FIELDS | {"slippageBps": '"50"'})), 422, "slippageBps")
 
 
-def test_row_d_refuses_a_symbol_that_is_no_pair(engine: Engine) -> None:
+def test_job_queue_refuses_a_symbol_that_is_no_pair(engine: Engine) -> None:
     symbols = [
         '""',
         '" "',
@@ -152,7 +152,7 @@ def test_row_d_refuses_a_symbol_that_is_no_pair(engine: Engine) -> None:
     assert {symbol: what for symbol, what in complaints.items() if what} == {}
 
 
-def test_row_d_takes_defaults_but_no_body_of_something_else(http: httpx2.Client) -> None:
+def test_job_queue_takes_defaults_but_no_body_of_something_else(http: httpx2.Client) -> None:
     for body in (b'{"hello": "world"}', b'{"hello": null, "symbol": "SOL/USDC"}'):
         assert problem_of(post(http, COMPAT, body), 400, "hello")["code"] == "unknown_field"
 

@@ -44,7 +44,7 @@ def posted(http: httpx2.Client, body: Any, path: str = EXECUTE, **headers: str) 
 
 
 def check_life(frames: list[Json], order_id: str) -> None:
-    """Check a whole, sound life as rows A, B and C show it, field for field."""
+    """Check a whole, sound life as `market_execute`, `minimal` and `typed` show it, field for field."""
     assert is_gapless(frames)
     assert [frame["status"] for frame in frames] == SOUND
     for frame in frames:
@@ -54,7 +54,7 @@ def check_life(frames: list[Json], order_id: str) -> None:
     assert [frame["attempt"] for frame in frames] == [0, 1, 1, 1, 1]
 
 
-async def test_row_a_places_a_market_order_in_capitals(engine: Engine, http: httpx2.Client) -> None:
+async def test_market_execute_places_a_market_order_in_capitals(engine: Engine, http: httpx2.Client) -> None:
     body = {"type": "MARKET", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": 1, "slippageBps": 50}
     order_id = posted(http, body)["orderId"]
     frames = await follow(engine.url, f"{EXECUTE}?orderId={order_id}")
@@ -77,14 +77,14 @@ async def test_null_is_no_slippage_and_no_id(http: httpx2.Client) -> None:
     assert (order["slippageBps"], order["clientOrderId"]) == (50, None)
 
 
-async def test_row_b_is_told_where_its_websocket_is(engine: Engine, http: httpx2.Client) -> None:
+async def test_minimal_is_told_where_its_websocket_is(engine: Engine, http: httpx2.Client) -> None:
     answer = posted(http, {"tokenIn": "SOL", "tokenOut": "USDC", "amount": 2.5})
     assert answer["websocket"] == f"/api/orders/execute?orderId={answer['orderId']}"
     check_life(await follow(engine.url, answer["websocket"]), answer["orderId"])
     assert order_of(http, answer["orderId"])["amountIn"] == "2.5"
 
 
-async def test_row_c_repeats_a_key_and_gets_the_same_order_and_its_events_again(
+async def test_typed_repeats_a_key_and_gets_the_same_order_and_its_events_again(
     engine: Engine, http: httpx2.Client
 ) -> None:
     body = {"orderType": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5}
@@ -115,7 +115,7 @@ async def test_row_c_repeats_a_key_and_gets_the_same_order_and_its_events_again(
     ],
     ids=["all", "no symbol", "symbol alone", "type alone", "nothing"],
 )
-async def test_row_d_may_leave_everything_to_defaults(
+async def test_job_queue_may_leave_everything_to_defaults(
     engine: Engine, http: httpx2.Client, body: Json, pair: tuple[str, str], amount: str
 ) -> None:
     answer = posted(http, body)
@@ -129,7 +129,7 @@ async def test_row_d_may_leave_everything_to_defaults(
     assert (order["status"], order["tokenIn"], order["tokenOut"], order["amountIn"]) == ("confirmed", *pair, amount)
 
 
-async def test_row_d_enqueues_a_job_under_the_clients_id(engine: Engine, http: httpx2.Client) -> None:
+async def test_job_queue_enqueues_a_job_under_the_clients_id(engine: Engine, http: httpx2.Client) -> None:
     payload = {"note": "as it came", "nested": {"list": [1, "\u00e9", None]}}
     answer = posted(http, {"orderId": "order-123", "payload": payload}, "/enqueue")
     assert answer["orderId"] == "order-123"
@@ -142,7 +142,7 @@ async def test_row_d_enqueues_a_job_under_the_clients_id(engine: Engine, http: h
     assert posted(http, {"orderId": "order-124"}, "/enqueue")["orderId"] == "order-124"
 
 
-async def test_row_d_hears_every_jobs_life_on_one_websocket(engine: Engine, http: httpx2.Client) -> None:
+async def test_job_queue_hears_every_jobs_life_on_one_websocket(engine: Engine, http: httpx2.Client) -> None:
     lives: dict[str, list[Json]] = {}
     async with websocket(engine.url, "/ws") as connection, asyncio.timeout(HANG_S):
         jobs = {posted(http, {"orderId": f"job-{number}", "payload": {}}, "/enqueue")["jobId"] for number in range(10)}
@@ -157,7 +157,7 @@ async def test_row_d_hears_every_jobs_life_on_one_websocket(engine: Engine, http
         assert [frame["status"] for frame in lives[job]] == [event["status"] for event in events_of(http, job)]
 
 
-async def test_row_d_hears_a_job_that_is_posted_right_after_it_connected(engine: Engine, http: httpx2.Client) -> None:
+async def test_job_queue_hears_a_job_posted_right_after_it_connected(engine: Engine, http: httpx2.Client) -> None:
     for _ in range(20):
         async with websocket(engine.url, "/ws") as connection, asyncio.timeout(HANG_S):
             job = posted(http, {})["jobId"]
@@ -167,7 +167,7 @@ async def test_row_d_hears_a_job_that_is_posted_right_after_it_connected(engine:
         ended(http, job)
 
 
-async def test_row_e_hears_its_statuses_in_capitals(engine: Engine, http: httpx2.Client) -> None:
+async def test_upper_case_hears_its_statuses_in_capitals(engine: Engine, http: httpx2.Client) -> None:
     order_id = posted(http, {"type": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amountIn": "1"})["orderId"]
     frames = await follow(engine.url, f"/orders/{order_id}")
     assert is_gapless(frames)
@@ -190,7 +190,7 @@ async def test_row_e_hears_its_statuses_in_capitals(engine: Engine, http: httpx2
         {"orderType": "market", "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5},
         {"symbol": "SOL/USDC"},
     ],
-    ids=["A", "B", "C", "D"],
+    ids=["market_execute", "minimal", "typed", "job_queue"],
 )
 async def test_one_connection_takes_the_order_answers_it_and_streams_its_life(engine: Engine, body: Json) -> None:
     async with websocket(engine.url, EXECUTE) as connection:

@@ -82,7 +82,7 @@ async def test_v1_refuses_as_before(http: httpx2.Client) -> None:
     problem_of(http.get("/v1/orders/nobody"), 404)
 
 
-async def test_row_c_s_idempotency_key_may_come_under_both_names(http: httpx2.Client) -> None:
+async def test_typed_idempotency_key_may_come_under_both_names(http: httpx2.Client) -> None:
     body = {"orderType": "market", **PAIR, "amount": 1.5}
     both = {"x-idempotency-key": "row-c-both", "Idempotency-Key": "row-c-both"}
     first = http.post(EXECUTE, json=body, headers=both).json()
@@ -166,11 +166,11 @@ async def test_an_empty_frame_is_no_order(engine: Engine, http: httpx2.Client, p
     assert newest(http) == before
 
 
-# --- row D's symbols -----------------------------------------------------------------------------
+# --- job_queue: symbols -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("symbol", ["TOKEN", "SOL", "WIF", "$X1"])
-async def test_row_d_s_bare_symbol_trades_the_default_pair_and_the_answer_says_so(
+async def test_job_queue_bare_symbol_trades_the_default_pair_and_the_answer_says_so(
     engine: Engine, http: httpx2.Client, symbol: str
 ) -> None:
     answer = posted(http, EXECUTE, {"type": "market", "amount": 1, "symbol": symbol})
@@ -202,10 +202,10 @@ async def test_the_tokens_of_their_collections_trade(http: httpx2.Client, symbol
         assert ended(http, answer["orderId"])["status"] == "confirmed"
 
 
-# --- row D's jobs --------------------------------------------------------------------------------
+# --- job_queue: jobs --------------------------------------------------------------------------------
 
 
-async def test_row_d_reads_a_job_as_bullmq_writes_it(http: httpx2.Client) -> None:
+async def test_job_queue_reads_a_job_as_bullmq_writes_it(http: httpx2.Client) -> None:
     payload = {"type": "market", "amount": 2, "symbol": "SOL/USDC", "user": {"id": 7}}
     answer = posted(http, ENQUEUE, {"orderId": "job-read", "payload": payload})
     order = ended(http, answer["jobId"])
@@ -264,7 +264,7 @@ async def test_one_job_id_at_once_is_one_job(engine: Engine) -> None:
     assert sum(not answer.json()["idempotent"] for answer in answers) == 1
 
 
-async def test_row_d_s_exec_socket_takes_a_job_and_tells_its_life(engine: Engine, http: httpx2.Client) -> None:
+async def test_job_queue_exec_socket_takes_a_job_and_tells_its_life(engine: Engine, http: httpx2.Client) -> None:
     async with websocket(engine.url, EXEC) as connection:
         await connection.send(json.dumps({"type": "market", "payload": {"amount": 1, "symbol": "TOKEN"}}))
         answer, *life = await frames_of(connection)

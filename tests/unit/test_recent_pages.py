@@ -39,8 +39,8 @@ def test_after_a_skip_nobody_who_watched_before_has_all_pages() -> None:
 
 
 @given(STEPS, st.integers(1, 4))
-def test_every_page_that_is_promised_is_the_page_of_its_number(steps: list[str], most: int) -> None:
-    pages: RecentPages[int] = RecentPages(most)
+def test_every_page_that_is_promised_is_the_page_of_its_number(steps: list[str], max_pages: int) -> None:
+    pages: RecentPages[int] = RecentPages(max_pages)
     all_pages: dict[int, int] = {}
     for step in steps:
         if step == "add":
@@ -51,5 +51,5 @@ def test_every_page_that_is_promised_is_the_page_of_its_number(steps: list[str],
         else:
             pages.skip()
         kept = [number for number in range(pages.count) if pages.has_all_from(number)]
-        assert len(kept) <= most
+        assert len(kept) <= max_pages
         assert [pages.page(number) for number in kept] == [(f"cursor {it}", all_pages[it]) for it in kept]
