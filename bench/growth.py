@@ -29,8 +29,8 @@ select {_ID}, 'default', 'SOL', 'So11111111111111111111111111111111111111112', 9
 from generate_series($1::bigint, $2::bigint) n
 """
 EVENTS = f"""
-insert into order_events (order_id, seq, status, attempt, at_ms, data)
-select {_ID}, k,
+insert into order_events (order_id, account, seq, status, attempt, at_ms, data)
+select {_ID}, 'default', k,
     (array['pending', 'routing', 'building', 'submitted', 'confirmed'])[k], least(k - 1, 1),
     1700000000000 + n, repeat('d', (array[2, 280, 90, 170, 190])[k])
 from generate_series($1::bigint, $2::bigint) n, generate_series(1, $3) k
@@ -53,8 +53,8 @@ with waiting as (
     from generate_series($1::bigint, $2::bigint) n
     returning order_id, created_at_ms
 )
-insert into order_events (order_id, seq, status, attempt, at_ms, data)
-select order_id, 1, 'pending', 0, created_at_ms, '{{}}' from waiting
+insert into order_events (order_id, account, seq, status, attempt, at_ms, data)
+select order_id, 'default', 1, 'pending', 0, created_at_ms, '{{}}' from waiting
 """
 AT_ONCE = 50_000
 

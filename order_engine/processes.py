@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from order_engine.api.context import ACCOUNT
 from order_engine.client import EngineClient, EngineClientError
 from order_engine.conversing import exit_code_of
 from order_engine.demo import run_samples, sturdy_console
+from order_engine.domain.access import LOCAL_ACCOUNT
 from order_engine.domain.errors import ChainUnavailable
 from order_engine.domain.order import Order
 from order_engine.engine.reconcile import find_executed
@@ -126,7 +126,7 @@ def reconcile(*, cancel: bool = False, json: Json = False) -> int:
     async def compare() -> int:
         async with open_reconciliation(settings) as (store, intake, history):
             try:
-                found = await find_executed(store, ACCOUNT, history.landed_memos)
+                found = await find_executed(store, LOCAL_ACCOUNT, history.landed_memos)
             except ChainUnavailable as error:
                 print_error(
                     f"Nothing is known yet: {error}. Run it again when the chain answers; start no worker before."
@@ -135,7 +135,7 @@ def reconcile(*, cancel: bool = False, json: Json = False) -> int:
             for it in found:
                 _show_executed(it.order, it.landed, as_json=json)
                 if cancel:
-                    await intake.cancel_order(ACCOUNT, it.order.order_id)
+                    await intake.cancel_order(LOCAL_ACCOUNT, it.order.order_id)
         what_next = "they are cancelled" if cancel else "cancel them with --cancel before a worker starts"
         print_error(f"{len(found)} waiting orders were executed already" + (f"; {what_next}." if found else "."))
         return FAILED if found and not cancel else OK

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from order_engine import observe
 from order_engine.api.app import build_app
-from order_engine.api.context import ACCOUNT, ApiContext
+from order_engine.api.context import ApiContext
 from order_engine.api.edge import EdgePolicy
 from order_engine.api.frames import PageFrame
 from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
@@ -36,7 +36,7 @@ from order_engine.domain.errors import ChainUnavailable, WrongCluster, WrongSche
 from order_engine.domain.order import OrderId
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import TokenRegistry
-from order_engine.engine.account_stream import AccountStream
+from order_engine.engine.account_stream import AccountStreams
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.health import ChainWatch, HealthMonitor
 from order_engine.engine.intake import Intake, announcer
@@ -248,7 +248,7 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             orders=engine.orders,
             reader=engine.store,
             bus=engine.bus,
-            account_stream=AccountStream(engine.store, engine.bus, ACCOUNT, PageFrame),
+            account_streams=AccountStreams(engine.store, engine.bus, PageFrame),
             tokens=engine.tokens,
             venues=engine.venues,
             clock=engine.clock,

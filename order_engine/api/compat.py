@@ -25,8 +25,8 @@ from order_engine.api.compat_in import (
 )
 from order_engine.api.compat_out import answer_of, compat_event, compat_frame, job_frame, job_of, upper_frame
 from order_engine.api.context import (
-    ACCOUNT,
     ApiContext,
+    account_of,
     context_of,
     json_response,
     rate_headers,
@@ -66,7 +66,7 @@ async def _submit(
     except RefusedOrder as error:
         # The same bytes are the same request, even if the token is gone or has other decimals now.
         again = None if key is None else IdempotencyKey(key, fingerprint(error.parts))
-        known = None if again is None else await context.intake.find_answer(ACCOUNT, again)
+        known = None if again is None else await context.intake.find_answer(account_of(connection), again)
         if known is None:
             raise
         return known, None
@@ -90,7 +90,7 @@ async def enqueue(request: Request[Any]) -> Response:
         # A repetition of the job's request gets the job, even if its token is gone now; any other request is refused.
         again = IdempotencyKey(_job_key(name), fingerprint(error.parts))
         with contextlib.suppress(IdempotencyConflict):
-            submission = await context.intake.find_answer(ACCOUNT, again)
+            submission = await context.intake.find_answer(account_of(request), again)
         if submission is None:
             raise
     except InvalidRequest as error:
@@ -116,12 +116,12 @@ async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Su
     try:
         return await submit_order(request, order.swap, order.with_key(key))
     except IdempotencyConflict:
-        known = await context_of(request).reader.find_by_key(ACCOUNT, key)
+        known = await context_of(request).reader.find_by_key(account_of(request), key)
         first = None if known is None else known.order
         if first is None:
             raise
     except ClientOrderIdTaken as taken:
-        first = await context_of(request).orders.get(ACCOUNT, OrderId(taken.existing_order_id))
+        first = await context_of(request).orders.get(account_of(request), OrderId(taken.existing_order_id))
         if first is None:
             raise
     return Submission(first, is_replay=True, rate=None)
@@ -130,14 +130,14 @@ async def _submit_job(request: Request[Any], order: LooseOrder, name: str) -> Su
 async def get_job(request: Request[Any]) -> Response:
     """Serve `job_queue`: `GET /jobs/{id}`, the order as its job queue shows a job."""
     context = context_of(request)
-    order = await find_order(context, request.path_params["orderId"])
+    order = await find_order(request, request.path_params["orderId"])
     return json_response(job_of(order, await context.orders.history(order.order_id, 0)))
 
 
 async def get_snapshot(request: Request[Any]) -> Response:
     """Serve `market_execute` and `typed`: `GET /api/orders/{id}`, the order with every event kept of it."""
     context = context_of(request)
-    order = await find_order(context, request.path_params["orderId"])
+    order = await find_order(request, request.path_params["orderId"])
     attempts = await context.reader.attempts(order.order_id)
     events = await context.orders.history(order.order_id, 0)
     # A struct's fields are snake_case; the wire's names come from encoding it.
@@ -150,7 +150,7 @@ async def get_snapshot(request: Request[Any]) -> Response:
 async def get_history(request: Request[Any]) -> Response:
     """Serve `market_execute` and `typed`: `GET /api/orders/{id}/events`."""
     context = context_of(request)
-    order = await find_order(context, request.path_params["orderId"])
+    order = await find_order(request, request.path_params["orderId"])
     events = await context.orders.history(order.order_id, 0)
     return json_response({"orderId": order.order_id, "events": [compat_event(event) for event in events]})
 
@@ -213,7 +213,7 @@ async def _take_first_frame(
 
 
 async def _follow_jobs(websocket: WebSocket[Any]) -> None:
-    stream = context_of(websocket).account_stream
+    stream = context_of(websocket).account_streams.of(account_of(websocket))
     try:
         # The cursor is taken before the socket is accepted, so that the client misses nothing after the accept.
         begin = await stream.resolve_cursor(None)

@@ -14,8 +14,9 @@ from order_engine.api.hosts import limit_key
 from order_engine.api.problems import OK, RequestRejected
 from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.batching import GroupCommit
+from order_engine.domain.access import Caller
 from order_engine.domain.tokens import TokenRegistry
-from order_engine.engine.account_stream import AccountStream
+from order_engine.engine.account_stream import AccountStreams
 from order_engine.engine.health import HealthMonitor
 from order_engine.engine.intake import Intake, Submission
 from order_engine.engine.limits import CallerLimit
@@ -25,8 +26,6 @@ from order_engine.ports.clock import Clock
 from order_engine.ports.store import OrderReader
 from order_engine.ports.venues import Venue
 
-# There are no API keys yet, so every caller is this account.
-ACCOUNT: Final = "default"
 _JSON_TYPE: Final = re.compile(
     r"[ \t]*application/(?:json|[\w!#$&^.+-]+\+json)[ \t]*(?:;[ \t]*(?:charset=(?:utf-8|\"utf-8\"))?[ \t]*)*",
     re.ASCII | re.IGNORECASE,
@@ -40,7 +39,7 @@ class ApiContext(msgspec.Struct, frozen=True):
     orders: GroupCommit
     reader: OrderReader
     bus: EventBus
-    account_stream: AccountStream[PageFrame]
+    account_streams: AccountStreams[PageFrame]
     tokens: TokenRegistry
     venues: Mapping[str, Venue]
     clock: Clock
@@ -57,6 +56,12 @@ def context_of(connection: HTTPConnection[Any]) -> ApiContext:
     """Return the context that the app was built with."""
     context: ApiContext = connection.app.state.context
     return context
+
+
+def account_of(connection: HTTPConnection[Any]) -> str:
+    """Return the account whose orders the caller may see."""
+    caller: Caller = connection.scope["caller"]
+    return caller.account
 
 
 def client_of(connection: HTTPConnection[Any]) -> str:

@@ -28,6 +28,7 @@ from order_engine.api.hosts import (
 )
 from order_engine.api.problems import MAX_HEAD_BYTES, NO_CONTENT, RequestRejected, problem_response
 from order_engine.api.proxies import Passed, read_forwarding
+from order_engine.domain.access import LOCAL_CALLER
 from order_engine.domain.errors import OrderEngineError
 
 Handler = Callable[[Request[Any]], Awaitable[Response]]
@@ -137,6 +138,7 @@ class EdgeMiddleware:
             return
         request_id = _request_id(scope)
         scope["request_id"] = request_id
+        scope["caller"] = LOCAL_CALLER
         more: RawHeaders = [(b"x-request-id", request_id.encode())]
         has_begun = False
 

@@ -7,8 +7,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from order_engine.api.context import (
-    ACCOUNT,
-    ApiContext,
+    account_of,
     client_of,
     context_of,
     json_response,
@@ -83,7 +82,7 @@ async def post_order(request: Request[Any]) -> Response:
         swap = parse_order(body, context.tokens, context.default_slippage_bps)
     except InvalidRequest:
         # The same bytes are the same request, even if the token is gone or has other decimals now.
-        known = None if key is None else await _find_answer(context, body, key)
+        known = None if key is None else await _find_answer(request, body, key)
         if known is None:
             raise
         submission = known
@@ -96,27 +95,27 @@ async def post_order(request: Request[Any]) -> Response:
     return json_response(view_order(submission.order, ()), ACCEPTED, headers)
 
 
-async def _find_answer(context: ApiContext, body: bytes, key: str) -> Submission | None:
+async def _find_answer(request: Request[Any], body: bytes, key: str) -> Submission | None:
     """Return the first answer to this body and key, if there is one."""
     try:
         parts = parse_parts(body)
     except (InvalidRequest, msgspec.MsgspecError, RecursionError):
         return None
-    return await context.intake.find_answer(ACCOUNT, IdempotencyKey(key, fingerprint(parts)))
+    return await context_of(request).intake.find_answer(account_of(request), IdempotencyKey(key, fingerprint(parts)))
 
 
 async def submit_order(
     connection: HTTPConnection[Any], swap: SwapRequest, idempotency: IdempotencyKey | None
 ) -> Submission:
     """Accept an order of the caller; see Intake. Every route that places orders goes through here."""
-    context = context_of(connection)
+    context, account = context_of(connection), account_of(connection)
     # A look-up prefers an id over a name, so a name that equals another order's id could not be found. Ids are UUIDs of
     # version 7: a name of any other form, such as most clients' UUIDs, needs no check.
     order_id = None if swap.client_order_id is None else parse_order_id(swap.client_order_id)
     is_like_ours = order_id is not None and order_id[_VERSION_AT] == _VERSION
-    if order_id is not None and is_like_ours and await context.orders.get(ACCOUNT, order_id) is not None:
+    if order_id is not None and is_like_ours and await context.orders.get(account, order_id) is not None:
         raise InvalidRequest("clientOrderId", "must not be the id of another order")
-    return await context.intake.submit_order(ACCOUNT, client_of(connection), swap, idempotency)
+    return await context.intake.submit_order(account, client_of(connection), swap, idempotency)
 
 
 async def list_orders(request: Request[Any]) -> Response:
@@ -132,7 +131,7 @@ async def list_orders(request: Request[Any]) -> Response:
 async def get_order(request: Request[Any]) -> Response:
     """Return one order with its attempts."""
     context = context_of(request)
-    order = await find_order(context, request.path_params["orderId"])
+    order = await find_order(request, request.path_params["orderId"])
     attempts = await context.reader.attempts(order.order_id)
     wait = None if order.status in TERMINAL else waiting_for(order, await context.health.report())
     return json_response(view_order(order, attempts, wait))
@@ -145,7 +144,7 @@ async def list_attempts(request: Request[Any]) -> Response:
     if asked.get("inDoubt", "true") != "true":
         raise InvalidRequest("inDoubt", "must be true: an order's own attempts are part of the order")
     limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MAX_ATTEMPTS)
-    found = await context.reader.in_doubt(ACCOUNT, limit)
+    found = await context.reader.in_doubt(account_of(request), limit)
     try:
         height: int | None = (await context.chain.finalized_point()).block_height
     except ChainUnavailable:
@@ -157,15 +156,15 @@ async def list_attempts(request: Request[Any]) -> Response:
 async def cancel_order(request: Request[Any]) -> Response:
     """Cancel an order that is not signed yet."""
     context = context_of(request)
-    order = await find_order(context, request.path_params["orderId"])
-    cancelled = await context.intake.cancel_order(ACCOUNT, order.order_id)
+    order = await find_order(request, request.path_params["orderId"])
+    cancelled = await context.intake.cancel_order(account_of(request), order.order_id)
     return json_response(view_order(cancelled, await context.reader.attempts(order.order_id), None))
 
 
 async def list_events(request: Request[Any]) -> Response:
     """Return an order's history."""
     context = context_of(request)
-    order = await find_order(context, request.path_params["orderId"])
+    order = await find_order(request, request.path_params["orderId"])
     after = parse_after(single_value(request.query_params.getlist("after"), "after"))
     events = await context.orders.history(order.order_id, after)
     return json_response(EventListView(order.order_id, [view_event(event) for event in events]))
@@ -176,7 +175,7 @@ async def post_quotes(request: Request[Any]) -> Response:
     context = context_of(request)
     require_json(request.headers)
     swap = parse_quote(await read_body(request), context.tokens, context.default_slippage_bps)
-    rate = await context.quote_limit.count(ACCOUNT, client_of(request))
+    rate = await context.quote_limit.count(account_of(request), client_of(request))
     answers = await ask_venues(context.venues.values(), swap, context.quote_timeout_s)
     route = choose_quote(answers)
     quotes = [_view_quote(swap, ranked.venue, ranked.quote, ranked.lost_because) for ranked in route.ranked]
@@ -200,7 +199,7 @@ async def list_tokens(request: Request[Any]) -> Response:
 async def list_venues(request: Request[Any]) -> Response:
     """Tell how the venues are doing, by asking each for the price of one SOL in USDC."""
     context = context_of(request)
-    rate = await context.quote_limit.count(ACCOUNT, client_of(request))
+    rate = await context.quote_limit.count(account_of(request), client_of(request))
     sol, usdc = (context.tokens.resolve(symbol, "") for symbol in ("SOL", "USDC"))
     probe = SwapRequest(sol, usdc, BaseUnits(10**sol.decimals), context.default_slippage_bps)
     venues = [
@@ -221,12 +220,13 @@ async def get_ready(request: Request[Any]) -> Response:
     return json_response(view, status_of(Unavailable) if report.status == "unavailable" else OK)
 
 
-async def find_order(context: ApiContext, name: str) -> Order:
-    """Return the order with this id or, where there is none, the newest with this client's id."""
+async def find_order(connection: HTTPConnection[Any], name: str) -> Order:
+    """Return the caller's order with this id or, where there is none, the newest with this client's id."""
+    context, account = context_of(connection), account_of(connection)
     order_id = parse_order_id(name)
-    order = None if order_id is None else await context.orders.get(ACCOUNT, order_id)
+    order = None if order_id is None else await context.orders.get(account, order_id)
     if order is None and "\0" not in name:
-        found = await context.reader.find(OrderFilter(ACCOUNT, client_order_id=name), 1)
+        found = await context.reader.find(OrderFilter(account, client_order_id=name), 1)
         order = found[0] if found else None
     if order is None:
         raise OrderNotFound(name)
@@ -268,7 +268,7 @@ def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFi
         EpochMs(parse_time(asked[it], it)) if it in asked else None for it in _TIME_FILTERS
     )
     return OrderFilter(
-        ACCOUNT,
+        account_of(request),
         None if status is None else OrderStatus(status),
         None if token_in is None else tokens.resolve(token_in, "tokenIn").symbol,
         None if token_out is None else tokens.resolve(token_out, "tokenOut").symbol,

@@ -11,8 +11,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from order_engine.api.context import ApiContext, context_of
-from order_engine.api.frames import WRITE_NOW, text_message
+from order_engine.api.context import account_of, context_of
+from order_engine.api.frames import WRITE_NOW, PageFrame, text_message
 from order_engine.api.orders import find_order, parse_after
 from order_engine.api.problems import NO_CONTENT, OK, RequestRejected, problem_response
 from order_engine.api.schemas import view_event
@@ -20,6 +20,7 @@ from order_engine.domain.errors import InvalidRequest, OrderEngineError, Unknown
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.order import Order
+from order_engine.engine.account_stream import AccountStream
 from order_engine.engine.order_stream import follow_order
 
 _KEEPALIVE_S: Final = 15.0
@@ -42,46 +43,46 @@ async def stream_events(request: Request[Any]) -> Response:
     """Serve `/v1/orders/{orderId}/stream` as server-sent events."""
     context = context_of(request)
     _require_event_stream(request)
-    order = await find_order(context, request.path_params["orderId"])
+    order = await find_order(request, request.path_params["orderId"])
     last_seen = request.headers.get("last-event-id")
     after = parse_cursor(order, request.query_params.get("after"))
     if last_seen:  # An empty one is ignored: an EventSource without an id sends it empty.
         after = parse_cursor(order, last_seen, "Last-Event-ID")
     if order.status in TERMINAL and after >= order.seq:
         return Response(status_code=NO_CONTENT)  # Tells an EventSource not to reconnect.
-    events = follow_order(context.orders, context.bus, order.order_id, after)
+    events = follow_order(context.orders, context.bus, order.account, order.order_id, after)
     return _event_stream(_server_sent(events, _event_message))
 
 
 async def feed_websocket(websocket: WebSocket[Any]) -> None:
     """Serve `/v1/stream` over WebSocket: a page of events a frame."""
     try:
-        context = context_of(websocket)
-        begin = await _begin_of_feed(context, websocket.query_params.get("after"), "after")
+        stream = context_of(websocket).account_streams.of(account_of(websocket))
+        begin = await _begin_of_feed(stream, websocket.query_params.get("after"), "after")
     except (OrderEngineError, RequestRejected) as error:
         await _refuse(websocket, error)
         return
     await websocket.accept()
     write_now = (websocket.scope.get("extensions") or {}).get(WRITE_NOW)
     pass_on = None if write_now is None else lambda frame: write_now(frame.message)
-    await send_until_gone(websocket, _messages(context.account_stream.watch(begin, pass_on), lambda it: it.message))
+    await send_until_gone(websocket, _messages(stream.watch(begin, pass_on), lambda it: it.message))
 
 
 async def feed_events(request: Request[Any]) -> Response:
     """Serve `/v1/stream` as server-sent events: a page of events a message, its cursor as id."""
-    context = context_of(request)
+    stream = context_of(request).account_streams.of(account_of(request))
     _require_event_stream(request)
     last_seen = request.headers.get("last-event-id")
     if last_seen:  # An empty one is ignored: an EventSource without an id sends it empty.
-        begin = await _begin_of_feed(context, last_seen, "Last-Event-ID")
+        begin = await _begin_of_feed(stream, last_seen, "Last-Event-ID")
     else:
-        begin = await _begin_of_feed(context, request.query_params.get("after"), "after")
-    return _event_stream(_server_sent(context.account_stream.watch(begin), lambda frame: frame.server_sent))
+        begin = await _begin_of_feed(stream, request.query_params.get("after"), "after")
+    return _event_stream(_server_sent(stream.watch(begin), lambda frame: frame.server_sent))
 
 
-async def _begin_of_feed(context: ApiContext, after: str | None, field: str) -> str:
+async def _begin_of_feed(stream: AccountStream[PageFrame], after: str | None, field: str) -> str:
     try:
-        return await context.account_stream.resolve_cursor(after)
+        return await stream.resolve_cursor(after)
     except UnknownCursor as error:
         raise InvalidRequest(field, str(error), code=error.code) from error
 
@@ -109,8 +110,7 @@ async def _refuse(websocket: WebSocket[Any], error: Exception) -> None:
 async def serve_order(websocket: WebSocket[Any], name: str, frame: Frame) -> None:
     """Accept the socket and stream the order's life; an unknown order is a 404 before that."""
     try:
-        context = context_of(websocket)
-        order = await find_order(context, name)
+        order = await find_order(websocket, name)
         after = parse_cursor(order, websocket.query_params.get("after"))
     except (OrderEngineError, RequestRejected) as error:
         await _refuse(websocket, error)
@@ -122,7 +122,7 @@ async def serve_order(websocket: WebSocket[Any], name: str, frame: Frame) -> Non
 async def send_life(websocket: WebSocket[Any], order: Order, after: int, frame: Frame) -> None:
     """Send every event after the cursor, then close with 1000; stop when the client disconnects."""
     context = context_of(websocket)
-    events = follow_order(context.orders, context.bus, order.order_id, after)
+    events = follow_order(context.orders, context.bus, order.account, order.order_id, after)
     await send_until_gone(websocket, _messages(events, lambda event: text_message(frame(event))))
 
 

@@ -13,66 +13,69 @@ from order_engine.domain.order import OrderId
 MAX_WAITING_EVENTS: Final = 1_024
 
 
+# An order of an account, or None for all of the account's orders.
+Topic = tuple[str, OrderId | None]
+
+
 class Fanout:
     """Delivers events to the subscriptions that want them; costs nothing without subscriptions."""
 
     def __init__(self) -> None:
         """Start without subscriptions."""
         # Dictionaries stand for sets that keep their order: the same seed gives the same history.
-        self._by_order: dict[OrderId | None, dict[FanoutSubscription, None]] = {}
+        self._by_topic: dict[Topic, dict[FanoutSubscription, None]] = {}
 
     def deliver(self, events: Sequence[OrderEvent]) -> None:
-        """Give each event to the subscriptions to its order, and to the subscriptions to all orders."""
-        to_all = self._by_order.get(None, ())
+        """Give each event to the subscriptions to its order, and to those to its account."""
         for event in events:
-            for subscription in self._by_order.get(event.order_id, ()):
+            for subscription in self._by_topic.get((event.account, event.order_id), ()):
                 subscription.put(event)
-            for subscription in to_all:
+            for subscription in self._by_topic.get((event.account, None), ()):
                 subscription.put(event)
 
     def wake_all(self) -> None:
         """Tell every subscription that events may have been missed, so that its reader looks at the log."""
-        for subscriptions in self._by_order.values():
+        for subscriptions in self._by_topic.values():
             for subscription in subscriptions:
                 subscription.wake()
 
-    def subscribe(self, order_id: OrderId | None) -> "FanoutSubscription":
-        """Return a subscription to one order, or to all orders with None."""
-        return FanoutSubscription(self, order_id)
+    def subscribe(self, account: str, order_id: OrderId | None) -> "FanoutSubscription":
+        """See EventBus."""
+        return FanoutSubscription(self, (account, order_id))
 
-    def add(self, order_id: OrderId | None, subscription: "FanoutSubscription") -> None:
+    def add(self, topic: Topic, subscription: "FanoutSubscription") -> None:
         """Begin to deliver to the subscription."""
-        self._by_order.setdefault(order_id, {})[subscription] = None
+        self._by_topic.setdefault(topic, {})[subscription] = None
 
-    async def opened(self, order_id: OrderId | None) -> None:
-        """Return when events of the order arrive here; within one process they always do."""
+    async def opened(self, topic: Topic) -> None:
+        """Return when events of the topic arrive here; within one process they always do."""
 
-    def remove(self, order_id: OrderId | None, subscription: "FanoutSubscription") -> None:
+    def remove(self, topic: Topic, subscription: "FanoutSubscription") -> None:
         """Stop delivering to it."""
-        remaining = self._by_order[order_id]
+        remaining = self._by_topic[topic]
         remaining.pop(subscription, None)
         if not remaining:
-            del self._by_order[order_id]
+            del self._by_topic[topic]
 
 
 class FanoutSubscription:
     """See Subscription."""
 
-    def __init__(self, fanout: Fanout, order_id: OrderId | None) -> None:
+    def __init__(self, fanout: Fanout, topic: Topic) -> None:
         """Use Fanout.subscribe."""
         self._fanout = fanout
-        self._order_id = order_id
+        self._topic = topic
         self._waiting: deque[OrderEvent] = deque(maxlen=MAX_WAITING_EVENTS)
         self._woken: asyncio.Future[None] | None = None
         self._is_woken = False
 
     async def __aenter__(self) -> Self:
         """See Subscription."""
-        self._fanout.add(self._order_id, self)
+        self._fanout.add(self._topic, self)
         try:
-            await self._fanout.opened(self._order_id)
+            await self._fanout.opened(self._topic)
         except BaseException:
-            self._fanout.remove(self._order_id, self)
+            self._fanout.remove(self._topic, self)
             raise
         return self
 
@@ -83,7 +86,7 @@ class FanoutSubscription:
         traceback: TracebackType | None,
     ) -> None:
         """See Subscription."""
-        self._fanout.remove(self._order_id, self)
+        self._fanout.remove(self._topic, self)
 
     def put(self, event: OrderEvent) -> None:
         """Queue the event; the oldest one goes when there are too many."""

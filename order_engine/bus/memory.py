@@ -58,9 +58,9 @@ class MemoryEventBus:
         """See EventBus."""
         self._fanout.deliver(events)
 
-    def subscribe(self, order_id: OrderId | None) -> Subscription:
+    def subscribe(self, account: str, order_id: OrderId | None) -> Subscription:
         """See EventBus."""
-        return self._fanout.subscribe(order_id)
+        return self._fanout.subscribe(account, order_id)
 
 
 class MemoryRateLimiter:

@@ -141,10 +141,10 @@ class RedisBus:
         self._events.extend(events)
         self._outgoing.set()
 
-    def subscribe(self, order_id: OrderId | None) -> Subscription:
+    def subscribe(self, account: str, order_id: OrderId | None) -> Subscription:
         """See EventBus."""
         assert self._listener is not None  # noqa: S101 - nothing is followed before the start
-        return self._listener.subscribe(order_id)
+        return self._listener.subscribe(account, order_id)
 
     # --- sending: everything that waits goes out in one round trip ---
 
@@ -208,7 +208,7 @@ class RedisBus:
 def _by_shard(events: Sequence[OrderEvent]) -> dict[int, list[OrderEvent]]:
     parts: dict[int, list[OrderEvent]] = {}
     for event in events:
-        parts.setdefault(shard_of(event.order_id), []).append(event)
+        parts.setdefault(shard_of(event.account, event.order_id), []).append(event)
     return parts
 
 

@@ -11,8 +11,17 @@ from redis.asyncio import Redis
 
 from order_engine import observe
 from order_engine.batching import Batcher
-from order_engine.bus.fanout import Fanout, FanoutSubscription
-from order_engine.bus.redis_link import LOST, RECONNECT_S, SHARDS, TIMEOUT_S, RedisNames, Trouble
+from order_engine.bus.fanout import Fanout, FanoutSubscription, Topic
+from order_engine.bus.redis_link import (
+    GROUPS,
+    LOST,
+    RECONNECT_S,
+    SHARDS,
+    SHARDS_OF_GROUP,
+    TIMEOUT_S,
+    RedisNames,
+    Trouble,
+)
 from order_engine.bus.redis_seal import Seal
 from order_engine.counters import Counters
 from order_engine.domain.order import OrderId
@@ -48,9 +57,9 @@ class RedisListener:
         self._is_closing = self._is_moving = False
         self.is_connected = False
 
-    def subscribe(self, order_id: OrderId | None) -> Subscription:
+    def subscribe(self, account: str, order_id: OrderId | None) -> Subscription:
         """See EventBus."""
-        return self._fanout.subscribe(order_id)
+        return self._fanout.subscribe(account, order_id)
 
     async def started(self) -> None:
         """Return when events come in, or after 2 s if Redis does not answer."""
@@ -195,36 +204,44 @@ class ShardedFanout(Fanout):
 
     def wake_shard(self, shard: int) -> None:
         """Tell the subscriptions of this shard that events may have been missed."""
-        for order_id, subscriptions in self._by_order.items():
-            if shard in _shards_of(order_id):
+        for topic, subscriptions in self._by_topic.items():
+            if shard in _shards_of(topic):
                 for subscription in subscriptions:
                     subscription.wake()
 
-    def add(self, order_id: OrderId | None, subscription: FanoutSubscription) -> None:
+    def add(self, topic: Topic, subscription: FanoutSubscription) -> None:
         """See Fanout."""
-        super().add(order_id, subscription)
-        for shard in _shards_of(order_id):
+        super().add(topic, subscription)
+        for shard in _shards_of(topic):
             self._watchers[shard] += 1
 
-    async def opened(self, order_id: OrderId | None) -> None:
+    async def opened(self, topic: Topic) -> None:
         """See Fanout."""
-        await self._listen_to(_shards_of(order_id))
+        await self._listen_to(_shards_of(topic))
 
-    def remove(self, order_id: OrderId | None, subscription: FanoutSubscription) -> None:
+    def remove(self, topic: Topic, subscription: FanoutSubscription) -> None:
         """See Fanout."""
-        super().remove(order_id, subscription)
-        for shard in _shards_of(order_id):
+        super().remove(topic, subscription)
+        for shard in _shards_of(topic):
             self._watchers[shard] -= 1
 
 
-def _shards_of(order_id: OrderId | None) -> Sequence[int]:
-    """Return the shard of an order; all shards for None."""
-    return range(SHARDS) if order_id is None else (shard_of(order_id),)
+def _shards_of(topic: Topic) -> Sequence[int]:
+    """Return the shards of an account, or the one of an order."""
+    account, order_id = topic
+    if order_id is not None:
+        return (shard_of(account, order_id),)
+    first = _group_of(account) * SHARDS_OF_GROUP
+    return range(first, first + SHARDS_OF_GROUP)
 
 
-def shard_of(order_id: OrderId) -> int:
+def shard_of(account: str, order_id: OrderId) -> int:
     """Return the number of the channel on which an order's events are published."""
-    return zlib.crc32(order_id.encode()) % SHARDS
+    return _group_of(account) * SHARDS_OF_GROUP + zlib.crc32(order_id.encode()) % SHARDS_OF_GROUP
+
+
+def _group_of(account: str) -> int:
+    return zlib.crc32(account.encode()) % GROUPS
 
 
 def _shard_of_channel(name: str) -> int:

@@ -13,8 +13,11 @@ from order_engine.ports.store import EngineIdentity
 TIMEOUT_S: Final = 2.0
 RECONNECT_S: Final = 0.25
 LOST: Final = (RedisError, OSError, TimeoutError)
-# Events are published on this many channels, by their order's id; a process listens to those with a subscription.
-SHARDS: Final = 64
+# Events are published on channels by their account and their order's id; a process listens to those with a
+# subscription. So an account that is watched costs little when other accounts are busy.
+GROUPS: Final = 16
+SHARDS_OF_GROUP: Final = 64
+SHARDS: Final = GROUPS * SHARDS_OF_GROUP
 # After one of these errors, another server may be the right one, or a new connection may be accepted.
 _WRONG_SERVER: Final = (ReadOnlyError, MasterDownError, BusyLoadingError, AuthenticationError)
 _MAX_REASON: Final = 300

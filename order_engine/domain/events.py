@@ -17,6 +17,7 @@ class OrderEvent(msgspec.Struct, frozen=True):
     """
 
     order_id: OrderId
+    account: str
     seq: int
     status: OrderStatus
     attempt_number: int

@@ -49,7 +49,7 @@ class IllegalTransition(OrderEngineError):  # noqa: N818 - the usual term for st
 def open_order(order_id: OrderId, account: str, request: SwapRequest, now_ms: EpochMs) -> tuple[Order, OrderEvent]:
     """Make a new order and its first event, `pending`, seq 1, which holds the request."""
     order = Order(order_id, account, request, _S.PENDING, 1, 0, now_ms, now_ms)
-    return order, OrderEvent(order_id, 1, _S.PENDING, 0, now_ms, 0, first_event_data(request))
+    return order, OrderEvent(order_id, account, 1, _S.PENDING, 0, now_ms, 0, first_event_data(request))
 
 
 def apply(order: Order, fact: Fact, now_ms: EpochMs) -> tuple[Order, OrderEvent]:
@@ -68,6 +68,7 @@ def apply(order: Order, fact: Fact, now_ms: EpochMs) -> tuple[Order, OrderEvent]
     after = replace(order, status=status, seq=seq, attempt_number=attempt_number, updated_at_ms=at_ms, **changes)
     event = OrderEvent(
         order.order_id,
+        order.account,
         seq,
         status,
         attempt_number,

@@ -2,7 +2,7 @@
 
 A claim counts until the order's next event. An order that is claimed 3 times without an event is a
 poison order: a worker holds at most one, and each further claim waits twice as long as the last.
-At MAX_CLAIMS it is parked: it fails with the reason `parked`. An order in doubt is never parked,
+The claim after MAX_CLAIMS parks it: it fails with the reason `parked`. An order in doubt is never parked,
 since its transaction may execute; it is a poison order only after 6 claims, because workers also
 give it up when the chain does not answer for a while.
 """

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from order_engine import observe
 from order_engine.domain.errors import StoreUnavailable
@@ -51,6 +52,24 @@ class _PastPage(Generic[Frame]):
     def __init__(self, moves: int, reading: "asyncio.Task[tuple[str, Frame | None]]") -> None:
         self.moves = moves
         self.reading = reading
+
+
+class AccountStreams(Generic[Frame]):
+    """The account streams of this process: one for each account that is watched."""
+
+    def __init__(self, log: EventLog, bus: EventBus, render: Callable[[LogPage], Frame]) -> None:
+        """See AccountStream."""
+        self._log = log
+        self._bus = bus
+        self._render = render
+        self._streams: WeakValueDictionary[str, AccountStream[Frame]] = WeakValueDictionary()
+
+    def of(self, account: str) -> "AccountStream[Frame]":
+        """Return the account's stream, the same one for as long as it is used."""
+        stream = self._streams.get(account)
+        if stream is None:
+            stream = self._streams[account] = AccountStream(self._log, self._bus, account, self._render)
+        return stream
 
 
 class AccountStream(Generic[Frame]):
@@ -131,7 +150,7 @@ class AccountStream(Generic[Frame]):
 
     async def _follow(self) -> None:
         """Look at the log after each commit, and every 1 to 1.5 s without one."""
-        async with self._bus.subscribe(None) as live:
+        async with self._bus.subscribe(self._account, None) as live:
             self._live = live
             # A hanging look may end in an error when this task is cancelled: then another task is the follower.
             while self._is_the_follower():

@@ -18,14 +18,14 @@ POLL_LOST_S: Final = 1.0
 
 
 async def follow_order(
-    orders: GroupCommit, bus: EventBus, order_id: OrderId, after: int
+    orders: GroupCommit, bus: EventBus, account: str, order_id: OrderId, after: int
 ) -> AsyncGenerator[Sequence[OrderEvent], None]:
     """Yield the order's events with a seq greater than `after`, exactly once each and in order.
 
     Ends after the terminal event. Subscribes before it reads, so that no event is missed between
     the two; passes a live event on only when its seq is the next one, and reads the log otherwise.
     """
-    async with bus.subscribe(order_id) as live:
+    async with bus.subscribe(account, order_id) as live:
         # One event before the cursor tells whether the cursor stands at the end.
         events = await _read(orders, order_id, max(after - 1, 0))
         if events and events[-1].seq <= after and events[-1].status in TERMINAL:

@@ -26,7 +26,7 @@ class ReadyQueue(Protocol):
 
 
 class Subscription(Protocol):
-    """The live events of one order, or of all. Leaving the context ends it.
+    """The live events of one order, or of an account. Leaving the context ends it.
 
     A cancelled `next` leaves the events that wait to the next call. A cancelled entry receives nothing.
     """
@@ -66,8 +66,8 @@ class EventBus(Protocol):
     def publish(self, events: Sequence[OrderEvent]) -> None:
         """Send committed events to every subscriber soon; never blocks and never fails."""
 
-    def subscribe(self, order_id: OrderId | None) -> Subscription:
-        """Return a subscription to one order's events, or with None to all."""
+    def subscribe(self, account: str, order_id: OrderId | None) -> Subscription:
+        """Return a subscription to the events of one order of the account, or with None to all of the account's."""
 
 
 class RateVerdict(msgspec.Struct, frozen=True):

@@ -1,4 +1,8 @@
-"""Every environment variable, with its type, unit and limits: a file for each reader."""
+"""Every environment variable, with its type, unit and limits: a file for each reader.
+
+A new one is a field in the file of its reader: client, servers, api, worker, paper or log. `make docs` lists it in
+.env.example.
+"""
 
 from order_engine.settings.client import DEFAULT_ENGINE_URL, ClientSettings
 from order_engine.settings.errors import SettingsError

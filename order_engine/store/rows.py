@@ -53,8 +53,10 @@ def order_from_row(row: Row) -> Order:
 
 def event_from_row(row: Sequence[Any]) -> OrderEvent:
     """Return the event of a row of `history.sql`, in its order of columns."""
-    order_id, seq, status, attempt, at_ms, elapsed_ms, data = row
-    return OrderEvent(OrderId(str(order_id)), seq, OrderStatus(status), attempt, at_ms, elapsed_ms, raw_json(data))
+    order_id, account, seq, status, attempt, at_ms, elapsed_ms, data = row
+    return OrderEvent(
+        OrderId(str(order_id)), account, seq, OrderStatus(status), attempt, at_ms, elapsed_ms, raw_json(data)
+    )
 
 
 def attempt_from_row(row: Sequence[Any]) -> SignedAttempt:
@@ -130,6 +132,7 @@ def event_columns(event: OrderEvent) -> tuple[Any, ...]:
     """Return the values of an event, in the order of the type `new_event`."""
     return (
         event.order_id,
+        event.account,
         event.seq,
         event.status.value,
         event.attempt_number,

@@ -144,7 +144,14 @@ def unlawful(life: Life) -> Write:
     seq = life.order.seq + 1
     order = msgspec.structs.replace(life.order, status=OrderStatus.PENDING, seq=seq)
     event = OrderEvent(
-        order.order_id, seq, order.status, order.attempt_number, order.updated_at_ms, 0, msgspec.Raw(b"{}")
+        order.order_id,
+        order.account,
+        seq,
+        order.status,
+        order.attempt_number,
+        order.updated_at_ms,
+        0,
+        msgspec.Raw(b"{}"),
     )
     return Write(order, (event,), life.order.seq, life.fence)
 

@@ -174,7 +174,15 @@ def signature_of(order_id: OrderId, attempt: int) -> str:
 
 def event_of(order_id: OrderId, seq: int, status: OrderStatus, attempt: int = 0) -> Values:
     """An event's row."""
-    return {"order_id": order_id, "seq": seq, "status": status.value, "attempt": attempt, "at_ms": 1_000, "data": "{}"}
+    return {
+        "order_id": order_id,
+        "account": "acme",
+        "seq": seq,
+        "status": status.value,
+        "attempt": attempt,
+        "at_ms": 1_000,
+        "data": "{}",
+    }
 
 
 # --- orders in every status ---
@@ -193,7 +201,7 @@ async def begin(database: RawDatabase, status: OrderStatus = PENDING, **changes:
     """Insert an order whose first event has this status; return its id."""
     order_id = new_order_id()
     order = {**ORDER, "order_id": order_id, "idempotency_key": f"key of {order_id}", **resting(status), **changes}
-    await write(database, order, event_of(order_id, 1, status))
+    await write(database, order, {**event_of(order_id, 1, status), "account": order["account"]})
     return order_id
 
 

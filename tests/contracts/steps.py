@@ -54,7 +54,9 @@ def write_of(life: Life, step: Step) -> Write:
         reason_code=ReasonCode.NO_ROUTE if step.status in TERMINAL else before.reason_code,
         tx_signature=attempt.signature if step.status is SUBMITTED else before.tx_signature,
     )
-    event = OrderEvent(order.order_id, order.seq, order.status, number, before.updated_at_ms, 0, msgspec.Raw(b"{}"))
+    event = OrderEvent(
+        order.order_id, order.account, order.seq, order.status, number, before.updated_at_ms, 0, msgspec.Raw(b"{}")
+    )
     return Write(
         order,
         (event,),

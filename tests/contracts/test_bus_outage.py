@@ -12,6 +12,7 @@ from order_engine.bus.redis import RedisBus
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import Subscription
 from tests.contracts.buses import close, names_of, new_identity, start_bus
+from tests.contracts.orders import ACCOUNT
 from tests.contracts.test_buses import event
 from tests.contracts.test_limits import NewLimiter
 from tests.contracts.waiting import PATIENCE_S, until, until_true
@@ -46,7 +47,7 @@ async def flows_again(bus: RedisBus, subscription: Subscription) -> None:
 
 async def test_a_killed_redis_is_noticed_and_found_again(bus: RedisBus, mortal_redis: RedisServer) -> None:
     assert bus.is_connected
-    async with bus.subscribe(None) as every, bus.subscribe(OrderId("one")) as one:
+    async with bus.subscribe(ACCOUNT, None) as every, bus.subscribe(ACCOUNT, OrderId("one")) as one:
         for _ in range(2):
             await flows_again(bus, every)
             waiting = asyncio.ensure_future(one.next(PATIENCE_S * 10))
@@ -71,7 +72,7 @@ async def test_a_killed_redis_is_noticed_and_found_again(bus: RedisBus, mortal_r
 async def test_a_redis_that_answers_nothing_is_noticed_and_found_again(
     bus: RedisBus, mortal_redis: RedisServer
 ) -> None:
-    async with bus.subscribe(None) as every:
+    async with bus.subscribe(ACCOUNT, None) as every:
         mortal_redis.pause()
         bus.publish([event("one")])
         bus.push([OrderId("one")])
@@ -86,7 +87,7 @@ async def test_a_bus_starts_without_redis_and_finds_it_later(mortal_redis: Redis
     try:
         assert not bus.is_connected
         assert await bus.pop(1, 0) == []
-        async with bus.subscribe(None) as every:
+        async with bus.subscribe(ACCOUNT, None) as every:
             bus.publish([event("one")])
             mortal_redis.start()
             await flows_again(bus, every)

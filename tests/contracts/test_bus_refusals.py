@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from order_engine.bus.redis import RedisBus
 from order_engine.domain.order import OrderId
 from tests.contracts.buses import PREFIX, close, names_of, new_identity, start_bus
+from tests.contracts.orders import ACCOUNT
 from tests.contracts.test_bus_outage import flows_again
 from tests.contracts.test_buses import event, ids
 from tests.contracts.test_limits import NewLimiter
@@ -87,7 +88,7 @@ async def test_why_redis_refuses_every_write_is_said_once_and_known_until_it_end
         await until_true(lambda: bus.trouble is None)
     assert [it["event"] for it in logs if it["event"].startswith("redis")] == ["redis lost", "redis recovered"]
     assert logs[0]["error"].startswith(code)
-    async with bus.subscribe(None) as every:
+    async with bus.subscribe(ACCOUNT, None) as every:
         await flows_again(bus, every)
 
 
@@ -139,7 +140,7 @@ async def test_after_a_failover_the_bus_leaves_the_server_that_became_a_replica(
     async with Proxy(port_of(mortal_redis)) as proxy:
         bus = await start_bus(f"redis://127.0.0.1:{proxy.port}/0")
         try:
-            async with bus.subscribe(None) as every:
+            async with bus.subscribe(ACCOUNT, None) as every:
                 await flows_again(bus, every)
                 await client.execute_command("REPLICAOF", "127.0.0.1", "1")
                 proxy.lead_to(port_of(other_redis))
@@ -158,7 +159,7 @@ def port_of(server: RedisServer) -> int:
 
 
 async def test_what_is_well_has_no_trouble(bus: RedisBus) -> None:
-    async with bus.subscribe(None) as every:
+    async with bus.subscribe(ACCOUNT, None) as every:
         bus.publish([event("one")])
         await flows_again(bus, every)
         assert bus.trouble is None

@@ -18,6 +18,7 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import EpochMs, OrderId, OrderStatus
 from order_engine.ports.bus import EventBus, ReadyQueue, Subscription
 from tests.contracts.buses import close, new_identity, start_bus
+from tests.contracts.orders import ACCOUNT
 from tests.contracts.waiting import PATIENCE_S
 from tests.servers import RedisServer
 
@@ -52,7 +53,7 @@ def ids(count: int) -> list[OrderId]:
 
 def event(order_id: str, seq: int = 1) -> OrderEvent:
     data = msgspec.Raw(msgspec.json.encode({"seq": seq, "text": "é"}))
-    return OrderEvent(OrderId(order_id), seq, OrderStatus.ROUTING, 1, EpochMs(1_000 + seq), seq, data)
+    return OrderEvent(OrderId(order_id), ACCOUNT, seq, OrderStatus.ROUTING, 1, EpochMs(1_000 + seq), seq, data)
 
 
 async def popped(ready: ReadyQueue, count: int) -> list[OrderId]:
@@ -138,8 +139,14 @@ async def test_a_queue_that_nobody_empties_forgets_the_oldest() -> None:
 # --- the event bus ---
 
 
-async def test_events_reach_those_who_follow_their_order_or_all_and_nobody_else(bus: EventBus) -> None:
-    async with bus.subscribe(OrderId("one")) as one, bus.subscribe(OrderId("two")) as two, bus.subscribe(None) as every:
+async def test_events_reach_followers_of_their_order_or_account_and_nobody_else(bus: EventBus) -> None:
+    async with (
+        bus.subscribe(ACCOUNT, OrderId("one")) as one,
+        bus.subscribe(ACCOUNT, OrderId("two")) as two,
+        bus.subscribe(ACCOUNT, None) as every,
+        bus.subscribe("other", OrderId("one")) as foreign,
+        bus.subscribe("other", None) as quiet,
+    ):
         events = [event("one", 1), event("two", 1), event("one", 2), event("three", 1)]
         bus.publish(events)
         # Events of different orders may overtake each other.
@@ -148,12 +155,12 @@ async def test_events_reach_those_who_follow_their_order_or_all_and_nobody_else(
         ]
         assert await received(one, 2) == [events[0], events[2]]
         assert await received(two, 1) == [events[1]]
-        for subscription in (one, two, every):
+        for subscription in (one, two, every, foreign, quiet):
             assert list(await subscription.next(0)) == []
 
 
 async def test_several_who_follow_the_same_order_each_get_every_event(bus: EventBus) -> None:
-    async with bus.subscribe(OrderId("one")) as first, bus.subscribe(OrderId("one")) as second:
+    async with bus.subscribe(ACCOUNT, OrderId("one")) as first, bus.subscribe(ACCOUNT, OrderId("one")) as second:
         bus.publish([event("one", 1)])
         bus.publish([event("one", 2)])
         for subscription in (first, second):
@@ -161,7 +168,7 @@ async def test_several_who_follow_the_same_order_each_get_every_event(bus: Event
 
 
 async def test_when_nothing_comes_the_wait_ends_empty(bus: EventBus) -> None:
-    async with bus.subscribe(OrderId("one")) as one, asyncio.timeout(PATIENCE_S):
+    async with bus.subscribe(ACCOUNT, OrderId("one")) as one, asyncio.timeout(PATIENCE_S):
         assert list(await one.next(A_MOMENT_S)) == []
         assert list(await one.next(0)) == []
         bus.publish([event("two"), event("one")])
@@ -169,7 +176,7 @@ async def test_when_nothing_comes_the_wait_ends_empty(bus: EventBus) -> None:
 
 
 async def test_nothing_is_missed_between_two_waits(bus: EventBus) -> None:
-    async with bus.subscribe(OrderId("one")) as one, bus.subscribe(None) as every:
+    async with bus.subscribe(ACCOUNT, OrderId("one")) as one, bus.subscribe(ACCOUNT, None) as every:
         for seq in range(1, 50):
             bus.publish([event("one", seq)])
             await received(every, 1)
@@ -177,7 +184,7 @@ async def test_nothing_is_missed_between_two_waits(bus: EventBus) -> None:
 
 
 async def test_a_wait_that_is_given_up_loses_nothing(bus: EventBus) -> None:
-    async with bus.subscribe(OrderId("one")) as one:
+    async with bus.subscribe(ACCOUNT, OrderId("one")) as one:
         waiting = asyncio.ensure_future(one.next(PATIENCE_S))
         await asyncio.sleep(0)
         waiting.cancel()
@@ -189,7 +196,7 @@ async def test_a_wait_that_is_given_up_loses_nothing(bus: EventBus) -> None:
 async def test_whoever_is_slow_loses_only_its_own_events_and_its_memory_is_bounded(bus: EventBus) -> None:
     count = 100
     turns = 2 * MAX_WAITING_EVENTS // count
-    async with bus.subscribe(OrderId("one")) as slow, bus.subscribe(OrderId("one")) as fast:
+    async with bus.subscribe(ACCOUNT, OrderId("one")) as slow, bus.subscribe(ACCOUNT, OrderId("one")) as fast:
         for turn in range(turns):
             batch = [event("one", turn * count + at + 1) for at in range(count)]
             bus.publish(batch)
@@ -202,8 +209,8 @@ async def test_whoever_is_slow_loses_only_its_own_events_and_its_memory_is_bound
 
 
 async def test_leaving_ends_the_delivery(bus: EventBus) -> None:
-    async with bus.subscribe(OrderId("one")) as every:
-        left = bus.subscribe(OrderId("one"))
+    async with bus.subscribe(ACCOUNT, OrderId("one")) as every:
+        left = bus.subscribe(ACCOUNT, OrderId("one"))
         async with left:
             bus.publish([event("one", 1)])
             await received(every, 1)
@@ -217,7 +224,7 @@ async def test_nobody_has_to_listen(bus: EventBus) -> None:
     for seq in range(100):
         bus.publish([event("one", seq)])
     bus.publish([])
-    async with bus.subscribe(OrderId("two")) as two:
+    async with bus.subscribe(ACCOUNT, OrderId("two")) as two:
         bus.publish([event("two")])
         assert await received(two, 1) == [event("two")]
     assert bus.is_connected
@@ -246,7 +253,7 @@ async def test_what_one_process_publishes_and_pushes_reaches_another_of_its_engi
     # Another engine on the same Redis, or the same engine under another prefix.
     elsewhere = await start_bus(redis.url, other if is_other else identity, "test" if is_other else "other")
     try:
-        async with there.subscribe(None) as every, elsewhere.subscribe(None) as nothing:
+        async with there.subscribe(ACCOUNT, None) as every, elsewhere.subscribe(ACCOUNT, None) as nothing:
             here.publish([event("one")])
             here.push(wanted)
             assert await received(every, 1) == [event("one")]
@@ -261,7 +268,7 @@ async def test_what_one_process_publishes_and_pushes_reaches_another_of_its_engi
 async def test_closing_sends_what_still_waits(redis: RedisServer) -> None:
     identity, wanted = new_identity(), ids(1)
     here, there = await start_bus(redis.url, identity), await start_bus(redis.url, identity)
-    async with there.subscribe(None) as every:
+    async with there.subscribe(ACCOUNT, None) as every:
         here.publish([event("one")])
         here.push(wanted)
         await close(here)
@@ -270,21 +277,22 @@ async def test_closing_sends_what_still_waits(redis: RedisServer) -> None:
     await close(there)
 
 
-async def test_a_process_hears_of_the_shards_that_somebody_there_follows_and_of_no_others(
+async def test_a_process_hears_of_the_shards_that_are_followed_there_and_of_no_others(
     redis_bus: RedisBus, client: Redis
 ) -> None:
     async def listeners(order_id: str) -> int:
-        channel = channels(redis_bus)[shard_of(OrderId(order_id))]
+        channel = channels(redis_bus)[shard_of(ACCOUNT, OrderId(order_id))]
         return (await client.pubsub_numsub(channel))[0][1]
 
     one = "one"
-    other = next(name for name in map(str, range(SHARDS)) if shard_of(OrderId(name)) != shard_of(OrderId(one)))
+    ours = shard_of(ACCOUNT, OrderId(one))
+    other = next(name for name in map(str, range(SHARDS)) if shard_of(ACCOUNT, OrderId(name)) != ours)
     assert await listeners(one) == 0
-    async with redis_bus.subscribe(OrderId(one)) as following:
+    async with redis_bus.subscribe(ACCOUNT, OrderId(one)) as following:
         assert (await listeners(one), await listeners(other)) == (1, 0)
         redis_bus.publish([event(other), event(one)])
         assert await received(following, 1) == [event(one)]
-        async with redis_bus.subscribe(None) as every:
+        async with redis_bus.subscribe(ACCOUNT, None) as every:
             assert await listeners(other) == 1
             redis_bus.publish([event(other)])
             assert await received(every, 1) == [event(other)]
@@ -294,13 +302,13 @@ async def test_a_process_hears_of_the_shards_that_somebody_there_follows_and_of_
     async with asyncio.timeout(PATIENCE_S):
         while await listeners(one):
             await asyncio.sleep(A_MOMENT_S)
-    async with redis_bus.subscribe(OrderId(one)) as again:
+    async with redis_bus.subscribe(ACCOUNT, OrderId(one)) as again:
         redis_bus.publish([event(one, 2)])
         assert await received(again, 1) == [event(one, 2)]
 
 
 async def test_a_connection_that_is_cut_leaves_no_shard_unheard(redis_bus: RedisBus, client: Redis) -> None:
-    async with redis_bus.subscribe(OrderId("one")) as one, redis_bus.subscribe(OrderId("two")) as two:
+    async with redis_bus.subscribe(ACCOUNT, OrderId("one")) as one, redis_bus.subscribe(ACCOUNT, OrderId("two")) as two:
         await client.client_kill_filter(_type="pubsub")
         for seq, following, order_id in ((1, one, "one"), (1, two, "two")):
             arrived: list[OrderEvent] = []
@@ -308,7 +316,7 @@ async def test_a_connection_that_is_cut_leaves_no_shard_unheard(redis_bus: Redis
                 while not arrived:
                     redis_bus.publish([event(order_id, seq)])
                     arrived = [*await following.next(A_MOMENT_S)]
-        theirs = [channels(redis_bus)[shard_of(OrderId(it))] for it in ("one", "two")]
+        theirs = [channels(redis_bus)[shard_of(ACCOUNT, OrderId(it))] for it in ("one", "two")]
         assert [count for _, count in await client.pubsub_numsub(*theirs)] == [1, 1]
 
 
@@ -334,7 +342,7 @@ async def test_whoever_waits_longer_than_a_connection_is_silent_gets_what_comes(
 async def test_a_ready_key_of_another_kind_does_no_harm(redis_bus: RedisBus, client: Redis) -> None:
     await client.set(redis_bus._names.ready, "not a list")
     lost, wanted = ids(2)
-    async with redis_bus.subscribe(None) as every:
+    async with redis_bus.subscribe(ACCOUNT, None) as every:
         redis_bus.push([lost])
         assert await redis_bus.pop(1, A_MOMENT_S) == []
         assert await redis_bus.pop(1, 0) == []

@@ -17,6 +17,7 @@ from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import OrderId
 from order_engine.engine.order_stream import follow_order
 from tests.contracts.buses import close, names_of, new_identity, start_bus
+from tests.contracts.orders import ACCOUNT
 from tests.contracts.test_buses import channels, event, received
 from tests.contracts.waiting import PATIENCE_S, until, until_true
 from tests.contracts.worlds import SteppedClock
@@ -71,7 +72,7 @@ FORGED: dict[str, Callable[[bytes], bytes]] = {
 
 async def message_of(redis_bus: RedisBus, client: Redis, published: OrderEvent) -> tuple[str, bytes]:
     """Publish the event; return the channel and the message that the bus sent."""
-    channel = channels(redis_bus)[shard_of(published.order_id)]
+    channel = channels(redis_bus)[shard_of(ACCOUNT, published.order_id)]
     async with client.pubsub(ignore_subscribe_messages=True) as wire:
         await wire.subscribe(channel)
         await until(lambda: client.pubsub_numsub(channel))
@@ -84,7 +85,7 @@ async def message_of(redis_bus: RedisBus, client: Redis, published: OrderEvent) 
 
 @pytest.mark.parametrize("name", sorted(FORGED))
 async def test_a_forged_message_is_ignored(redis_bus: RedisBus, client: Redis, name: str) -> None:
-    async with redis_bus.subscribe(None) as every:
+    async with redis_bus.subscribe(ACCOUNT, None) as every:
         channel, ours = await message_of(redis_bus, client, event(MARK))
         await received(every, 1)
 
@@ -98,12 +99,14 @@ async def test_a_forged_message_is_ignored(redis_bus: RedisBus, client: Redis, n
 
 
 async def test_a_message_of_another_channel_or_engine_proves_nothing(redis_bus: RedisBus, client: Redis) -> None:
-    other = next(name for name in map(str, range(200)) if shard_of(OrderId(name)) != shard_of(OrderId(MARK)))
+    other = next(
+        name for name in map(str, range(200)) if shard_of(ACCOUNT, OrderId(name)) != shard_of(ACCOUNT, OrderId(MARK))
+    )
     stranger = Seal(new_identity().bus_secret, SystemClock())
-    async with redis_bus.subscribe(None) as every:
+    async with redis_bus.subscribe(ACCOUNT, None) as every:
         _, ours = await message_of(redis_bus, client, event(MARK))
         await received(every, 1)
-        elsewhere = channels(redis_bus)[shard_of(OrderId(other))]
+        elsewhere = channels(redis_bus)[shard_of(ACCOUNT, OrderId(other))]
         assert await client.publish(elsewhere, ours) == 1
         assert await client.publish(elsewhere, stranger.close(elsewhere, [event(other)])) == 1
         redis_bus.publish([event("two")])
@@ -111,7 +114,7 @@ async def test_a_message_of_another_channel_or_engine_proves_nothing(redis_bus: 
 
 
 async def test_a_true_message_that_comes_again_is_heard_once(redis_bus: RedisBus, client: Redis) -> None:
-    async with redis_bus.subscribe(None) as every:
+    async with redis_bus.subscribe(ACCOUNT, None) as every:
         channel, ours = await message_of(redis_bus, client, event("one"))
         assert await received(every, 1) == [event("one")]
         for _ in range(50):
@@ -127,8 +130,8 @@ async def test_an_old_message_rings_and_says_nothing(redis: RedisServer, client:
     bus.identify(IDENTITY)
     await bus.start()
     try:
-        async with bus.subscribe(OrderId("one")) as one:
-            channel = channels(bus)[shard_of(OrderId("one"))]
+        async with bus.subscribe(ACCOUNT, OrderId("one")) as one:
+            channel = channels(bus)[shard_of(ACCOUNT, OrderId("one"))]
             old = Seal(IDENTITY.bus_secret, clock).close(channel, [event("one")])
             clock.advance(MAX_AGE_MS + 1)
             async with asyncio.timeout(PATIENCE_S):
@@ -151,7 +154,7 @@ async def test_no_message_on_redis_makes_a_stream_say_confirmed(redis_bus: Redis
     seen: list[OrderEvent] = []
 
     async def follow() -> None:
-        async for batch in follow_order(Log(), redis_bus, OrderId("one"), 0):
+        async for batch in follow_order(Log(), redis_bus, ACCOUNT, OrderId("one"), 0):
             seen.extend(batch)
 
     following = asyncio.create_task(follow())

@@ -304,6 +304,13 @@ async def test_an_end_is_a_whole_one(database: RawDatabase, status: OrderStatus,
         await move(database, order_id, seq + 1, status, **change)
 
 
+async def test_an_event_belongs_to_the_account_of_its_order(database: RawDatabase) -> None:
+    order_id = new_order_id()
+    order = {**ORDER, "order_id": order_id, "idempotency_key": f"key of {order_id}", **resting(PENDING)}
+    with pytest.raises(Refused, match="order_events_match_order"):
+        await write(database, order, {**event_of(order_id, 1, PENDING), "account": "other"})
+
+
 async def test_one_key_makes_one_order_in_an_account(database: RawDatabase) -> None:
     key = f"key {new_order_id()}"
     await begin(database, idempotency_key=key)

@@ -213,8 +213,8 @@ async def open_insert(world: PostgresWorld) -> AsyncIterator[OrderId]:
                 "token_out, token_out_mint, token_out_decimals, amount_in, slippage_bps, created_at_ms, status, seq, "
                 "attempt, updated_at_ms, quotes, due_at_ms) "
                 "values ($1, $2, '', '', 1, '', '', 1, 1, 1, 1, 'pending', 1, 0, 1, '[]', 1)) "
-                "insert into order_events (order_id, seq, status, attempt, at_ms, data) "
-                "values ($1, 1, 'pending', 0, 1, '{}')",
+                "insert into order_events (order_id, account, seq, status, attempt, at_ms, data) "
+                "values ($1, $2, 1, 'pending', 0, 1, '{}')",
                 new.order.order_id,
                 ACCOUNT,
             )

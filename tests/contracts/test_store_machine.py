@@ -60,8 +60,8 @@ HOSTILE: Final = (
     "delete from attempts where order_id = {0}",
     "update order_events set status = 'failed' where order_id = {0}",
     (
-        "insert into order_events (order_id, seq, status, attempt, at_ms, data) "
-        "select order_id, seq + 1, 'failed', attempt, 1, '' from orders where order_id = {0}"
+        "insert into order_events (order_id, account, seq, status, attempt, at_ms, data) "
+        "select order_id, account, seq + 1, 'failed', attempt, 1, '' from orders where order_id = {0}"
     ),
     "update attempts set outcome = 'landed', evidence = 'proof' where order_id = {0}",
     "update attempts set outcome = null, evidence = null where order_id = {0} and outcome is not null",

@@ -217,9 +217,9 @@ def checks_the_key_and_then_inserts(patch: pytest.MonkeyPatch) -> None:
 def reads_the_log_and_then_subscribes(patch: pytest.MonkeyPatch) -> None:
     """The client never gets the events between the two steps."""
 
-    async def replay(reader: Any, bus: Any, order_id: Any, after: int) -> Any:
+    async def replay(reader: Any, bus: Any, account: Any, order_id: Any, after: int) -> Any:
         events = await order_stream._read(reader, order_id, after)
-        async with bus.subscribe(order_id) as live:
+        async with bus.subscribe(account, order_id) as live:
             while True:
                 if events:
                     after = events[-1].seq

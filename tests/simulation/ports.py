@@ -173,8 +173,8 @@ class SimBus:
                 delay = self._random.expovariate(50.0)
                 self._loop.call_later(delay, self._fanout.deliver, [event], context=Context())
 
-    def subscribe(self, order_id: OrderId | None) -> Subscription:
-        return self._fanout.subscribe(order_id)
+    def subscribe(self, account: str, order_id: OrderId | None) -> Subscription:
+        return self._fanout.subscribe(account, order_id)
 
 
 class SimVenue:

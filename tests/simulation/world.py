@@ -257,7 +257,7 @@ class World:
         after = client.seen[-1].seq if client.seen else 0
         try:
             async with asyncio.timeout(patience_s):
-                async for batch in follow_order(host.store, self.bus, OrderId(client.answers[0]), after):
+                async for batch in follow_order(host.store, self.bus, "a", OrderId(client.answers[0]), after):
                     client.seen.extend(batch)
         except (TimeoutError, OrderEngineError):
             pass

@@ -51,7 +51,7 @@ class Log:
 
 async def follow(log: Log, bus: MemoryEventBus, after: int = 0) -> list[OrderEvent]:
     seen: list[OrderEvent] = []
-    async with asyncio.timeout(5), contextlib.aclosing(follow_order(log, bus, ID, after)) as batches:
+    async with asyncio.timeout(5), contextlib.aclosing(follow_order(log, bus, "default", ID, after)) as batches:
         async for batch in batches:
             assert batch
             seen += batch
@@ -166,7 +166,7 @@ async def test_a_live_event_over_a_gap_is_read_from_the_log_with_what_was_lost(m
     monkeypatch.setattr(order_stream, "POLL_CONNECTED_S", 3_600)
     life, bus = SHORT_LIFE, MemoryEventBus()
     log = Log(life[:1])
-    async with asyncio.timeout(5), contextlib.aclosing(follow_order(log, bus, ID, 0)) as batches:
+    async with asyncio.timeout(5), contextlib.aclosing(follow_order(log, bus, "default", ID, 0)) as batches:
         assert await anext(batches) == life[:1]
         log.committed += life[1:3]
         bus.publish(life[2:3])
@@ -212,7 +212,7 @@ async def test_a_store_that_does_not_answer_delays_the_stream_and_ends_nothing()
 async def test_a_stream_that_ended_or_was_left_listens_no_more() -> None:
     bus = MemoryEventBus()
     await follow(Log(SHORT_LIFE), bus)
-    async with contextlib.aclosing(follow_order(Log(SHORT_LIFE[:1]), bus, ID, 0)) as batches:
+    async with contextlib.aclosing(follow_order(Log(SHORT_LIFE[:1]), bus, "default", ID, 0)) as batches:
         await anext(batches)
-        assert ID in bus._fanout._by_order
-    assert not bus._fanout._by_order
+        assert ("default", ID) in bus._fanout._by_topic
+    assert not bus._fanout._by_topic

@@ -284,7 +284,7 @@ class PostgresStore:
                 "is ahead of this log: the database was restored from an older backup, or is another one"
             )
         if not limit and mark is not None:
-            await self._check_mark(mark)
+            await self._check_mark(account, mark)
         found = [tuple(row)[_EVENT_FROM:] for row in rows if row["order_id"] is not None]
         if not limit or len(found) < limit:
             return LogPage([event_from_row(row[:-1]) for row in found], until or _cursor(after, seen, now, last))
@@ -295,9 +295,9 @@ class PostgresStore:
         newest = MarkedEvent(whole[-1][-1], events[-1].order_id, events[-1].seq, events[-1].at_ms)
         return LogPage(events, _cursor(after, seen, end or now, newest), has_more=True)
 
-    async def _check_mark(self, mark: str) -> None:
+    async def _check_mark(self, account: str, mark: str) -> None:
         number = number_of(mark)
-        rows = await self._fetch("marked_events", str(number))
+        rows = await self._fetch("marked_events", account, str(number))
         events = [MarkedEvent(number, str(row[1]), row[2], row[3]) for row in rows if row[1] is not None]
         check_mark(mark, events, rows[0]["deleted_before_ms"])
 

@@ -307,14 +307,14 @@ class SqliteStore:
         most, _ = _position(until)
 
         def job(connection: sqlite3.Connection) -> LogPage:
-            end, *newest = fetch_one(connection, self._sql["log_end"], ())
+            end, *newest = fetch_one(connection, self._sql["log_end"], (account,))
             end_mark = None if newest[0] is None else MarkedEvent(*newest).mark
             if seen is None:
                 return LogPage([], join(str(end), end_mark))
             if seen > end:
                 raise UnknownCursor("is ahead of this log: the file was restored from an older backup")
             if not limit and mark is not None:
-                self._check_mark(connection, mark)
+                self._check_mark(connection, account, mark)
             values = {"account": account, "after": seen, "until": end if most is None else most, "most": limit}
             rows = fetch_all(connection, self._sql["account_events"], values)
             has_more = 0 < limit == len(rows)
@@ -327,9 +327,9 @@ class SqliteStore:
 
         return await self._read(job)
 
-    def _check_mark(self, connection: sqlite3.Connection, mark: str) -> None:
+    def _check_mark(self, connection: sqlite3.Connection, account: str, mark: str) -> None:
         number = number_of(mark)
-        deleted_before_ms, *found = fetch_one(connection, self._sql["marked_event"], (number,))
+        deleted_before_ms, *found = fetch_one(connection, self._sql["marked_event"], (account, number))
         events = [] if found[0] is None else [MarkedEvent(number, *found)]
         check_mark(mark, events, deleted_before_ms)
 

@@ -69,6 +69,7 @@ create index orders_client_order_id on orders (account, client_order_id, order_i
 
 create table order_events (
     order_id uuid not null,
+    account text not null,
     seq integer not null,
     status text not null,
     attempt integer not null,
@@ -80,7 +81,8 @@ create table order_events (
     primary key (order_id, seq)
 );
 
-create index order_events_xid on order_events (xid);
+-- Each account reads a log of its own.
+create index order_events_account on order_events (account, xid);
 
 -- Events before this time may have been deleted, each with its order.
 create table retention (
@@ -178,6 +180,7 @@ create type order_move as (
 );
 create type new_event as (
     order_id uuid,
+    account text,
     seq integer,
     status text,
     attempt integer,
@@ -231,7 +234,8 @@ begin
                 ) and n.attempt = p.attempt + case n.status when 'routing' then 1 else 0 end
             end is not true then 'order_events_lawful'
             -- This also replaces a foreign key, which would look up every row on its own.
-            when (o.seq > n.seq or (o.seq = n.seq and o.status = n.status and o.attempt = n.attempt)) is not true
+            when (o.account = n.account
+                and (o.seq > n.seq or (o.seq = n.seq and o.status = n.status and o.attempt = n.attempt))) is not true
                 then 'order_events_match_order'
             -- An attempt is signed before its order is submitted, and proven before the order's next status.
             when 'submitted' in (p.status, n.status) and (a.signature = o.tx_signature and case n.status

@@ -26,8 +26,8 @@ with stored as (
     returning order_id
 ),
 first_events as (
-    insert into order_events (order_id, seq, status, attempt, at_ms, data)
-    select new.order_id, 1, 'pending', 0, new.created_at_ms, new.first_event
+    insert into order_events (order_id, account, seq, status, attempt, at_ms, data)
+    select new.order_id, new.account, 1, 'pending', 0, new.created_at_ms, new.first_event
     from unnest($1::new_order[]) as new
     where (new.order_id in (select order_id from stored)) is true
 )

@@ -1,5 +1,5 @@
 -- The events for many readers in one answer, each reader's after its own cursor.
-select e.order_id, e.seq, e.status, e.attempt, e.at_ms, e.at_ms - o.created_at_ms as elapsed_ms, e.data
+select e.order_id, e.account, e.seq, e.status, e.attempt, e.at_ms, e.at_ms - o.created_at_ms as elapsed_ms, e.data
 from unnest($1::uuid[], $2::integer[]) as wanted (order_id, after)
 cross join lateral (select created_at_ms from orders where order_id = wanted.order_id limit 1) o
 cross join lateral (

@@ -37,7 +37,7 @@ moved as (
     returning o.order_id
 ),
 events as (
-    insert into order_events (order_id, seq, status, attempt, at_ms, data)
+    insert into order_events (order_id, account, seq, status, attempt, at_ms, data)
     select e.*
     from unnest($2::new_event[]) as e
     where (e.order_id in (select order_id from moved)) is true

@@ -61,6 +61,7 @@ create unique index orders_one_live_per_client_order_id on orders (account, clie
 
 create table order_events (
     order_id text not null,
+    account text not null,
     seq integer not null,
     status text not null,
     attempt integer not null,
@@ -70,6 +71,9 @@ create table order_events (
     position integer primary key autoincrement,
     constraint order_events_in_order unique (order_id, seq)
 );
+
+-- Each account reads a log of its own.
+create index order_events_account on order_events (account, position);
 
 -- The cluster that every attempt here was signed for: answers of another cluster prove nothing about them.
 create table cluster (
@@ -210,7 +214,7 @@ end;
 create trigger order_events_match_order before insert on order_events
 when not exists (
     select 1 from orders o
-    where o.order_id = new.order_id
+    where o.order_id = new.order_id and o.account = new.account
         and (o.seq > new.seq or (o.seq, o.status, o.attempt) = (new.seq, new.status, new.attempt)))
 begin
     select raise(abort, 'order_events_match_order: the event is ahead of its order, or of another attempt');

@@ -1,1 +1,1 @@
-insert into order_events (order_id, seq, status, attempt, at_ms, data) values (?, ?, ?, ?, ?, ?)
+insert into order_events (order_id, account, seq, status, attempt, at_ms, data) values (?, ?, ?, ?, ?, ?, ?)
