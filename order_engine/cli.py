@@ -56,6 +56,13 @@ app = App(
 _PROCESSES: Final = ("demo", "up", "api", "worker", "chain", "reconcile", "migrate")
 for _name in _PROCESSES:
     app.command(f"order_engine.processes:{_name}", name=_name)
+_OPERATING: Final = ("pause", "resume", "audit")
+for _name in _OPERATING:
+    app.command(f"order_engine.operating:{_name}", name=_name)
+keys = App(name="keys", help="Make, list and revoke API keys.")
+app.command(keys)
+for _name, _function in (("create", "create_key"), ("list", "list_keys"), ("revoke", "revoke_key")):
+    keys.command(f"order_engine.operating:{_function}", name=_name)
 
 
 @app.command
@@ -326,7 +333,7 @@ def _console_for_help() -> "Console | None":
         return None
     from order_engine.demo import sturdy_console  # noqa: PLC0415 - only here is rich needed
 
-    for name in _PROCESSES:
+    for name in (*_PROCESSES, *_OPERATING):
         _ = app[name]  # Imports the command, whose docstring is its help.
     return sturdy_console(sys.stdout)
 

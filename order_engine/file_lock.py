@@ -16,8 +16,7 @@ def lock_file(stack: contextlib.AsyncExitStack, path: Path) -> None:
     and its directory are created for their owner only, under any umask.
     """
     try:
-        for directory in (*reversed(path.parent.parents), path.parent):
-            directory.mkdir(mode=0o700, exist_ok=True)
+        _make_directory(path.parent)
         lock = stack.enter_context(_open_private(path.with_name(f"{path.name}.lock")))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Do this before SQLite opens the file: closing a file drops the locks of its process. SQLite gives
@@ -29,6 +28,22 @@ def lock_file(stack: contextlib.AsyncExitStack, path: Path) -> None:
     except OSError as error:
         message = f"The directory {path.parent} cannot be used ({error.strerror}); set DATA_DIR to another directory."
         raise SettingsError(message) from error
+
+
+def make_private(path: Path) -> None:
+    """Create the file, if there is none, for its owner only; raises SettingsError."""
+    try:
+        _make_directory(path.parent)
+        if not path.exists():
+            _open_private(path).close()
+    except OSError as error:
+        message = f"The directory {path.parent} cannot be used ({error.strerror}); set DATA_DIR to another directory."
+        raise SettingsError(message) from error
+
+
+def _make_directory(path: Path) -> None:
+    for directory in (*reversed(path.parents), path):
+        directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def _open_private(path: Path) -> BinaryIO:

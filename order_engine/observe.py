@@ -60,6 +60,11 @@ def chain_started(address: str, ledger: str) -> None:
     _log.info("started", role="chain", address=address, ledger=ledger)
 
 
+def serving_without_keys() -> None:
+    """The engine has no API key: every program on this machine may trade, and no other machine is served."""
+    _log.warning("no api key", hint="only this machine is served; `order-engine keys create --account NAME` makes one")
+
+
 def leases_taken_back(count: int) -> None:
     """An earlier run of this process ended with unfinished orders; they continue at once."""
     if count:

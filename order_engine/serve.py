@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import os
 import resource
 import signal
@@ -81,7 +82,9 @@ async def run_api(settings: Settings) -> int:
     """Serve HTTP until a signal."""
     with listen(settings.host, settings.port) as listener:
         async with open_engine(settings) as engine:
+            _require_keys(engine, listener)
             _tell(engine, "api", address_of(listener))
+            _tell_keys(engine)
             health = build_health(engine, "api", works=False)
             async with _beating(health), serving(build_api(engine, health), listener, _limits(settings)):
                 await _stop_on_signal("api").wait()
@@ -102,6 +105,7 @@ async def run_both(settings: Settings, on_started: Callable[[Settings, str, str]
     with listen(settings.host, settings.port) as listener:
         async with embedded(settings, listener) as engine:
             _tell(engine, "up", address_of(listener))
+            _tell_keys(engine)
             on_started(settings, engine.store_name, address_of(listener))
             await _stop_on_signal("up").wait()
     return 0
@@ -125,10 +129,28 @@ async def run_chain(settings: Settings) -> int:
 async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator[Engine]:
     """Run API and worker in this process for as long as the context lasts; see `lasting`."""
     async with open_engine(settings) as engine:
+        _require_keys(engine, listener)
         health = build_health(engine, "up", works=True)
         api = serving(build_api(engine, health), listener, _limits(settings))
         async with _beating(health), api, _working(engine, "up"):
             yield engine
+
+
+def _tell_keys(engine: Engine) -> None:
+    if engine.callers.is_open:
+        observe.serving_without_keys()
+
+
+def _require_keys(engine: Engine, listener: socket.socket) -> None:
+    """Refuse to serve other machines while the engine has no API key; raises SettingsError."""
+    host = listener.getsockname()[0]
+    if not engine.callers.is_open:
+        return
+    if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        raise SettingsError(
+            f"HOST={engine.settings.host} can be reached from other machines, and this engine has no API key. Make one "
+            "with `order-engine keys create --account NAME`, or set HOST=127.0.0.1."
+        )
 
 
 def _beating(health: HealthMonitor) -> contextlib.AbstractAsyncContextManager[None]:

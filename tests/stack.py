@@ -143,6 +143,15 @@ class Stack:
         self.ledger = Path(self._environment["DATA_DIR"]) / "paper-chain.sqlite3"
         self.chain: EngineProcess | None = None
 
+    def operate(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run another command beside the engine, with the same settings."""
+        inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+        command = [sys.executable, "-m", "order_engine", *words]
+        environment = {**inherited, **self._environment}
+        return subprocess.run(
+            command, env=environment, cwd=self._directory, capture_output=True, text=True, timeout=_READY_S, check=False
+        )
+
     @property
     def database_url(self) -> str:
         return self.setting("DATABASE_URL")

@@ -129,7 +129,7 @@ def test_a_port_has_at_most_seven_methods(path: Path) -> None:
 
 # The rooms of the adapters. A module of one imports its own room; only the composition root imports any.
 ADAPTERS = ("store", "bus", "chain", "paper", "venues")
-COMPOSITION_ROOT = "wiring.py"
+COMPOSITION_ROOT = "wiring"
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=_name)

@@ -15,7 +15,9 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from order_engine.api import orders, streams
+from order_engine.api.access_routes import ACCESS_OPERATIONS
 from order_engine.api.context import ApiContext
+from order_engine.api.door import Door
 from order_engine.api.edge import EdgeMiddleware, EdgePolicy, error_response
 from order_engine.api.headers import PAGE_POLICY
 from order_engine.api.names import NamedRoute, NamedWebSocketRoute
@@ -27,7 +29,7 @@ from order_engine.domain.errors import OrderEngineError
 
 def build_app(context: ApiContext, policy: EdgePolicy) -> ASGIApp:
     """Return the whole API for one engine."""
-    operations = [*V1_OPERATIONS, *(COMPAT_OPERATIONS if context.has_compat_routes else ())]
+    operations = [*V1_OPERATIONS, *ACCESS_OPERATIONS, *(COMPAT_OPERATIONS if context.has_compat_routes else ())]
     by_path: dict[str, dict[str, Any]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation.handler
@@ -59,7 +61,7 @@ def build_app(context: ApiContext, policy: EdgePolicy) -> ASGIApp:
     document = build_document(operations, context.tokens)
     app.state.document = msgspec.json.encode(document)
     # Every order uses this path, so it bypasses the router and the layers of handlers.
-    return EdgeMiddleware(app, policy, {("POST", "/v1/orders"): orders.post_order})
+    return EdgeMiddleware(app, policy, Door(context.callers), {("POST", "/v1/orders"): orders.post_order})
 
 
 def _by_method(handlers: Mapping[str, Any]) -> Any:

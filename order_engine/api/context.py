@@ -1,5 +1,6 @@
 """The parts that every handler uses, and how a request's body is taken."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,9 +18,12 @@ from order_engine.batching import GroupCommit
 from order_engine.domain.access import Caller
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.account_stream import AccountStreams
+from order_engine.engine.callers import Callers
 from order_engine.engine.health import HealthMonitor
 from order_engine.engine.intake import Intake, Submission
 from order_engine.engine.limits import CallerLimit
+from order_engine.engine.pauses import Pauses
+from order_engine.ports.access import AccessStore
 from order_engine.ports.bus import EventBus, RateVerdict
 from order_engine.ports.chain import Chain
 from order_engine.ports.clock import Clock
@@ -48,6 +52,9 @@ class ApiContext(msgspec.Struct, frozen=True):
     quote_timeout_s: float
     quote_limit: CallerLimit
     health: HealthMonitor
+    access: AccessStore
+    callers: Callers
+    pauses: Pauses
     is_paper: bool
     has_compat_routes: bool
 
@@ -62,6 +69,12 @@ def account_of(connection: HTTPConnection[Any]) -> str:
     """Return the account whose orders the caller may see."""
     caller: Caller = connection.scope["caller"]
     return caller.account
+
+
+def death_of_caller(connection: HTTPConnection[Any]) -> "asyncio.Future[None] | None":
+    """Return a future that is done when the caller's API key is dead; None for a caller without a key."""
+    caller: Caller = connection.scope["caller"]
+    return context_of(connection).callers.death_of(caller)
 
 
 def client_of(connection: HTTPConnection[Any]) -> str:

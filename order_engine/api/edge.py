@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from order_engine import observe
+from order_engine.api.door import Door
 from order_engine.api.headers import RawHeaders, completed, cross_origin_headers, preflight_headers
 from order_engine.api.hosts import (
     LOOPBACK_NAMES,
@@ -28,7 +29,6 @@ from order_engine.api.hosts import (
 )
 from order_engine.api.problems import MAX_HEAD_BYTES, NO_CONTENT, RequestRejected, problem_response
 from order_engine.api.proxies import Passed, read_forwarding
-from order_engine.domain.access import LOCAL_CALLER
 from order_engine.domain.errors import OrderEngineError
 
 Handler = Callable[[Request[Any]], Awaitable[Response]]
@@ -123,12 +123,13 @@ class EdgePolicy(msgspec.Struct, frozen=True):
 
 
 class EdgeMiddleware:
-    """Wraps every request: checks host and origin, sets id and headers, and answers even if a handler has a bug."""
+    """Wraps every request: checks host, origin and caller, and answers even if a handler has a bug."""
 
-    def __init__(self, app: Starlette, policy: EdgePolicy, hot: Mapping[tuple[str, str], Handler]) -> None:
+    def __init__(self, app: Starlette, policy: EdgePolicy, door: Door, hot: Mapping[tuple[str, str], Handler]) -> None:
         """`hot`: handlers by method and path that are called without the router and its layers."""
         self._app = app
         self._policy = policy
+        self._door = door
         self._hot = hot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,7 +139,6 @@ class EdgeMiddleware:
             return
         request_id = _request_id(scope)
         scope["request_id"] = request_id
-        scope["caller"] = LOCAL_CALLER
         more: RawHeaders = [(b"x-request-id", request_id.encode())]
         has_begun = False
 
@@ -152,8 +152,10 @@ class EdgeMiddleware:
         try:
             more += self._policy.admit(scope)
             _require_short_head(scope)
-            serve = _preflight if _is_preflight(scope) else self._route
-            await serve(scope, receive, send_with_headers)
+            if _is_preflight(scope):
+                await _preflight(scope, receive, send_with_headers)
+                return
+            await self._route(scope, receive, send_with_headers)
         except RequestRejected as error:
             await problem_response(error, request_id)(scope, receive, send_with_headers)
         except (Exception, asyncio.CancelledError) as error:
@@ -165,6 +167,11 @@ class EdgeMiddleware:
                 await end(scope, receive, send_with_headers)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            scope["caller"] = await self._door.admit(scope)
+        except OrderEngineError as error:
+            await problem_response(error, scope["request_id"])(scope, receive, send)
+            return
         handler = self._hot.get((scope.get("method", ""), scope["path"]))
         if handler is None:
             await self._app(scope, receive, send)

@@ -8,9 +8,10 @@ import msgspec
 
 from order_engine import __version__
 from order_engine.api.compat_schemas import CompatibleProblem, body_schemas
+from order_engine.api.door import required_scope
 from order_engine.api.problems import GOOD, NO_CONTENT, Problem, status_of
 from order_engine.api.schemas import TOKEN_SCHEMA
-from order_engine.domain.errors import RateLimited, Unavailable
+from order_engine.domain.errors import RateLimited, Unauthorized, Unavailable
 from order_engine.domain.tokens import TokenRegistry
 
 _DESCRIPTION: Final = (
@@ -27,6 +28,10 @@ _ALWAYS: Final[Mapping[int, str]] = {
     status_of("host_not_allowed"): "The host is not one of this engine's; ALLOWED_HOSTS lists them",
     status_of("head_too_large"): "Path, query and headers are over 32 KiB, or there are too many",
     status_of(Unavailable): "The database does not answer, the process is stopping or it has too many connections",
+}
+_GUARDED: Final[Mapping[int, str]] = {
+    status_of(Unauthorized): "No API key, or one that is not valid; an engine without keys asks for none",
+    status_of("forbidden"): "The API key lacks the scope, or the page that sent this may not (ALLOWED_ORIGINS)",
 }
 _WITH_BODY: Final[Mapping[int, str]] = {
     status_of("malformed_json"): "The body is not JSON, or the request is not HTTP as RFC 9112 has it",
@@ -49,6 +54,7 @@ _HEADERS: Final[Mapping[str, Any]] = {
     "RateLimit-Remaining": {"description": "Orders that are left in this minute.", "schema": _SECONDS},
     "RateLimit-Reset": {"description": "Seconds until more are taken.", "schema": _SECONDS},
     "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": _SECONDS},
+    "WWW-Authenticate": {"description": "Bearer.", "required": True, "schema": {"type": "string"}},
     "Accept-Encoding": {
         "description": "Sent when the body was encoded.",
         "schema": {"type": "string", "enum": ["identity"]},
@@ -58,6 +64,7 @@ _RATE: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 _ERROR_HEADERS: Final[Mapping[int, Sequence[str]]] = {
     status_of("not_json"): ("Accept-Encoding",),
     status_of(RateLimited): ("Retry-After", *_RATE),
+    status_of(Unauthorized): ("WWW-Authenticate",),
     status_of(Unavailable): ("Retry-After",),
 }
 
@@ -115,7 +122,11 @@ def build_document(operations: Sequence[Operation], tokens: TokenRegistry) -> di
         "info": {"title": "order-engine", "version": __version__, "description": _DESCRIPTION},
         "security": [],
         "paths": paths,
-        "components": {"schemas": {**components, **_schemas_of(tokens)}, "headers": _HEADERS},
+        "components": {
+            "schemas": {**components, **_schemas_of(tokens)},
+            "headers": _HEADERS,
+            "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer", "description": "An API key: oe_..."}},
+        },
     }
 
 
@@ -140,7 +151,8 @@ def _in_any_case(symbol: str) -> str:
 
 
 def _describe(operation: Operation) -> dict[str, Any]:
-    errors = {**_ALWAYS, **(_WITH_BODY if operation.body is not None else {})}
+    is_public = required_scope(operation.path, operation.method) is None
+    errors = {**_ALWAYS, **({} if is_public else _GUARDED), **(_WITH_BODY if operation.body is not None else {})}
     answers = {status: (text, None) for status, text in errors.items()} | dict(operation.answers)
     described: dict[str, Any] = {
         "tags": [operation.tag],
@@ -150,6 +162,10 @@ def _describe(operation: Operation) -> dict[str, Any]:
             str(status): _answer(operation, status, text, kind) for status, (text, kind) in sorted(answers.items())
         },
     }
+    scope = required_scope(operation.path, operation.method)
+    if scope is not None:
+        described["security"] = [{"apiKey": []}]
+        described["x-required-scope"] = scope.value
     if operation.description:
         described["description"] = operation.description
     parameters: list[dict[str, Any]] = [

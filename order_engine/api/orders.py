@@ -16,6 +16,7 @@ from order_engine.api.context import (
     read_body,
     require_json,
 )
+from order_engine.api.order_filters import DEFAULT_PAGE, parse_list_filter, read_query
 from order_engine.api.parsing import (
     parse_integer,
     parse_key,
@@ -23,7 +24,6 @@ from order_engine.api.parsing import (
     parse_order_id,
     parse_parts,
     parse_quote,
-    parse_time,
     single_value,
 )
 from order_engine.api.problems import ACCEPTED, OK, status_of
@@ -47,9 +47,8 @@ from order_engine.domain.errors import ChainUnavailable, InvalidRequest, OrderNo
 from order_engine.domain.fingerprint import fingerprint
 from order_engine.domain.lifecycle import TERMINAL
 from order_engine.domain.money import BaseUnits, format_amount, min_out
-from order_engine.domain.order import EpochMs, Order, OrderStatus, SwapRequest
+from order_engine.domain.order import Order, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
-from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.intake import Submission
 from order_engine.engine.quoting import ask_venue, ask_venues
 from order_engine.engine.waiting import waiting_for
@@ -57,16 +56,10 @@ from order_engine.ports.clock import Clock
 from order_engine.ports.store import IdempotencyKey, OrderFilter
 from order_engine.ports.venues import Venue
 
-_DEFAULT_PAGE: Final = 50
-_MAX_ON_A_PAGE: Final = 100
 _MAX_ATTEMPTS: Final = 1_000
 _MAX_SEQ: Final = 2**31 - 1
-_TIME_FILTERS: Final = ("createdAfter", "createdBefore", "endedAfter", "endedBefore")
 _VERSION_AT, _VERSION = 14, "7"
 _ATTEMPT_PARAMETERS: Final = frozenset({"inDoubt", "limit"})
-_LIST_PARAMETERS: Final = frozenset(
-    {"status", "type", "tokenIn", "tokenOut", "clientOrderId", "limit", "cursor"} | {*_TIME_FILTERS}
-)
 
 
 async def post_order(request: Request[Any]) -> Response:
@@ -121,7 +114,7 @@ async def submit_order(
 async def list_orders(request: Request[Any]) -> Response:
     """List orders, newest first."""
     context = context_of(request)
-    order_filter, limit = _parse_filter(request, context.tokens)
+    order_filter, limit = parse_list_filter(request, context.tokens)
     found = await context.reader.find(order_filter, limit + 1)
     page = found[:limit]
     cursor = page[-1].order_id if len(found) > limit else None
@@ -140,10 +133,10 @@ async def get_order(request: Request[Any]) -> Response:
 async def list_attempts(request: Request[Any]) -> Response:
     """List the attempts whose outcome is not proven yet, oldest first."""
     context = context_of(request)
-    asked = _read_query(request, _ATTEMPT_PARAMETERS)
+    asked = read_query(request, _ATTEMPT_PARAMETERS)
     if asked.get("inDoubt", "true") != "true":
         raise InvalidRequest("inDoubt", "must be true: an order's own attempts are part of the order")
-    limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MAX_ATTEMPTS)
+    limit = parse_integer(asked.get("limit", str(DEFAULT_PAGE)), "limit", 1, _MAX_ATTEMPTS)
     found = await context.reader.in_doubt(account_of(request), limit)
     try:
         height: int | None = (await context.chain.finalized_point()).block_height
@@ -236,49 +229,6 @@ async def find_order(connection: HTTPConnection[Any], name: str) -> Order:
 def parse_after(text: str | None, field: str = "after") -> int:
     """Return the seq after which to read; none means from the start."""
     return 0 if text is None else parse_integer(text, field, 0, _MAX_SEQ)
-
-
-def _read_query(request: Request[Any], known: frozenset[str]) -> dict[str, str]:
-    """Return the query's parameters; refuses an unknown or repeated one."""
-    asked: dict[str, str] = {}
-    for name in request.query_params:
-        if name not in known:
-            message = f"is not a filter; known are {', '.join(sorted(known))}"
-            raise InvalidRequest(name, message, code="unknown_field")
-        asked[name] = single_value(request.query_params.getlist(name), name) or ""
-    return asked
-
-
-def _parse_filter(request: Request[Any], tokens: TokenRegistry) -> tuple[OrderFilter, int]:
-    asked = _read_query(request, _LIST_PARAMETERS)
-    status, token_in, token_out = asked.get("status"), asked.get("tokenIn"), asked.get("tokenOut")
-    if status is not None and status not in {*OrderStatus}:
-        raise InvalidRequest("status", f"must be one of {', '.join(OrderStatus)}")
-    if asked.get("type", "market") != "market":
-        raise InvalidRequest("type", "must be market")
-    cursor = asked.get("cursor")
-    before_id = None if cursor is None else parse_order_id(cursor)
-    if cursor is not None and before_id is None:
-        raise InvalidRequest("cursor", "must be the nextCursor of the page before")
-    client_order_id = asked.get("clientOrderId")
-    if client_order_id is not None and "\0" in client_order_id:
-        raise InvalidRequest("clientOrderId", "must not contain NUL characters")
-    limit = parse_integer(asked.get("limit", str(_DEFAULT_PAGE)), "limit", 1, _MAX_ON_A_PAGE)
-    created_after, created_before, ended_after, ended_before = (
-        EpochMs(parse_time(asked[it], it)) if it in asked else None for it in _TIME_FILTERS
-    )
-    return OrderFilter(
-        account_of(request),
-        None if status is None else OrderStatus(status),
-        None if token_in is None else tokens.resolve(token_in, "tokenIn").symbol,
-        None if token_out is None else tokens.resolve(token_out, "tokenOut").symbol,
-        client_order_id,
-        created_after,
-        created_before,
-        ended_after,
-        ended_before,
-        before_id,
-    ), limit
 
 
 def _view_quote(swap: SwapRequest, venue: str, quote: Quote | None, lost_because: str | None) -> QuoteView:

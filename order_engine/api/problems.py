@@ -14,9 +14,12 @@ from order_engine.domain.errors import (
     ClientOrderIdTaken,
     IdempotencyConflict,
     InvalidRequest,
+    KeyNotFound,
     OrderNotFound,
+    Paused,
     RateLimited,
     Refused,
+    Unauthorized,
     Unavailable,
 )
 
@@ -64,6 +67,7 @@ class RequestRejected(Exception):  # noqa: N818 - a refusal, not an error of our
 
 _TITLES: Final = {
     400: "Bad request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
@@ -85,10 +89,13 @@ _ERRORS: Final[Mapping[type, int]] = {
     Refused: 422,
     InvalidRequest: 422,
     OrderNotFound: 404,
+    KeyNotFound: 404,
     IdempotencyConflict: 422,
     ClientOrderIdTaken: 409,
     CancelTooLate: 409,
     RateLimited: 429,
+    Unauthorized: 401,
+    Paused: 503,
     Unavailable: 503,
 }
 # The codes of a request that is refused before the engine is asked, and of a body that is not JSON.
@@ -99,6 +106,8 @@ _CODES: Final[Mapping[str, int]] = {
     "malformed_json": 400,
     "malformed_request": 400,
     "no_order": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "origin_not_allowed": 403,
     "no_such_path": 404,
     "not_acceptable": 406,
@@ -142,6 +151,8 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
         code = "internal_error"
         status = status_of(code)
         detail = "This is a bug in order-engine. The log of the server has more under the request id."
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, InvalidRequest):
         field = error.field or None
         detail = f"{error.field} {error}." if error.field else str(error)
@@ -153,7 +164,7 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
     if is_unavailable(status):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
         detail = f"{detail.rstrip('.')}."
-        if may_be_stored:
+        if may_be_stored and not isinstance(error, Paused):
             detail += " Whether the request was stored is not known; repeat it with an Idempotency-Key."
     if field is not None:
         field = _escape_surrogates(field)

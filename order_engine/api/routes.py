@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from starlette.routing import WebSocketRoute
 
-from order_engine.api import compat, orders, streams
+from order_engine.api import access, compat, orders, streams
+from order_engine.api.access_schemas import BulkCancelView
 from order_engine.api.compat_schemas import (
     JOB_BODY,
     ORDER_BODY,
@@ -40,6 +41,7 @@ from order_engine.domain.errors import (
     RateLimited,
     Unavailable,
 )
+from order_engine.domain.lifecycle import CANCELLABLE
 from order_engine.domain.order import OrderStatus
 
 _SEQ: Final = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
@@ -76,6 +78,18 @@ def _token(name: str) -> Parameter:
     return Parameter(name, "query", "Symbol or mint.", {"$ref": f"#/components/schemas/{TOKEN_SCHEMA}"})
 
 
+_FILTERS: Final = (
+    _text("account", "Another account; for keys with the scope admin.", pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
+    _text("type", "The only type.", enum=["market"]),
+    _token("tokenIn"),
+    _token("tokenOut"),
+    _text("clientOrderId", "The client's own name.", pattern="^[^\\u0000]*$"),
+    _text("createdAfter", "RFC 3339.", format="date-time"),
+    _text("createdBefore", "RFC 3339.", format="date-time"),
+    _text("endedAfter", "RFC 3339: orders whose terminal event is later.", format="date-time"),
+    _text("endedBefore", "RFC 3339: orders whose terminal event is earlier.", format="date-time"),
+)
+
 V1_OPERATIONS: Final[Sequence[Operation]] = (
     Operation(
         "POST",
@@ -98,16 +112,22 @@ V1_OPERATIONS: Final[Sequence[Operation]] = (
         {OK: ("A page", OrderListView), _INVALID: ("A filter is wrong", None)},
         parameters=(
             _text("status", "The orders' current status.", enum=[*OrderStatus]),
-            _text("type", "The only type.", enum=["market"]),
-            _token("tokenIn"),
-            _token("tokenOut"),
-            _text("clientOrderId", "The client's own name.", pattern="^[^\\u0000]*$"),
-            _text("createdAfter", "RFC 3339.", format="date-time"),
-            _text("createdBefore", "RFC 3339.", format="date-time"),
-            _text("endedAfter", "RFC 3339: orders whose terminal event is later.", format="date-time"),
-            _text("endedBefore", "RFC 3339: orders whose terminal event is earlier.", format="date-time"),
+            *_FILTERS,
             Parameter("limit", "query", "At most 100.", {"type": "integer", "minimum": 1, "maximum": 100}),
             _text("cursor", "The nextCursor of the page before.", pattern=UUID_PATTERN),
+        ),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/orders",
+        access.cancel_orders,
+        "orders",
+        "Cancel all orders that match, at most 1,000 at once",
+        {OK: ("What was cancelled, and why the rest was not", BulkCancelView), **_BAD},
+        parameters=(
+            _text("dryRun", "true: count the matching orders and change nothing.", enum=["true", "false"]),
+            _text("status", "Only orders in this status.", enum=sorted(CANCELLABLE)),
+            *_FILTERS,
         ),
     ),
     Operation(

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from order_engine.api.context import account_of, context_of
+from order_engine.api.context import account_of, context_of, death_of_caller
 from order_engine.api.frames import WRITE_NOW, PageFrame, text_message
 from order_engine.api.orders import find_order, parse_after
 from order_engine.api.problems import NO_CONTENT, OK, RequestRejected, problem_response
@@ -24,6 +24,7 @@ from order_engine.engine.account_stream import AccountStream
 from order_engine.engine.order_stream import follow_order
 
 _KEEPALIVE_S: Final = 15.0
+_POLICY_VIOLATION: Final = 1008
 
 Frame = Callable[[OrderEvent], str]
 Item = TypeVar("Item")
@@ -51,7 +52,7 @@ async def stream_events(request: Request[Any]) -> Response:
     if order.status in TERMINAL and after >= order.seq:
         return Response(status_code=NO_CONTENT)  # Tells an EventSource not to reconnect.
     events = follow_order(context.orders, context.bus, order.account, order.order_id, after)
-    return _event_stream(_server_sent(events, _event_message))
+    return _event_stream(_server_sent(events, _event_message, death_of_caller(request)))
 
 
 async def feed_websocket(websocket: WebSocket[Any]) -> None:
@@ -77,7 +78,7 @@ async def feed_events(request: Request[Any]) -> Response:
         begin = await _begin_of_feed(stream, last_seen, "Last-Event-ID")
     else:
         begin = await _begin_of_feed(stream, request.query_params.get("after"), "after")
-    return _event_stream(_server_sent(stream.watch(begin), lambda frame: frame.server_sent))
+    return _event_stream(_server_sent(stream.watch(begin), lambda frame: frame.server_sent, death_of_caller(request)))
 
 
 async def _begin_of_feed(stream: AccountStream[PageFrame], after: str | None, field: str) -> str:
@@ -127,11 +128,19 @@ async def send_life(websocket: WebSocket[Any], order: Order, after: int, frame: 
 
 
 async def send_until_gone(websocket: WebSocket[Any], messages: AsyncGenerator[Sequence[Message], None]) -> None:
-    """Send the messages and close with 1000 after the last; a client that closes ends the sending."""
+    """Send the messages and close with 1000 after the last; a client that closes ends the sending.
+
+    A caller whose API key is dead is closed with 1008.
+    """
     sending = asyncio.create_task(_send_all(websocket, messages))
     listening = asyncio.create_task(_wait_for_close(websocket))
+    death = death_of_caller(websocket)
+    ends: list[asyncio.Future[Any]] = [sending, listening] if death is None else [sending, listening, death]
     try:
-        await asyncio.wait([sending, listening], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if death is not None and death.done() and not listening.done():
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await websocket.close(_POLICY_VIOLATION, "the API key is revoked or has expired")
     finally:
         for task in (sending, listening):
             task.cancel()
@@ -178,15 +187,20 @@ async def _next(batches: AsyncGenerator[Sequence[Item], None]) -> Sequence[Item]
 
 
 async def _server_sent(
-    items: AsyncGenerator[Sequence[Item], None], message: Callable[[Item], bytes]
+    items: AsyncGenerator[Sequence[Item], None],
+    message: Callable[[Item], bytes],
+    death: "asyncio.Future[None] | None",
 ) -> AsyncGenerator[bytes, None]:
-    """Yield each item as a message, and a comment while nothing happens."""
+    """Yield each item as a message, and a comment while nothing happens; ends when the caller's API key is dead."""
     async with contextlib.aclosing(items) as batches:
         waiting: asyncio.Task[Sequence[Item]] | None = None
         try:
             while True:
                 waiting = waiting or asyncio.create_task(_next(batches))
-                done, _ = await asyncio.wait([waiting], timeout=_KEEPALIVE_S)
+                ends: list[asyncio.Future[Any]] = [waiting] if death is None else [waiting, death]
+                done, _ = await asyncio.wait(ends, timeout=_KEEPALIVE_S, return_when=asyncio.FIRST_COMPLETED)
+                if death is not None and death.done():
+                    return
                 if not done:
                     yield b": waiting\n\n"
                     continue

@@ -1,4 +1,4 @@
-"""Who calls: accounts, API keys and their scopes. Pure: bytes and digests are passed in."""
+"""Accounts, API keys and their scopes. Pure: secret bytes are passed in."""
 
 import hashlib
 import re
@@ -21,6 +21,7 @@ _SECRET_DIGITS, _CHECK_DIGITS = 43, 6
 _FORM: Final = re.compile(f"({KEY_PREFIX}|{TICKET_PREFIX})([0-9A-Za-z]{{43}})([0-9A-Za-z]{{6}})", re.ASCII)
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 MAX_LABEL: Final = 100
+MAX_REASON: Final = 200
 
 
 class Scope(StrEnum):
@@ -35,7 +36,7 @@ class Scope(StrEnum):
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who makes a request. `key_id`: of the API key; None while the engine has no keys."""
+    """The maker of a request. `key_id`: of the API key; None while the engine has no keys."""
 
     account: str
     scopes: frozenset[Scope]

@@ -4,11 +4,14 @@ OrderEngineError
 ├── Refused                   the request is not possible; nothing changed
 │   ├── InvalidRequest        a field is wrong (`field` names it)
 │   ├── OrderNotFound         the account has no order with this id
+│   ├── KeyNotFound           there is no API key with this id
 │   ├── UnknownCursor         the database did not give this cursor of its event log
 │   ├── IdempotencyConflict   the key was used before with another body
 │   ├── ClientOrderIdTaken    another order has this client order id (`existing_order_id`)
 │   ├── CancelTooLate         the order is submitted or terminal
-│   └── RateLimited           too many requests in the window (`retry_after_s`)
+│   ├── RateLimited           too many requests in the window (`retry_after_s`)
+│   ├── Unauthorized          the API key or ticket is not valid
+│   └── Paused                an operator paused the account or the engine (the message is the reason)
 ├── StepFailed                an attempt cannot go on; the retry policy decides the next step
 │   ├── VenueFailed           the venue answered with an error
 │   ├── QuoteTimedOut         the venue did not answer within the deadline
@@ -74,6 +77,16 @@ class OrderNotFound(Refused):
         super().__init__(f"There is no order {order_id[:80]!r}.")
 
 
+class KeyNotFound(Refused):
+    """There is no API key with this id."""
+
+    code = "key_not_found"
+
+    def __init__(self, key_id: str) -> None:
+        """The message quotes at most the first 80 characters of `key_id`."""
+        super().__init__(f"There is no API key {key_id[:80]!r}.")
+
+
 class UnknownCursor(Refused):
     """The database did not give this cursor of its event log."""
 
@@ -116,6 +129,23 @@ class RateLimited(Refused):
         super().__init__(message)
         self.limit = limit
         self.retry_after_s = retry_after_s
+
+
+class Unauthorized(Refused):
+    """The API key or the ticket is not valid."""
+
+    code = "unauthorized"
+
+
+class Paused(Refused):
+    """An operator has paused the account or the engine: nothing new is accepted and nothing is signed."""
+
+    code = "paused"
+
+    def __init__(self, reason: str) -> None:
+        """`reason`: the operator's."""
+        super().__init__(f"Paused by an operator: {reason or 'no reason was given'}.")
+        self.reason = reason
 
 
 class StepFailed(OrderEngineError):  # noqa: N818 - past participles read best at `except`

@@ -7,6 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from order_engine.domain.errors import ChainUnavailable, StoreUnavailable
+from order_engine.engine.pauses import Pauses
 from order_engine.ports.bus import EventBus
 from order_engine.ports.chain import Chain
 from order_engine.ports.health import MAX_COUNTED_WAITING, ChainState, HealthStore, Heartbeat, StoreHealth
@@ -71,6 +72,7 @@ class HealthMonitor:
         now_s: Callable[[], float],
         heartbeat: Heartbeat,
         chain_watch: ChainWatch | None,
+        pauses: Pauses,
     ) -> None:
         """`chain_watch` is None for a process that does no work."""
         self._store = store
@@ -78,6 +80,7 @@ class HealthMonitor:
         self._now_s = now_s
         self._heartbeat = heartbeat
         self._chain_watch = chain_watch
+        self._pauses = pauses
         self._write_trouble: str | None = None
         self._report: tuple[float, Report] | None = None
         self._asking: asyncio.Lock = asyncio.Lock()
@@ -113,13 +116,15 @@ class HealthMonitor:
         try:
             health = await self._store.health()
         except StoreUnavailable as error:
-            return assess(None, str(error), bus_trouble)
+            return assess(None, str(error), bus_trouble, self._pauses)
         except Exception as error:  # noqa: BLE001 - the report must name any error of the database
-            return assess(None, f"the database cannot be read: {error}", bus_trouble)
-        return assess(health, self._write_trouble or self._store.write_trouble, bus_trouble)
+            return assess(None, f"the database cannot be read: {error}", bus_trouble, self._pauses)
+        return assess(health, self._write_trouble or self._store.write_trouble, bus_trouble, self._pauses)
 
 
-def assess(health: StoreHealth | None, store_trouble: str | None, bus_trouble: str | None) -> Report:
+def assess(
+    health: StoreHealth | None, store_trouble: str | None, bus_trouble: str | None, pauses: Pauses | None = None
+) -> Report:
     """Return the verdict. `health` is None while the database cannot be read; then `store_trouble` says why.
 
     Without a database that takes writes no order can be accepted: unavailable. Any other trouble that
@@ -127,6 +132,9 @@ def assess(health: StoreHealth | None, store_trouble: str | None, bus_trouble: s
     """
     parts = {"store": store_trouble or "ok", "bus": bus_trouble or "ok"}
     reasons = [it for it in (store_trouble, bus_trouble) if it is not None]
+    if pauses is not None:
+        parts["pauses"] = pauses.describe()
+        reasons += [parts["pauses"]] if pauses.is_everything_paused else []
     has_workers, chain_trouble = True, None
     if health is not None:
         has_workers = bool(_alive_workers(health))

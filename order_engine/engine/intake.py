@@ -11,11 +11,13 @@ from order_engine.domain.errors import (
     Fenced,
     IdempotencyConflict,
     OrderNotFound,
+    Paused,
     RateLimited,
 )
 from order_engine.domain.events import OrderCancelled, OrderEvent
 from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply, open_order
 from order_engine.domain.order import Order, OrderId, OrderStatus, SwapRequest
+from order_engine.engine.pauses import Pauses
 from order_engine.ports.bus import EventBus, RateLimiter, RateVerdict, ReadyQueue
 from order_engine.ports.clock import Clock
 from order_engine.ports.store import Accepted, Announce, IdempotencyKey, NewOrder, OrderReader, Write
@@ -35,7 +37,7 @@ class Submission(msgspec.Struct, frozen=True):
 class Intake:
     """Turns validated requests into stored orders."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the ports it speaks through
         self,
         store: GroupCommit,
         reader: OrderReader,
@@ -43,6 +45,7 @@ class Intake:
         clock: Clock,
         new_order_id: Callable[[], OrderId],
         max_orders_per_min: int,
+        pauses: Pauses,
     ) -> None:
         """`max_orders_per_min` is per client; 0 means no limit."""
         self._store = store
@@ -51,6 +54,7 @@ class Intake:
         self._clock = clock
         self._new_order_id = new_order_id
         self._max_orders_per_min = max_orders_per_min
+        self._pauses = pauses
 
     async def submit_order(
         self, account: str, client: str, request: SwapRequest, idempotency: IdempotencyKey | None
@@ -58,9 +62,14 @@ class Intake:
         """Store the order and return it; committed when this returns.
 
         The same key with the same request returns the first answer again, even over the rate limit.
-        Raises IdempotencyConflict for the same key with another request, RateLimited,
+        Raises IdempotencyConflict for the same key with another request, RateLimited, Paused,
         StoreUnavailable.
         """
+        if (pause := self._pauses.find(account)) is not None:
+            known = None if idempotency is None else await self.find_answer(account, idempotency)
+            if known is None:
+                raise Paused(pause.reason)
+            return known
         rate = await self._count(account, client)
         if rate is not None and not rate.is_allowed:
             known = None if idempotency is None else await self.find_answer(account, idempotency)

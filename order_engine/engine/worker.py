@@ -8,7 +8,7 @@ import msgspec
 
 from order_engine import observe
 from order_engine.counters import Counters
-from order_engine.domain.errors import Fenced, StoreUnavailable, WrongCluster
+from order_engine.domain.errors import Fenced, Paused, StoreUnavailable, WrongCluster
 from order_engine.domain.order import OrderId
 from order_engine.ports.bus import RateLimiter, ReadyQueue
 from order_engine.ports.store import LONGEST_WAIT_MS, Claim, WorkQueue
@@ -208,7 +208,7 @@ class Worker:
             await self._execute(claim)
         except Fenced:
             observe.write_fenced(self._counters, order_id)
-        except (StoreUnavailable, WrongCluster) as error:
+        except (StoreUnavailable, WrongCluster, Paused) as error:
             observe.order_let_go(order_id, str(error))
             self._orphans[order_id] = claim.fence
         except Exception as error:  # noqa: BLE001 - a bug with one order must not stop the others

@@ -79,7 +79,26 @@ def redis_bus(world: World) -> Service:
     return bus
 
 
-SERVICES = (heartbeat, doubt_monitor, retention, clients_faults, lingering_end, worker, http_server, redis_bus)
+def look_at_keys(world: World) -> Service:
+    return Repeated("look at API keys", world.engine.callers.refresh)
+
+
+def look_at_pauses(world: World) -> Service:
+    return Repeated("look at pauses", world.engine.pauses.look)
+
+
+SERVICES = (
+    look_at_keys,
+    look_at_pauses,
+    heartbeat,
+    doubt_monitor,
+    retention,
+    clients_faults,
+    lingering_end,
+    worker,
+    http_server,
+    redis_bus,
+)
 
 
 def test_every_service_of_the_package_is_tried_here() -> None:

@@ -19,6 +19,7 @@ from order_engine.api.context import read_body
 from order_engine.api.edge import EdgeMiddleware, EdgePolicy
 from order_engine.api.problems import MAX_HEAD_BYTES, RequestRejected, problem_response
 from order_engine.serve import address_of, listen, serving
+from tests.doors import OpenDoor
 from tests.e2e.conversation import HANG_S, refusal, websocket
 
 pytestmark = pytest.mark.asyncio
@@ -41,7 +42,7 @@ class Application:
             WebSocketRoute("/slow", self._slow_websocket),
             WebSocketRoute("/refused", self._refused),
         ]
-        self.app = EdgeMiddleware(Starlette(routes=routes), EdgePolicy(frozenset({"x"})), {})
+        self.app = EdgeMiddleware(Starlette(routes=routes), EdgePolicy(frozenset({"x"})), OpenDoor(), {})
 
     async def _plain(self, _request: Request[Any]) -> Response:
         return PlainTextResponse("plain")

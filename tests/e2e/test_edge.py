@@ -14,7 +14,7 @@ from order_engine.serve import listen
 from order_engine.settings import SettingsError
 from tests.e2e.conftest import EMBEDDED, Engine, Engines
 from tests.e2e.conversation import follow, place, problem_of, refusal
-from tests.stack import market_order
+from tests.stack import embedded_stack, market_order
 
 PAGE = "https://app.example.com"
 PUBLIC = "https://orders.example.org"
@@ -220,10 +220,12 @@ def test_an_address_that_is_none_is_refused_in_a_sentence(host: str) -> None:
         listen(host, 0)
 
 
-def test_an_engine_on_all_addresses_serves_ipv4(tmp_path: Path, engines: Engines) -> None:
-    engine = engines.get(EMBEDDED, MOCK_DELAY_SCALE="0", HOST="::")
-    with engine.client() as http:
-        assert place(http)["status"] == "pending"
+def test_an_engine_on_all_addresses_serves_ipv4(tmp_path: Path) -> None:
+    with embedded_stack(tmp_path, MOCK_DELAY_SCALE="0", HOST="::") as stack:
+        key = stack.operate("keys", "create", "--account", "desk").stdout.strip()
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx2.Client(base_url=stack.spawn("up").url, headers=headers, trust_env=False) as http:
+            assert place(http)["status"] == "pending"
 
 
 @pytest.mark.parametrize("upgrade", [b"", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"])

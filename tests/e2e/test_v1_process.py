@@ -25,6 +25,7 @@ from tests.stack import distributed_stack, market_order
 ROUTES = (
     ("POST", "/v1/orders"),
     ("GET", "/v1/orders"),
+    ("DELETE", "/v1/orders"),
     ("GET", "/v1/orders/{id}"),
     ("DELETE", "/v1/orders/{id}"),
     ("GET", "/v1/orders/{id}/events"),
@@ -105,7 +106,7 @@ def test_health_says_ok_and_ready_names_each_dependency(http: httpx2.Client) -> 
     assert ready.status_code == 200
     assert ready.json()["reasons"] == []
     parts = ready.json()["dependencies"]
-    assert {*parts} == {"store", "bus", "workers", "chain", "queue", "inDoubt", "schema"}
+    assert {*parts} == {"store", "bus", "workers", "chain", "queue", "inDoubt", "schema", "pauses"}
     assert (parts["store"], parts["bus"], parts["workers"]) == ("ok", "ok", "1 alive")
 
 

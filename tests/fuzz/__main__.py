@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz.runs import Found, fuzz
+from tests.fuzz.runs import Found, fuzz, make_admin
 from tests.fuzz.unsayable import UNCHECKED, UNSAYABLE
 from tests.servers import postgres_server, redis_server
 from tests.stack import EngineProcess, distributed_stack, embedded_stack
@@ -37,9 +37,9 @@ def _distributed(directory: Path) -> Iterator[tuple[EngineProcess, ...]]:
 
 
 def _fuzz_until(cases: int, seed: int, url: str, directory: Path) -> Found:
-    total = Found()
+    total, key = Found(), make_admin(url)
     while total.cases < cases:
-        found = fuzz(url, directory, _EXAMPLES, seed, _HANG_S)
+        found = fuzz(url, key, directory, _EXAMPLES, seed, _HANG_S)
         total.cases += found.cases
         total.operations = found.operations
         total.unsayable += found.unsayable

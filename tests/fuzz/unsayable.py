@@ -17,6 +17,7 @@ UNSAYABLE: Final = {
     ("invalid_request", "symbol"): (_AGREE, "differs"),
     ("unknown_token", "symbol"): (_AGREE, ""),
     ("invalid_request", "slippageBps"): (_SPELLING, ""),
+    ("invalid_request", "expiresInDays"): (_SPELLING, ""),
     ("invalid_request", "metadata"): (_IN_TEXT, ""),
     ("invalid_request", "payload"): (_IN_TEXT, ""),
     ("malformed_json", "metadata"): (_UNICODE, ""),
@@ -33,8 +34,8 @@ UNCHECKED: Final = {
     "positive_data_acceptance": "made by tests/fuzz/checks.py, which knows the rules above",
     "use_after_free": "DELETE cancels an order, which stays readable",
 }
-# Operations that are not called: an accepted request has no end.
-ENDLESS: Final = ("/v1/stream",)
+# Operations that are not called: an accepted request has no end, and a pause refuses all orders after it.
+UNCALLED: Final = ("/v1/stream", "/v1/pause")
 
 
 def key_of(code: str | None, field: str | None) -> tuple[str | None, str | None]:

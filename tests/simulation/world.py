@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
@@ -23,9 +23,11 @@ from order_engine.engine import order_stream
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.order_stream import follow_order
+from order_engine.engine.pauses import Pauses
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.signing import Signing
 from order_engine.engine.worker import Worker, WorkerPolicy
+from order_engine.ports.access import Pause, SwitchStore
 from order_engine.ports.bus import RateVerdict
 from order_engine.ports.store import IdempotencyKey
 from order_engine.store.sqlite.store import SqliteStore
@@ -77,6 +79,13 @@ class NoLimit:
 
     async def hit(self, _key: str, per_minute: int, _cost: int = 1) -> RateVerdict:
         return RateVerdict(is_allowed=True, limit=per_minute, remaining=per_minute, reset_s=1)
+
+
+class NoSwitches:
+    """A SwitchStore without pauses; nothing else of it is used."""
+
+    async def pauses(self) -> list[Pause]:
+        return []
 
 
 class World:
@@ -142,7 +151,15 @@ class World:
         return Worker(host.name, host.store, self.bus, NoLimit(), executor.run, limits, counters)
 
     def _intake(self, host: Host) -> Intake:
-        return Intake(host.store, host.store, NoLimit(), host.clock, self._new_order_id, 0)
+        return Intake(
+            host.store,
+            host.store,
+            NoLimit(),
+            host.clock,
+            self._new_order_id,
+            0,
+            Pauses(cast("SwitchStore", NoSwitches())),
+        )
 
     # --- the history ---
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import asyncpg
 import msgspec
 
-from order_engine.domain.errors import ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor, WrongCluster
+from order_engine.domain.errors import ClientOrderIdTaken, Fenced, Paused, StoreUnavailable, UnknownCursor, WrongCluster
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Order, OrderId, SignedAttempt
 from order_engine.domain.quarantine import POISON
@@ -29,8 +29,9 @@ from order_engine.ports.store import (
     Write,
 )
 from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of, split
-from order_engine.store.folding import ONE_CLUSTER, bisect_failures, flush_folded
+from order_engine.store.folding import NOT_PAUSED, ONE_CLUSTER, bisect_failures, flush_folded
 from order_engine.store.last_write import LastWrite
+from order_engine.store.postgres.access import PostgresAccess
 from order_engine.store.postgres.connections import Sessions, connect
 from order_engine.store.postgres.errors import LOST, unavailable
 from order_engine.store.postgres.schema import bring_up_to_date
@@ -91,6 +92,10 @@ class PostgresStore:
             raise unavailable(error) from error
         return cls(sessions, announce, grace_ms)
 
+    def access(self) -> PostgresAccess:
+        """Return the keys, pauses and audit log in the same database."""
+        return PostgresAccess(self._sessions)
+
     async def close(self) -> None:
         """Disconnect."""
         await self._sessions.close()
@@ -105,7 +110,7 @@ class PostgresStore:
             with self._last_write.noted():
                 rows = await self._fetch("accept", news, self._grace_ms, CLIENT_ORDER_ID_KEPT_MS)
         except asyncpg.PostgresError as error:
-            return await bisect_failures(self.accept_many, new_orders, error)
+            return await bisect_failures(self.accept_many, new_orders, _meaning(error))
         stored = {str(row[0]) for row in rows}
         self._announce([new.event for new in new_orders if new.order.order_id in stored])
         others = [new for new in new_orders if new.order.order_id not in stored]
@@ -158,8 +163,7 @@ class PostgresStore:
             with self._last_write.noted():
                 rows = await self._fetch("record", moves, events, signed, proven)
         except asyncpg.PostgresError as error:
-            is_foreign = getattr(error, "constraint_name", None) == ONE_CLUSTER
-            return await bisect_failures(self._write_folded, writes, WrongCluster(str(error)) if is_foreign else error)
+            return await bisect_failures(self._write_folded, writes, _meaning(error))
         moved = {str(row[0]) for row in rows}
         self._announce([event for write in writes if write.order.order_id in moved for event in write.events])
         return [None if write.order.order_id in moved else Fenced(write.order.order_id) for write in writes]
@@ -326,6 +330,16 @@ class PostgresStore:
 
     async def _fetch(self, query: str, *values: Any) -> list[asyncpg.Record]:
         return await self._sessions.fetch(self._queries[query], *values)
+
+
+def _meaning(error: asyncpg.PostgresError) -> Exception:
+    """Return the engine's own error for a refusal by one of the database's rules, or the error itself."""
+    constraint = getattr(error, "constraint_name", None)
+    if constraint == ONE_CLUSTER:
+        return WrongCluster(str(error))
+    if constraint in NOT_PAUSED:
+        return Paused(getattr(error, "detail", None) or "")
+    return error
 
 
 def _in_order(claims: Mapping[OrderId, int]) -> tuple[list[OrderId], list[int]]:

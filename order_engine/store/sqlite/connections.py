@@ -9,7 +9,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 
-from order_engine.domain.errors import StoreUnavailable
+from order_engine.domain.errors import Paused, StoreUnavailable, WrongCluster
+from order_engine.store.folding import NOT_PAUSED, ONE_CLUSTER
 from order_engine.store.schema import LEDGER, Applied, applied_by, pending_migrations, require_no_foreign_tables
 from order_engine.store.sql import SQLITE, Migration, load_migrations, load_queries
 
@@ -177,6 +178,14 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def meaning(error: Exception) -> Exception:
+    """Return the engine's own error for a refusal by one of the database's rules, or the error itself."""
+    rule = str(error).partition(":")[0] if isinstance(error, sqlite3.IntegrityError) else ""
+    if rule == ONE_CLUSTER:
+        return WrongCluster(str(error))
+    return Paused("") if rule in NOT_PAUSED else error
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from order_engine.domain.errors import ClientOrderIdTaken, Fenced, StoreUnavailable, UnknownCursor, WrongCluster
+from order_engine.domain.errors import ClientOrderIdTaken, Fenced, Paused, StoreUnavailable, UnknownCursor
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Order, OrderId, SignedAttempt
 from order_engine.domain.quarantine import POISON
 from order_engine.ports.clock import Clock
 from order_engine.ports.health import MAX_COUNTED_WAITING, Heartbeat, StoreHealth
 from order_engine.ports.store import (
-    BEGINNING,
     CLIENT_ORDER_ID_KEPT_MS,
     LONGEST_LEASE_MS,
     LONGEST_WAIT_MS,
@@ -32,8 +30,8 @@ from order_engine.ports.store import (
     OrderFilter,
     Write,
 )
-from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of, split
-from order_engine.store.folding import ONE_CLUSTER, bisect_failures, flush_folded
+from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of
+from order_engine.store.folding import bisect_failures, flush_folded
 from order_engine.store.last_write import LastWrite
 from order_engine.store.rows import (
     accept_columns,
@@ -50,20 +48,22 @@ from order_engine.store.rows import (
 )
 from order_engine.store.schema import Applied, schema_trouble
 from order_engine.store.sql import SQLITE, load_migrations, load_queries
+from order_engine.store.sqlite.access import SqliteAccess
 from order_engine.store.sqlite.connections import (
     JobRunner,
     Result,
     SqliteThread,
     connect,
+    meaning,
     migrate,
     unavailable,
 )
+from order_engine.store.sqlite.positions import position_of
 from order_engine.store.sqlite.retention import delete_ended
 from order_engine.store.sqlite.statements import fetch_all, fetch_one, json_text
 
 _POISON: Final = {f"poison_{name}": value for name, value in msgspec.structs.asdict(POISON).items()}
 _FORGOTTEN_AFTER_MS: Final = 3_600_000
-_POSITION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class SqliteStore:
@@ -90,6 +90,10 @@ class SqliteStore:
         writer, reader = SqliteThread(path, "begin immediate"), SqliteThread(path, "begin")
         return cls(writer, reader, clock, announce, grace_ms)
 
+    def access(self) -> SqliteAccess:
+        """Return the keys, pauses and audit log in the same file."""
+        return SqliteAccess(self._writer, self._reader, self._clock)
+
     async def close(self) -> None:
         """Close the file."""
         await self._writer.close()
@@ -110,7 +114,7 @@ class SqliteStore:
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the error belongs to one of them
-            return await bisect_failures(self.accept_many, new_orders, error)
+            return await bisect_failures(self.accept_many, new_orders, meaning(error))
         answered = zip(new_orders, accepted, strict=True)
         self._announce([new.event for new, it in answered if isinstance(it, Accepted) and not it.is_replay])
         return accepted
@@ -124,6 +128,8 @@ class SqliteStore:
             name = (new.order.account, client_order_id, now_ms - CLIENT_ORDER_ID_KEPT_MS)
             if (row := fetch_one(connection, self._sql["find_namesake"], name)) is not None:
                 return ClientOrderIdTaken(client_order_id, row["order_id"])
+        if (row := fetch_one(connection, self._sql["find_pause"], (new.order.account,))) is not None:
+            return Paused(row["reason"])
         columns = accept_columns(new)[:-1]  # The event's data goes with the event.
         connection.execute(self._sql["accept_order"], (*columns, now_ms + self._grace_ms))
         connection.execute(self._sql["insert_event"], event_columns(new.event))
@@ -147,8 +153,7 @@ class SqliteStore:
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the error belongs to one of them
-            is_foreign = isinstance(error, sqlite3.IntegrityError) and str(error).startswith(ONE_CLUSTER)
-            return await bisect_failures(self._write_folded, writes, WrongCluster(str(error)) if is_foreign else error)
+            return await bisect_failures(self._write_folded, writes, meaning(error))
         moved = [write for write, result in zip(writes, results, strict=True) if result is None]
         self._announce([event for write in moved for event in write.events])
         return results
@@ -303,8 +308,8 @@ class SqliteStore:
 
     async def account_events(self, account: str, after: str | None, until: str | None, limit: int) -> LogPage:
         """See EventLog. The place of a cursor is a position in the log."""
-        seen, mark = _position(after)
-        most, _ = _position(until)
+        seen, mark = position_of(after)
+        most, _ = position_of(until)
 
         def job(connection: sqlite3.Connection) -> LogPage:
             end, *newest = fetch_one(connection, self._sql["log_end"], (account,))
@@ -387,13 +392,3 @@ class SqliteStore:
 
     def _read(self, job: Callable[[sqlite3.Connection], Result]) -> "asyncio.Future[Result]":
         return self._reader.run(job)
-
-
-def _position(cursor: str | None) -> tuple[int | None, str | None]:
-    """Return a cursor's position and mark; raises UnknownCursor."""
-    if cursor is None:
-        return None, None
-    place, mark = split(cursor)
-    if not _POSITION.fullmatch(place) or (mark is None and place != BEGINNING):
-        raise UnknownCursor("is not a cursor of this log")
-    return int(place), mark

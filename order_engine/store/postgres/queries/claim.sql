@@ -1,4 +1,5 @@
--- Claims announced orders that no worker holds: a new one at once, any other when it is due.
+-- Claims announced orders that no worker holds: a new one at once, any other when it is due. While a pause is on, only
+-- signed orders of its account are claimed, for their proof.
 with wanted as (
     select order_id
     from orders
@@ -6,6 +7,8 @@ with wanted as (
         and due_at_ms is not null
         and claims < $4
         and (status = 'pending' or due_at_ms <= (select now_ms()))
+        and (status = 'submitted' or not (select exists (select from pauses))
+            or not exists (select from pauses p where p.account in ('', orders.account)))
     for update skip locked
 )
 update orders o

@@ -9,6 +9,8 @@ with poison as (
         and lease_until_ms <= (select now_ms()) - greatest(
             case when claims > $3 then $4::bigint else 0 end,
             least($7::bigint, $6::bigint * 2 ^ (claims - $3)))::bigint
+        and (status = 'submitted' or not (select exists (select from pauses))
+            or not exists (select from pauses p where p.account in ('', orders.account)))
         and not exists (
             select from orders held
             where held.lease_until_ms > (select now_ms())

@@ -5,6 +5,7 @@ select order_id from orders
 where lease_until_ms <= :now_ms - max(
         case when claims > :poison_claims then :waited_ms else 0 end,
         min(:poison_max_wait_ms, :poison_first_wait_ms << min(claims - :poison_claims, 30)))
+    and (status = 'submitted' or not exists (select 1 from pauses p where p.account in ('', orders.account)))
     and claims >= iif(status = 'submitted', :poison_claims_in_doubt, :poison_claims)
     and not exists (
         select 1 from orders held

@@ -1,4 +1,4 @@
-"""The composition root: the only file that names concrete adapters."""
+"""Puts the engine together from its adapters."""
 
 import asyncio
 import contextlib
@@ -7,10 +7,8 @@ import random
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Final
 
-import asyncpg
 import msgspec
 import uuid_utils
 from starlette.types import ASGIApp
@@ -32,42 +30,37 @@ from order_engine.chain.history import WalletHistory
 from order_engine.chain.rpc import HttpTransport, Transport
 from order_engine.clock import SteadyClock, SystemClock
 from order_engine.counters import Counters
-from order_engine.domain.errors import ChainUnavailable, WrongCluster, WrongSchema
-from order_engine.domain.order import OrderId
+from order_engine.domain.errors import ChainUnavailable, WrongCluster
 from order_engine.domain.retry import RetryPolicy
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.account_stream import AccountStreams
+from order_engine.engine.callers import Callers
 from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.health import ChainWatch, HealthMonitor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.limits import CallerLimit
+from order_engine.engine.pauses import Pauses
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.signing import Signing
 from order_engine.engine.worker import Worker, WorkerPolicy
-from order_engine.file_lock import lock_file
-from order_engine.paper.faults import ChainFaults, parse_faults
-from order_engine.paper.ledger import SqliteLedger
 from order_engine.paper.local import LocalTransport
-from order_engine.paper.market import METEORA, RAYDIUM, REFERENCE_PRICES_USD, PaperMarket
-from order_engine.paper.network import PaperNetwork
-from order_engine.paper.node import PaperNode
-from order_engine.paper.server import build_chain_app
+from order_engine.paper.market import REFERENCE_PRICES_USD, PaperMarket
 from order_engine.paper.signer import PaperSigner
-from order_engine.paper.venue import PaperFaults, PaperVenue
+from order_engine.paper.venue import PaperVenue
+from order_engine.ports.access import AccessStore
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
 from order_engine.ports.clock import Clock
 from order_engine.ports.health import Heartbeat
 from order_engine.ports.signer import Signer
-from order_engine.ports.store import Announce, Store
+from order_engine.ports.store import Store
 from order_engine.ports.venues import Venue
 from order_engine.service import lasting
 from order_engine.settings import LEDGER_FILE, Settings, SettingsError
-from order_engine.store.postgres.store import SESSION, PostgresStore
-from order_engine.store.sqlite.store import SqliteStore
+from order_engine.store.postgres.store import SESSION
 from order_engine.token_file import load_tokens
+from order_engine.wiring.paper import chain_faults, open_paper_chain, paper_venues
+from order_engine.wiring.stores import ANNOUNCE_GRACE_MS, new_order_id, open_callers, open_store, store_name
 
-# A sweep takes a new order only after 1 s: until then the ready queue should deliver it.
-ANNOUNCE_GRACE_MS: Final = 1_000
 _TRY_CHAIN_S: Final = 2.0
 _WAIT_TOLERANCE_MS: Final = 1_000
 
@@ -91,6 +84,9 @@ class Engine(msgspec.Struct, frozen=True):
     store_name: str
     bus_name: str
     chain_name: str
+    access: AccessStore
+    callers: Callers
+    pauses: Pauses
 
 
 class _Buses(msgspec.Struct, frozen=True):
@@ -114,11 +110,12 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         buses = _open_buses(settings, clock, counters)
         transport = await _open_transport(stack, settings, market, paper_clock)
         process_name = _new_process_name()
-        store = await _open_store(stack, settings, clock, announcer(buses.ready, buses.events), process_name)
+        store = await open_store(stack, settings, clock, announcer(buses.ready, buses.events), process_name)
         limiter = await _open_limiter(stack, settings, buses, store, clock)
         chain = SolanaChain(transport, clock, store.pin_cluster)
         stack.push_async_callback(chain.close)
         await _try_chain(chain, settings, counters)
+        access, callers, pauses = await open_callers(stack, store, clock)
         orders = GroupCommit(store)
         stack.push_async_callback(orders.drain)
         yield Engine(
@@ -132,12 +129,15 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             counters=counters,
             clock=clock,
             tokens=tokens,
-            venues=_paper_venues(settings, market, paper_clock, signer),
+            venues=paper_venues(settings, market, paper_clock, signer),
             chain=chain,
             signer=signer,
-            store_name=_store_name(settings),
+            store_name=store_name(settings),
             bus_name="Redis" if settings.redis else "in process",
             chain_name="CHAIN_URL" if settings.chain_url else "in process",
+            access=access,
+            callers=callers,
+            pauses=pauses,
         )
 
 
@@ -170,36 +170,8 @@ async def _open_transport(
     if settings.chain_url:
         return HttpTransport(settings.chain_url)
     ledger = settings.sqlite_path.with_name(LEDGER_FILE)
-    network, node = await _open_paper_chain(stack, settings, ledger, market, clock)
+    network, node = await open_paper_chain(stack, settings, ledger, market, clock)
     return LocalTransport(node, network)
-
-
-def _paper_venues(settings: Settings, market: PaperMarket, clock: Clock, signer: Signer) -> Mapping[str, Venue]:
-    faults = PaperFaults(settings.mock_fail_rate, settings.mock_delay_scale)
-    return {
-        terms.name: PaperVenue(terms.name, market, clock, faults, settings.mock_seed, signer.public_key)
-        for terms in (RAYDIUM, METEORA)
-    }
-
-
-@contextlib.asynccontextmanager
-async def open_chain_app(settings: Settings) -> AsyncIterator[ASGIApp]:
-    """Return the HTTP application of the paper chain on its ledger in DATA_DIR."""
-    _, prices = load_tokens(settings.tokens_file, REFERENCE_PRICES_USD)
-    async with contextlib.AsyncExitStack() as stack:
-        path = settings.data_dir / LEDGER_FILE
-        network, node = await _open_paper_chain(
-            stack, settings, path, PaperMarket(settings.mock_seed, prices), SteadyClock()
-        )
-        stack.push_async_callback(network.close)
-        yield build_chain_app(node)
-
-
-async def migrate(settings: Settings) -> str:
-    """Bring the database's schema up to date; returns the database's name, for example `PostgreSQL`."""
-    async with contextlib.AsyncExitStack() as stack:
-        await _open_store(stack, settings, SystemClock(), lambda _events: None, "order-engine migrate")
-    return _store_name(settings)
 
 
 @contextlib.asynccontextmanager
@@ -209,24 +181,17 @@ async def open_reconciliation(settings: Settings) -> AsyncIterator[tuple[Store, 
         yield engine.store, _build_intake(engine), engine.chain.wallet_history(engine.signer.public_key)
 
 
-def chain_faults(settings: Settings) -> ChainFaults:
-    """Return the faults of the paper chain; raises SettingsError."""
-    try:
-        return parse_faults(settings.chain_faults)
-    except ValueError as error:
-        message = f"CHAIN_FAULTS={settings.chain_faults!r} cannot be used: {error}; .env.example lists them all."
-        raise SettingsError(message) from error
-
-
 def _build_intake(engine: Engine) -> Intake:
     maximum = engine.settings.api_max_orders_per_min
-    return Intake(engine.orders, engine.store, engine.limiter, engine.clock, new_order_id, maximum)
+    return Intake(engine.orders, engine.store, engine.limiter, engine.clock, new_order_id, maximum, engine.pauses)
 
 
 def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
     """Return the health monitor of a process; it also watches the chain if the process `works`."""
     watch = ChainWatch(engine.chain, time.monotonic) if works else None
-    return HealthMonitor(engine.store, engine.bus, time.monotonic, Heartbeat(engine.process_name, role), watch)
+    return HealthMonitor(
+        engine.store, engine.bus, time.monotonic, Heartbeat(engine.process_name, role), watch, engine.pauses
+    )
 
 
 def edge_policy(settings: Settings) -> EdgePolicy:
@@ -257,6 +222,9 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             quote_timeout_s=settings.quote_timeout_ms / 1000,
             quote_limit=CallerLimit(engine.limiter, "quotes", settings.api_max_quotes_per_min),
             health=health,
+            access=engine.access,
+            callers=engine.callers,
+            pauses=engine.pauses,
             is_paper=all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
             has_compat_routes=settings.compat_routes == "on",
         ),
@@ -318,38 +286,6 @@ def _new_process_name() -> str:
     return f"{SESSION}{host}:{os.getpid()}:{uuid_utils.uuid4().hex[:16]}"
 
 
-async def _open_store(
-    stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock, announce: Announce, process_name: str
-) -> Store:
-    """Connect to the database and migrate it; a SQLite file is locked for this process first."""
-    store: Store
-    if settings.postgres is not None:
-        target = settings.postgres
-        try:
-            store = await PostgresStore.open(target.dsn, target.schema, announce, ANNOUNCE_GRACE_MS, process_name)
-        except WrongSchema as error:
-            raise SettingsError(f"DATABASE_URL cannot be used: {error}.") from error
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise SettingsError(
-                f"The role in DATABASE_URL may do too little: PostgreSQL says {error}. As the owner of the database, "
-                "run `order-engine migrate`, and grant the role the rights that docs/operation.md lists."
-            ) from error
-        except asyncpg.PostgresError as error:
-            # The server answered with an error: for example, it does not know an option of the URL.
-            raise SettingsError(f"DATABASE_URL cannot be used: PostgreSQL says {error}.") from error
-    else:
-        path = settings.sqlite_path
-        lock_file(stack, path)
-        try:
-            store = sqlite = await SqliteStore.open(path, clock, announce, ANNOUNCE_GRACE_MS)
-        except WrongSchema as error:
-            raise SettingsError(f"{path} cannot be used: {error}.") from error
-        # No other process has the file, so every lease in it belongs to an earlier run of this engine.
-        observe.leases_taken_back(await sqlite.take_back_leases())
-    stack.push_async_callback(store.close)
-    return store
-
-
 async def _try_chain(chain: SolanaChain, settings: Settings, counters: Counters) -> None:
     """Report a wrong chain at once; if the chain does not answer, the engine starts and waits for it."""
     try:
@@ -365,29 +301,3 @@ async def _try_chain(chain: SolanaChain, settings: Settings, counters: Counters)
         raise SettingsError(message) from error
     except (ChainUnavailable, TimeoutError) as error:
         observe.chain_lost(counters, error)
-
-
-def _store_name(settings: Settings) -> str:
-    return "PostgreSQL" if settings.postgres else f"SQLite {settings.sqlite_path.absolute()}"
-
-
-def new_order_id() -> OrderId:
-    """Return a UUIDv7: unique, and sorted by time."""
-    return OrderId(str(uuid_utils.uuid7()))
-
-
-async def _open_paper_chain(
-    stack: contextlib.AsyncExitStack, settings: Settings, path: Path, market: PaperMarket, clock: Clock
-) -> tuple[PaperNetwork, PaperNode]:
-    """Lock and open the ledger, and start the paper chain on it."""
-    lock_file(stack, path)
-    faults = chain_faults(settings)
-    seed, scale = settings.mock_seed, settings.mock_delay_scale
-    try:
-        ledger = SqliteLedger(path)
-    except WrongSchema as error:
-        message = f"{path} cannot be used: {error}. Move it away, together with the database whose orders it executed."
-        raise SettingsError(message) from error
-    network = PaperNetwork(ledger, market.execute, clock, scale, seed, faults)
-    await network.start()
-    return network, PaperNode(network, faults, seed)

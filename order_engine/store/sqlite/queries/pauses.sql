@@ -1,0 +1,1 @@
+select account, reason, since_ms from pauses order by account

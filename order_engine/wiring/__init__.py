@@ -1,0 +1,29 @@
+"""The composition root: the only place that names concrete adapters."""
+
+from order_engine.wiring.engine import (
+    Engine,
+    build_api,
+    build_health,
+    build_worker,
+    edge_policy,
+    open_engine,
+    open_reconciliation,
+)
+from order_engine.wiring.paper import chain_faults, open_chain_app
+from order_engine.wiring.stores import ANNOUNCE_GRACE_MS, migrate, new_order_id, open_access
+
+__all__ = (
+    "ANNOUNCE_GRACE_MS",
+    "Engine",
+    "build_api",
+    "build_health",
+    "build_worker",
+    "chain_faults",
+    "edge_policy",
+    "migrate",
+    "new_order_id",
+    "open_access",
+    "open_chain_app",
+    "open_engine",
+    "open_reconciliation",
+)
