@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from order_engine.api.access_schemas import view_audit, view_key, view_new_key, view_pause
-from order_engine.domain.access import MAX_LABEL, MAX_REASON, Scope, is_account
+from order_engine.domain.access import MAX_LABEL, MAX_REASON, Scope, is_account, is_plain
 from order_engine.engine.callers import Callers
 from order_engine.logs import configure_logging
 from order_engine.ports.access import AccessStore, Actor
@@ -46,7 +46,7 @@ def create_key(
         return usage(f"--scopes must be some of {', '.join(Scope)}, separated by commas.")
     if expires is not None and lifetime is None:
         return usage("--expires must be a number with d, h or m, such as 90d.")
-    if len(label) > MAX_LABEL or not all(it.isprintable() for it in label):
+    if len(label) > MAX_LABEL or not is_plain(label):
         return usage(f"--label must be at most {MAX_LABEL} characters, without control characters.")
     expires_in_ms = None if lifetime is None else int(lifetime[1]) * _UNIT_MS[lifetime[2]]
 
@@ -114,7 +114,7 @@ def pause(*, account: str | None = None, reason: str = "", json: Json = False) -
     """
     if account is not None and not is_account(account):
         return usage("--account must be 1-64 letters, digits, `_`, `.` and `-`, and begin with a letter or digit.")
-    if len(reason) > MAX_REASON or not all(it.isprintable() for it in reason):
+    if len(reason) > MAX_REASON or not is_plain(reason):
         return usage(f"--reason must be at most {MAX_REASON} characters, without control characters.")
 
     async def stop(access: AccessStore, _: Callers) -> int:

@@ -26,7 +26,7 @@ from order_engine.api.json_body import decode_strict
 from order_engine.api.order_filters import parse_bulk_filter, read_query
 from order_engine.api.parsing import parse_integer, parse_order_id
 from order_engine.api.schemas import time_text
-from order_engine.domain.access import Caller, Scope, is_account
+from order_engine.domain.access import Caller, Scope, is_account, is_plain
 from order_engine.domain.errors import InvalidRequest, KeyNotFound, Refused
 from order_engine.domain.lifecycle import CANCELLABLE
 from order_engine.domain.order import Order
@@ -47,7 +47,7 @@ async def make_key(request: Request[Any]) -> Response:
     """Make an API key; its secret is in this answer only."""
     wire: KeyRequest = await _body(request, _key_decoder)
     _require_account(wire.account)
-    _require_printable(wire.label, "label")
+    _require_plain(wire.label, "label")
     expires_in_ms = None if wire.expires_in_days is None else wire.expires_in_days * _DAY_MS
     scopes = frozenset(Scope(it) for it in wire.scopes)
     callers = context_of(request).callers
@@ -82,7 +82,7 @@ async def pause(request: Request[Any]) -> Response:
     wire: PauseRequest = await _body(request, _pause_decoder)
     if wire.account is not None:
         _require_account(wire.account)
-    _require_printable(wire.reason, "reason")
+    _require_plain(wire.reason, "reason")
     await context_of(request).access.pause(wire.account, wire.reason, actor_of(request))
     return await _pauses(request)
 
@@ -161,6 +161,6 @@ def _require_account(name: str) -> None:
         )
 
 
-def _require_printable(text: str, field: str) -> None:
-    if not all(it.isprintable() for it in text):
+def _require_plain(text: str, field: str) -> None:
+    if not is_plain(text):
         raise InvalidRequest(field, "must not contain control characters")

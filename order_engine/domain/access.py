@@ -20,6 +20,7 @@ _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 _SECRET_DIGITS, _CHECK_DIGITS = 43, 6
 _FORM: Final = re.compile(f"({KEY_PREFIX}|{TICKET_PREFIX})([0-9A-Za-z]{{43}})([0-9A-Za-z]{{6}})", re.ASCII)
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f]")
 MAX_LABEL: Final = 100
 MAX_REASON: Final = 200
 
@@ -84,6 +85,11 @@ def digest_of(secret: str, prefix: str) -> bytes | None:
     if found is None or found[1] != prefix or found[3] != _checksum(found[1] + found[2]):
         return None
     return hashlib.sha256(secret.encode()).digest()
+
+
+def is_plain(text: str) -> bool:
+    """Return whether a label or a reason has no control characters."""
+    return _CONTROL.search(text) is None
 
 
 def is_account(name: str) -> bool:
