@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from order_engine.domain.events import OrderEvent
 from order_engine.domain.order import Order, OrderId
+from order_engine.meters import Meters
 from order_engine.ports.store import Accepted, NewOrder, Store, Write
 
 Item = TypeVar("Item")
@@ -101,10 +102,12 @@ class GroupCommit:
     waiting; its request is still carried out.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, meters: Meters) -> None:
         """`store` does the work; this class only collects the requests."""
-        self._accepts: Batcher[NewOrder, Accepted] = Batcher(store.accept_many, _MAX_IN_A_CALL)
-        self._writes: Batcher[Write, None] = Batcher(store.record_many, _MAX_IN_A_CALL)
+        self._store = store
+        self._meters = meters
+        self._accepts: Batcher[NewOrder, Accepted] = Batcher(self._accept_many, _MAX_IN_A_CALL)
+        self._writes: Batcher[Write, None] = Batcher(self._record_many, _MAX_IN_A_CALL)
         self._gets: Batcher[tuple[str, OrderId], Order | None] = Batcher(store.get_many, _MAX_IN_A_CALL)
         self._histories: Batcher[tuple[OrderId, int], Sequence[OrderEvent]] = Batcher(store.histories, _MAX_IN_A_CALL)
 
@@ -123,6 +126,14 @@ class GroupCommit:
     async def history(self, order_id: OrderId, after: int) -> Sequence[OrderEvent]:
         """See EventLog.histories."""
         return await self._histories.submit((order_id, after))
+
+    async def _accept_many(self, new_orders: Sequence[NewOrder]) -> Sequence[Accepted | Exception]:
+        self._meters.batched("accept", len(new_orders))
+        return await self._store.accept_many(new_orders)
+
+    async def _record_many(self, writes: Sequence[Write]) -> Sequence[Exception | None]:
+        self._meters.batched("record", len(writes))
+        return await self._store.record_many(writes)
 
     async def drain(self) -> None:
         """Return when every queued write is done."""

@@ -5,6 +5,8 @@ from typing import Final
 
 import msgspec
 
+from order_engine.meters import Meters
+
 _FAULTS_EVERY_S: Final = 60.0
 
 
@@ -33,6 +35,11 @@ class Counters(msgspec.Struct):
     """Orders that ended longer ago than RETENTION_DAYS."""
     failed_sends: int = 0
     """Sends that the chain refused or did not answer; each transaction is sent again until its outcome is proven."""
+    meters: Meters = msgspec.field(default_factory=Meters)
+
+    def numbers(self) -> dict[str, int]:
+        """Return the numbers by name, without the meters."""
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "meters"}
 
 
 class Faults:

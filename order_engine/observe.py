@@ -1,6 +1,5 @@
 """One function for each thing worth a log line: no log strings anywhere else."""
 
-import msgspec
 import structlog
 
 from order_engine.counters import Counters, Faults
@@ -27,7 +26,7 @@ def tell_faults(faults: Faults, now_s: float) -> None:
 
 def log_counters(counters: Counters, role: str) -> None:
     """Write all numbers as one line, for alarms from logs."""
-    _log.info("numbers", role=role, **msgspec.structs.asdict(counters))
+    _log.info("numbers", role=role, **counters.numbers())
 
 
 def in_doubt_counted(counters: Counters, count: int, oldest_ms: int) -> None:
@@ -86,8 +85,11 @@ def process_cut_off(role: str) -> None:
     _log.error("cut off", role=role)
 
 
-def order_ended(order_id: str, status: str, attempts: int, elapsed_ms: int, reason: str | None) -> None:
+def order_ended(
+    counters: Counters, order_id: str, status: str, attempts: int, elapsed_ms: int, reason: str | None
+) -> None:
     """An order ended in this worker."""
+    counters.meters.ended(status, reason)
     _log.debug(
         "order ended",
         order_id=order_id,

@@ -26,7 +26,16 @@ from order_engine.engine.health import HealthMonitor
 from order_engine.engine.retention import delete_ended
 from order_engine.service import Repeated, Service, lasting
 from order_engine.settings import DEFAULT_CHAIN_URL, LEDGER_FILE, Settings, SettingsError
-from order_engine.wiring import Engine, build_api, build_health, build_worker, edge_policy, open_chain_app, open_engine
+from order_engine.wiring import (
+    Engine,
+    build_api,
+    build_health,
+    build_worker,
+    build_worker_metrics,
+    edge_policy,
+    open_chain_app,
+    open_engine,
+)
 
 _BACKLOG: Final = 2048
 _FILES: Final = 65_536
@@ -95,7 +104,8 @@ async def run_worker(settings: Settings) -> int:
     """Work until a signal."""
     async with open_engine(settings) as engine:
         _tell(engine, "worker", "")
-        async with _beating(build_health(engine, "worker", works=True)), _working(engine, "worker"):
+        health = build_health(engine, "worker", works=True)
+        async with _beating(health), _measured(engine, health), _working(engine, "worker"):
             await _stop_on_signal("worker").wait()
     return 0
 
@@ -139,6 +149,17 @@ async def embedded(settings: Settings, listener: socket.socket) -> AsyncIterator
 def _tell_keys(engine: Engine) -> None:
     if engine.callers.is_open:
         observe.serving_without_keys()
+
+
+@contextlib.asynccontextmanager
+async def _measured(engine: Engine, health: HealthMonitor) -> AsyncIterator[None]:
+    """Serve the measurements on METRICS_PORT, if it is set."""
+    if not engine.settings.metrics_port:
+        yield
+        return
+    with listen("127.0.0.1", engine.settings.metrics_port, "METRICS_PORT") as listener:
+        async with serving(build_worker_metrics(engine, health), listener):
+            yield
 
 
 def _require_keys(engine: Engine, listener: socket.socket) -> None:

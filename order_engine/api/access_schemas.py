@@ -17,7 +17,7 @@ AccountName = Annotated[
         extra_json_schema={"pattern": _ACCOUNT_PATTERN},
     ),
 ]
-ScopeName = Literal["read", "trade", "admin"]
+ScopeName = Literal["read", "trade", "admin", "metrics"]
 Label = Annotated[str, Meta(max_length=MAX_LABEL, extra_json_schema={"pattern": "^[^\\u0000-\\u001f\\u007f]*$"})]
 Days = Annotated[int, Meta(ge=1, le=3_650)]
 Reason = Annotated[str, Meta(max_length=MAX_REASON, extra_json_schema={"pattern": "^[^\\u0000-\\u001f\\u007f]*$"})]
@@ -27,7 +27,7 @@ class KeyRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """A new API key for an account."""
 
     account: AccountName
-    scopes: Annotated[list[ScopeName], Meta(min_length=1, max_length=3)] = msgspec.field(
+    scopes: Annotated[list[ScopeName], Meta(min_length=1, max_length=4)] = msgspec.field(
         default_factory=lambda: ["read", "trade"]
     )
     label: Label = ""

@@ -20,6 +20,7 @@ from order_engine.api.context import ApiContext
 from order_engine.api.door import Door
 from order_engine.api.edge import EdgeMiddleware, EdgePolicy, error_response
 from order_engine.api.headers import PAGE_POLICY
+from order_engine.api.metrics import get_metrics
 from order_engine.api.names import NamedRoute, NamedWebSocketRoute
 from order_engine.api.openapi import build_document
 from order_engine.api.problems import RequestRejected, problem_response, status_of
@@ -44,6 +45,7 @@ def build_app(context: ApiContext, policy: EdgePolicy) -> ASGIApp:
         Route("/docs", _docs),
         Route("/docs/start.js", _docs_script),
         Route("/openapi.json", _document),
+        Route("/metrics", get_metrics),
         WebSocketRoute("/{path:path}", _no_such_websocket),
         Mount("/docs/assets", _Assets(packages=[("swagger_ui", "static")])),
     ]
@@ -61,7 +63,9 @@ def build_app(context: ApiContext, policy: EdgePolicy) -> ASGIApp:
     document = build_document(operations, context.tokens)
     app.state.document = msgspec.json.encode(document)
     # Every order uses this path, so it bypasses the router and the layers of handlers.
-    return EdgeMiddleware(app, policy, Door(context.callers), {("POST", "/v1/orders"): orders.post_order})
+    return EdgeMiddleware(
+        app, policy, Door(context.callers), {("POST", "/v1/orders"): orders.post_order}, context.counters.meters
+    )
 
 
 def _by_method(handlers: Mapping[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from order_engine.api.hosts import limit_key
 from order_engine.api.problems import OK, RequestRejected
 from order_engine.api.schemas import MAX_BODY_BYTES
 from order_engine.batching import GroupCommit
+from order_engine.counters import Counters
 from order_engine.domain.access import Caller
 from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.account_stream import AccountStreams
@@ -55,6 +56,7 @@ class ApiContext(msgspec.Struct, frozen=True):
     access: AccessStore
     callers: Callers
     pauses: Pauses
+    counters: Counters
     is_paper: bool
     has_compat_routes: bool
 

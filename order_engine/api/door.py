@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 
 from starlette.types import Scope as Connection
 
+from order_engine.api.hosts import parse_address
 from order_engine.api.problems import RequestRejected
 from order_engine.domain.access import LOCAL_CALLER, Caller, Scope, is_account
 from order_engine.domain.errors import InvalidRequest, Unauthorized
@@ -19,6 +20,9 @@ _ADMIN: Final = re.compile(r"/v1/(?:keys|audit|pause|resume)(?:/.*)?")
 _READ_ONLY_POSTS: Final = frozenset({"/v1/quotes", "/v1/tickets"})
 _ORDER_SOCKET, _JOB_SOCKET = "/api/orders/execute", "/ws-exec"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_METRICS: Final = "/metrics"
+# Headers of a proxy: its clients are not on this machine.
+_PROXIED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"via"})
 _BEARER: Final = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+) *")
 # The caller of the public paths.
 _ANYONE: Final = Caller("", frozenset())
@@ -31,6 +35,8 @@ def required_scope(path: str, method: str | None, query: Mapping[str, Any] | Non
     """
     if _PUBLIC.fullmatch(path) and method in _SAFE:
         return None
+    if path == _METRICS:
+        return Scope.METRICS
     if _ADMIN.fullmatch(path):
         return Scope.ADMIN
     if method is None:
@@ -51,7 +57,7 @@ class Door:
         method = connection.get("method")
         query = _query_of(connection) if method in (None, "GET", "DELETE") else {}
         needed = required_scope(connection["path"], method, query)
-        if needed is None:
+        if needed is None or (needed is Scope.METRICS and _is_local(connection)):
             return _ANYONE
         if self._callers.is_open:
             return _acting_for(LOCAL_CALLER, query)
@@ -73,6 +79,14 @@ class Door:
             "Send an API key once, as `Authorization: Bearer oe_...`; a browser's WebSocket or EventSource sends a "
             "ticket of POST /v1/tickets as `?ticket=...` instead."
         )
+
+
+def _is_local(connection: Connection) -> bool:
+    """Return whether the request comes from this machine, and through no proxy."""
+    client = connection.get("client")
+    address = None if client is None else parse_address(client[0])
+    is_proxied = any(name in _PROXIED for name, _ in connection["headers"])
+    return address is not None and address.is_loopback and not is_proxied
 
 
 def _acting_for(caller: Caller, query: Mapping[str, list[str]]) -> Caller:

@@ -27,9 +27,10 @@ from order_engine.api.hosts import (
     parse_host,
     parse_origin,
 )
-from order_engine.api.problems import MAX_HEAD_BYTES, NO_CONTENT, RequestRejected, problem_response
+from order_engine.api.problems import MAX_HEAD_BYTES, NO_CONTENT, PROBLEM_CODE, RequestRejected, problem_response
 from order_engine.api.proxies import Passed, read_forwarding
 from order_engine.domain.errors import OrderEngineError
+from order_engine.meters import Meters
 
 Handler = Callable[[Request[Any]], Awaitable[Response]]
 
@@ -125,15 +126,23 @@ class EdgePolicy(msgspec.Struct, frozen=True):
 class EdgeMiddleware:
     """Wraps every request: checks host, origin and caller, and answers even if a handler has a bug."""
 
-    def __init__(self, app: Starlette, policy: EdgePolicy, door: Door, hot: Mapping[tuple[str, str], Handler]) -> None:
+    def __init__(
+        self, app: Starlette, policy: EdgePolicy, door: Door, hot: Mapping[tuple[str, str], Handler], meters: Meters
+    ) -> None:
         """`hot`: handlers by method and path that are called without the router and its layers."""
         self._app = app
         self._policy = policy
         self._door = door
         self._hot = hot
+        self._meters = meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        await self._serve(scope, receive, send)
+        if (code := scope.get(PROBLEM_CODE)) is not None:
+            self._meters.refused(code)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

@@ -25,6 +25,8 @@ from order_engine.domain.errors import (
 
 # Of a request before its body: its path, its query and its headers.
 MAX_HEAD_BYTES: Final = 32 * 1024
+# Key in the scope of a request that was refused: the problem's code.
+PROBLEM_CODE: Final = "order_engine.problem"
 SWITCHING_PROTOCOLS: Final = 101
 OK: Final = 200
 ACCEPTED: Final = 202
@@ -214,6 +216,7 @@ class _ProblemResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See Response. A refusal on a compatible route has `error`, also if the edge refused the request."""
+        scope[PROBLEM_CODE] = self._problem.code
         if _COMPATIBLE_PATH.fullmatch(scope["path"]):
             shown = compatible(self._problem)
             self.status_code = shown["status"]

@@ -34,6 +34,8 @@ class Scope(StrEnum):
     """Place and cancel orders of the account."""
     ADMIN = "admin"
     """Keys, pauses and the audit log of all accounts, and the orders of all accounts."""
+    METRICS = "metrics"
+    """Read the measurements from another machine."""
 
 
 class Caller(msgspec.Struct, frozen=True):

@@ -64,6 +64,11 @@ class AccountStreams(Generic[Frame]):
         self._render = render
         self._streams: WeakValueDictionary[str, AccountStream[Frame]] = WeakValueDictionary()
 
+    @property
+    def watchers(self) -> int:
+        """How many watchers all of them have."""
+        return sum(stream.watchers for stream in self._streams.values())
+
     def of(self, account: str) -> "AccountStream[Frame]":
         """Return the account's stream, the same one for as long as it is used."""
         stream = self._streams.get(account)
@@ -95,6 +100,11 @@ class AccountStream(Generic[Frame]):
         self._looks_begun = self._looks_done = 0
         self._looked = asyncio.Event()
         self._idle: set[_Idle[Frame]] = set()
+
+    @property
+    def watchers(self) -> int:
+        """How many watch now."""
+        return self._watchers
 
     async def resolve_cursor(self, after: str | None) -> str:
         """Return the cursor to watch from: `after` once it is checked, or the end of the log if it is None.

@@ -52,8 +52,9 @@ class ExecutionPolicy(msgspec.Struct, frozen=True):
 class OrderWriter:
     """One claimed order and its writes: in order, under one fence, awaited only where it matters."""
 
-    def __init__(self, store: GroupCommit, clock: Clock, claim: Claim) -> None:
+    def __init__(self, store: GroupCommit, clock: Clock, claim: Claim, counters: Counters) -> None:
         """Start from the order as it was claimed."""
+        self._counters = counters
         self._store = store
         self._clock = clock
         self._fence = claim.fence
@@ -70,6 +71,7 @@ class OrderWriter:
         """Apply the fact and queue its write. A crash can lose it until `commit` returns."""
         before = self.order
         self.order, event = apply(before, fact, self._clock.now_ms())
+        self._counters.meters.left_status(before.status.value, self.order.updated_at_ms - before.updated_at_ms)
         due_in_ms = fact.retry_in_ms if isinstance(fact, AttemptFailed) else 0
         self._last_write = self._store.record(
             Write(self.order, (event,), before.seq, self._fence, due_in_ms, signed, proven)
@@ -131,7 +133,7 @@ class Executor:
         WrongCluster if the chain is not the cluster that this engine's orders are signed for.
         After a crash the next run continues from the stored order.
         """
-        writer = OrderWriter(self._store, self._clock, claim)
+        writer = OrderWriter(self._store, self._clock, claim, self._counters)
         live: SignedAttempt | None = None
         if is_to_be_parked(claim.claims, self._policy.max_claims, is_in_doubt=claim.order.is_in_doubt):
             self._park(writer, claim.claims)
@@ -147,7 +149,9 @@ class Executor:
         order = writer.order
         if order.status in TERMINAL:
             elapsed_ms = order.updated_at_ms - order.created_at_ms
-            observe.order_ended(order.order_id, order.status, order.attempt_number, elapsed_ms, order.reason_code)
+            observe.order_ended(
+                self._counters, order.order_id, order.status, order.attempt_number, elapsed_ms, order.reason_code
+            )
 
     async def _route_if_needed(self, writer: OrderWriter) -> None:
         """Compare the venues, unless an earlier run did: then its minimum out still holds."""

@@ -102,6 +102,10 @@ class HealthMonitor:
             raise
         return _BEAT_S
 
+    async def store_health(self) -> StoreHealth:
+        """Return the queue and the processes as the database has them now. Raises StoreUnavailable."""
+        return await self._store.health()
+
     async def report(self) -> Report:
         """Return the engine's health, at most 1 s old; all callers share one look at the store."""
         async with self._asking:

@@ -18,6 +18,7 @@ from order_engine.domain.events import OrderCancelled, OrderEvent
 from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply, open_order
 from order_engine.domain.order import Order, OrderId, OrderStatus, SwapRequest
 from order_engine.engine.pauses import Pauses
+from order_engine.meters import Meters
 from order_engine.ports.bus import EventBus, RateLimiter, RateVerdict, ReadyQueue
 from order_engine.ports.clock import Clock
 from order_engine.ports.store import Accepted, Announce, IdempotencyKey, NewOrder, OrderReader, Write
@@ -46,6 +47,7 @@ class Intake:
         new_order_id: Callable[[], OrderId],
         max_orders_per_min: int,
         pauses: Pauses,
+        meters: Meters,
     ) -> None:
         """`max_orders_per_min` is per client; 0 means no limit."""
         self._store = store
@@ -55,6 +57,7 @@ class Intake:
         self._new_order_id = new_order_id
         self._max_orders_per_min = max_orders_per_min
         self._pauses = pauses
+        self._meters = meters
 
     async def submit_order(
         self, account: str, client: str, request: SwapRequest, idempotency: IdempotencyKey | None
@@ -79,6 +82,8 @@ class Intake:
             return msgspec.structs.replace(known, rate=rate)
         order, event = open_order(self._new_order_id(), account, request, self._clock.now_ms())
         accepted = await self._store.accept(NewOrder(order, event, idempotency))
+        if not accepted.is_replay:
+            self._meters.accepted()
         return _answer(accepted, idempotency, rate)
 
     async def find_answer(self, account: str, idempotency: IdempotencyKey) -> Submission | None:

@@ -32,6 +32,9 @@ class WorkerSettings(BaseModel):
         le=10_000,
         description="Days that an ended order is kept, with its history and its key; 0 is for ever.",
     )
+    metrics_port: int = Field(
+        0, ge=0, le=65_535, description="Port on 127.0.0.1 where a worker without an API serves /metrics; 0: nowhere."
+    )
     shutdown_grace_ms: int = Field(
         6_000, ge=0, le=8_000, description="How long orders may finish after SIGTERM before they are released, in ms."
     )

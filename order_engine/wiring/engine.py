@@ -19,6 +19,7 @@ from order_engine.api.context import ApiContext
 from order_engine.api.edge import EdgePolicy
 from order_engine.api.frames import PageFrame
 from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
+from order_engine.api.metrics import build_metrics_app
 from order_engine.batching import GroupCommit
 from order_engine.bus.memory import MemoryEventBus, MemoryRateLimiter, MemoryReadyQueue
 from order_engine.bus.redis import RedisBus
@@ -27,6 +28,7 @@ from order_engine.bus.redis_link import RedisNames
 from order_engine.chain.assembly import SolanaAssembly
 from order_engine.chain.client import SolanaChain
 from order_engine.chain.history import WalletHistory
+from order_engine.chain.measured import MeasuredTransport
 from order_engine.chain.rpc import HttpTransport, Transport
 from order_engine.clock import SteadyClock, SystemClock
 from order_engine.counters import Counters
@@ -39,6 +41,7 @@ from order_engine.engine.executor import ExecutionPolicy, Executor
 from order_engine.engine.health import ChainWatch, HealthMonitor
 from order_engine.engine.intake import Intake, announcer
 from order_engine.engine.limits import CallerLimit
+from order_engine.engine.measured_venue import MeasuredVenue
 from order_engine.engine.pauses import Pauses
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.signing import Signing
@@ -46,7 +49,6 @@ from order_engine.engine.worker import Worker, WorkerPolicy
 from order_engine.paper.local import LocalTransport
 from order_engine.paper.market import REFERENCE_PRICES_USD, PaperMarket
 from order_engine.paper.signer import PaperSigner
-from order_engine.paper.venue import PaperVenue
 from order_engine.ports.access import AccessStore
 from order_engine.ports.bus import EventBus, RateLimiter, ReadyQueue
 from order_engine.ports.clock import Clock
@@ -112,11 +114,11 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         process_name = _new_process_name()
         store = await open_store(stack, settings, clock, announcer(buses.ready, buses.events), process_name)
         limiter = await _open_limiter(stack, settings, buses, store, clock)
-        chain = SolanaChain(transport, clock, store.pin_cluster)
+        chain = SolanaChain(MeasuredTransport(transport, counters.meters), clock, store.pin_cluster)
         stack.push_async_callback(chain.close)
         await _try_chain(chain, settings, counters)
         access, callers, pauses = await open_callers(stack, store, clock)
-        orders = GroupCommit(store)
+        orders = GroupCommit(store, counters.meters)
         stack.push_async_callback(orders.drain)
         yield Engine(
             settings=settings,
@@ -129,7 +131,10 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             counters=counters,
             clock=clock,
             tokens=tokens,
-            venues=paper_venues(settings, market, paper_clock, signer),
+            venues={
+                name: MeasuredVenue(venue, counters.meters, time.monotonic)
+                for name, venue in paper_venues(settings, market, paper_clock, signer).items()
+            },
             chain=chain,
             signer=signer,
             store_name=store_name(settings),
@@ -183,7 +188,16 @@ async def open_reconciliation(settings: Settings) -> AsyncIterator[tuple[Store, 
 
 def _build_intake(engine: Engine) -> Intake:
     maximum = engine.settings.api_max_orders_per_min
-    return Intake(engine.orders, engine.store, engine.limiter, engine.clock, new_order_id, maximum, engine.pauses)
+    return Intake(
+        engine.orders,
+        engine.store,
+        engine.limiter,
+        engine.clock,
+        new_order_id,
+        maximum,
+        engine.pauses,
+        engine.counters.meters,
+    )
 
 
 def build_health(engine: Engine, role: str, *, works: bool) -> HealthMonitor:
@@ -225,11 +239,17 @@ def build_api(engine: Engine, health: HealthMonitor) -> ASGIApp:
             access=engine.access,
             callers=engine.callers,
             pauses=engine.pauses,
-            is_paper=all(isinstance(venue, PaperVenue) for venue in engine.venues.values()),
+            counters=engine.counters,
+            is_paper=True,  # There are no other venues yet.
             has_compat_routes=settings.compat_routes == "on",
         ),
         edge_policy(settings),
     )
+
+
+def build_worker_metrics(engine: Engine, health: HealthMonitor) -> ASGIApp:
+    """Return the application that serves a worker's measurements."""
+    return build_metrics_app(engine.counters, health)
 
 
 def build_worker(engine: Engine) -> Worker:

@@ -24,6 +24,7 @@ from order_engine.domain.money import BaseUnits, Bps
 from order_engine.domain.order import AttemptOutcome, EpochMs, Order, OrderId, OrderStatus, SignedAttempt, SwapRequest
 from order_engine.domain.routing import Quote, choose_quote
 from order_engine.domain.tokens import TokenRegistry
+from order_engine.meters import Meters
 from order_engine.ports.store import IdempotencyKey, NewOrder, ProvenOutcome, Store, Write
 from order_engine.wiring import new_order_id
 
@@ -51,7 +52,7 @@ class SingleStore(GroupCommit):
     """A store with the methods of GroupCommit, for tests that write one order at a time."""
 
     def __init__(self, store: Store) -> None:
-        super().__init__(store)
+        super().__init__(store, Meters())
         self._store = store
 
     def __getattr__(self, name: str) -> Any:

@@ -324,3 +324,24 @@ def test_other_machines_are_served_only_with_a_key(tmp_path: Path) -> None:
         stack.operate("keys", "create", "--account", "desk")
         answer = httpx2.get(f"{stack.spawn('up').url}/v1/orders", trust_env=False)
         assert problem_of(answer, 401)["code"] == "unauthorized"
+
+
+def test_measurements_are_for_this_machine_or_for_their_scope(guarded: Guarded) -> None:
+    ended(guarded.clients["both"], place(guarded.clients["both"])["orderId"])
+    problem_of(guarded.clients["both"].post("/v1/orders", json={}), 422, "type")
+    text = httpx2.get(f"{guarded.url}/metrics", trust_env=False).raise_for_status().text
+    for name in (
+        "orders_accepted_total",
+        'requests_refused_total{code="invalid_request"}',
+        "batch_orders_bucket",
+        "store_up 1",
+    ):
+        assert f"order_engine_{name}" in text
+    assert not any(secret in text for secret in guarded.keys.values())
+    # A request that came through a proxy is not from this machine.
+    proxied = {"X-Forwarded-For": "198.51.100.7"}
+    assert guarded.client(None).get("/metrics", headers=proxied).status_code == 401
+    assert guarded.clients["admin"].get("/metrics", headers=proxied).status_code == 403
+    reader = guarded.client(guarded.make("ops", "metrics"))
+    assert reader.get("/metrics", headers=proxied).status_code == 200
+    assert reader.get("/v1/orders").status_code == 403

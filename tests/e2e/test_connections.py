@@ -18,6 +18,7 @@ from order_engine.api import http_protocol
 from order_engine.api.context import read_body
 from order_engine.api.edge import EdgeMiddleware, EdgePolicy
 from order_engine.api.problems import MAX_HEAD_BYTES, RequestRejected, problem_response
+from order_engine.meters import Meters
 from order_engine.serve import address_of, listen, serving
 from tests.doors import OpenDoor
 from tests.e2e.conversation import HANG_S, refusal, websocket
@@ -42,7 +43,7 @@ class Application:
             WebSocketRoute("/slow", self._slow_websocket),
             WebSocketRoute("/refused", self._refused),
         ]
-        self.app = EdgeMiddleware(Starlette(routes=routes), EdgePolicy(frozenset({"x"})), OpenDoor(), {})
+        self.app = EdgeMiddleware(Starlette(routes=routes), EdgePolicy(frozenset({"x"})), OpenDoor(), {}, Meters())
 
     async def _plain(self, _request: Request[Any]) -> Response:
         return PlainTextResponse("plain")

@@ -104,7 +104,7 @@ def signs_again_after_an_unsure_commit(patch: pytest.MonkeyPatch) -> None:
             return await real(self, journal)
         except StoreUnavailable:
             order = await self._reader.get(journal.order.account, journal.order.order_id)
-            await sign_and_send_unsaved(self, OrderWriter(self._store, self._clock, Claim(order, 0, 0)))
+            await sign_and_send_unsaved(self, OrderWriter(self._store, self._clock, Claim(order, 0, 0), self._counters))
             raise
 
     patch.setattr(Executor, "_build_and_sign", build)
@@ -123,7 +123,7 @@ def the_queue_runs_the_whole_job_again(patch: pytest.MonkeyPatch) -> None:
         await real(self, journal, attempt)
 
     async def run(self: Any, claim: Claim) -> None:
-        journal = OrderWriter(self._store, self._clock, claim)
+        journal = OrderWriter(self._store, self._clock, claim, self._counters)
         if claim.order.is_in_doubt:
             await settle(self, journal, (await self._reader.attempts(claim.order.order_id))[-1])
             await journal.commit()

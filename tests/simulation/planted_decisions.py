@@ -218,7 +218,7 @@ def doubt_is_given_up_after_some_claims(patch: pytest.MonkeyPatch) -> None:
 
     async def run(self: Any, claim: Claim) -> None:
         if claim.order.is_in_doubt and claim.claims >= 2:
-            journal = OrderWriter(self._store, self._clock, claim)
+            journal = OrderWriter(self._store, self._clock, claim, self._counters)
             proven = ProvenOutcome(claim.order.attempt_number, AttemptOutcome.EXPIRED, EVIDENCE)
             journal.append(OrderFailed(ReasonCode.PARKED, "parked"), proven=proven)
             await journal.commit()

@@ -27,6 +27,7 @@ from order_engine.engine.pauses import Pauses
 from order_engine.engine.settlement import Settlement
 from order_engine.engine.signing import Signing
 from order_engine.engine.worker import Worker, WorkerPolicy
+from order_engine.meters import Meters
 from order_engine.ports.access import Pause, SwitchStore
 from order_engine.ports.bus import RateVerdict
 from order_engine.ports.store import IdempotencyKey
@@ -159,6 +160,7 @@ class World:
             self._new_order_id,
             0,
             Pauses(cast("SwitchStore", NoSwitches())),
+            Meters(),
         )
 
     # --- the history ---

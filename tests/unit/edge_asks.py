@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket
 from order_engine.api.context import client_of
 from order_engine.api.edge import EdgeMiddleware, EdgePolicy
 from order_engine.api.hosts import parse_host_names, parse_networks, parse_origins, parse_public_url
+from order_engine.meters import Meters
 from tests.doors import OpenDoor
 
 PROXY = "10.0.0.7"
@@ -94,5 +95,5 @@ async def ask(policy: EdgePolicy, kind: str, *headers: tuple[str, str], **scope:
     async def send(message: Any) -> None:
         messages.append(message)
 
-    await EdgeMiddleware(app, policy, OpenDoor(), {})(whole, receive, send)
+    await EdgeMiddleware(app, policy, OpenDoor(), {}, Meters())(whole, receive, send)
     return Answer(messages)

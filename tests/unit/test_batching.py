@@ -13,6 +13,7 @@ from order_engine.batching import Batcher, GroupCommit
 from order_engine.domain.chain_point import ChainPoint
 from order_engine.domain.lifecycle import CANCELLABLE, TERMINAL, apply
 from order_engine.domain.order import EpochMs, Order, SignedAttempt
+from order_engine.meters import Meters
 from order_engine.ports.store import Write
 from order_engine.store.folding import fold_writes
 from tests.unit.samples import FACTS, QUICK, START_MS, S, histories, new_order, order_id_of, order_in
@@ -304,7 +305,7 @@ class CountingStore:
 @pytest.mark.asyncio
 async def test_requests_of_one_moment_are_one_call_each_with_its_own_answer() -> None:
     store = CountingStore()
-    orders = GroupCommit(store)
+    orders = GroupCommit(store, Meters())
     accepted = asyncio.gather(*(orders.accept(number) for number in range(3)))
     recorded = asyncio.gather(*(orders.record(number) for number in range(3)), return_exceptions=True)
     found = asyncio.gather(orders.get("ours", "a"), orders.get("other", "b"))
@@ -319,7 +320,7 @@ async def test_requests_of_one_moment_are_one_call_each_with_its_own_answer() ->
 @pytest.mark.asyncio
 async def test_a_queued_write_is_carried_out_though_its_caller_is_gone() -> None:
     store = CountingStore()
-    orders = GroupCommit(store)
+    orders = GroupCommit(store, Meters())
     orders.record(2)
     caller = asyncio.create_task(orders.accept(1))
     await asyncio.sleep(0)
