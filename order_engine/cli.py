@@ -61,6 +61,10 @@ for _name in _OPERATING:
     app.command(f"order_engine.operating:{_name}", name=_name)
 keys = App(name="keys", help="Make, list and revoke API keys.")
 app.command(keys)
+limits = App(name="limits", help="Set and show the limits of accounts.")
+app.command(limits)
+limits.command("order_engine.operating:set_limits", name="set")
+limits.command("order_engine.operating:show_limits", name="show")
 for _name, _function in (("create", "create_key"), ("list", "list_keys"), ("revoke", "revoke_key")):
     keys.command(f"order_engine.operating:{_function}", name=_name)
 

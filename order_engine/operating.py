@@ -8,13 +8,18 @@ import msgspec
 
 from order_engine.api.access_schemas import view_audit, view_key, view_new_key, view_pause
 from order_engine.domain.access import MAX_LABEL, MAX_REASON, Scope, is_account, is_plain
+from order_engine.domain.account_limits import AccountLimits
+from order_engine.domain.errors import InvalidRequest
+from order_engine.domain.money import AmountError, parse_amount
+from order_engine.domain.tokens import TokenRegistry
 from order_engine.engine.callers import Callers
 from order_engine.logs import configure_logging
 from order_engine.ports.access import AccessStore, Actor
 from order_engine.serve import run
 from order_engine.settings import load_settings
 from order_engine.terminal import OK, USAGE, Json, print_error, print_line, usage
-from order_engine.wiring import open_access
+from order_engine.token_file import load_tokens
+from order_engine.wiring import REFERENCE_PRICES_USD, open_access
 
 _OPERATOR: Final = Actor(None, "command line")
 _LIFETIME: Final = re.compile(r"([1-9][0-9]{0,3})([dhm])", re.ASCII)
@@ -164,6 +169,85 @@ def audit(*, limit: int = 50, json: Json = False) -> int:
         return OK
 
     return _operate(show)
+
+
+def set_limits(  # noqa: PLR0913 - an account's limits
+    *,
+    account: str,
+    orders_per_minute: int | None = None,
+    burst: int = 1,
+    open_orders: int | None = None,
+    per_order: str = "",
+    per_day: str = "",
+    json: Json = False,
+) -> int:
+    """Limit how much an account may trade, instead of its present limits.
+
+    Parameters
+    ----------
+    account
+        The account.
+    orders_per_minute
+        Orders a minute.
+    burst
+        How many of them may come at once.
+    open_orders
+        Orders that have not ended.
+    per_order
+        The most that one order sells, by token: such as SOL=10,USDC=2000.
+    per_day
+        The same for all orders of a day of UTC.
+
+    """
+    if not is_account(account):
+        return usage("--account must be 1-64 letters, digits, `_`, `.` and `-`, and begin with a letter or digit.")
+    if min(it for it in (orders_per_minute or 1, burst, (open_orders or 0) + 1)) < 1:
+        return usage("--orders-per-minute and --burst must be at least 1, and --open-orders at least 0.")
+    tokens, _ = load_tokens(load_settings().tokens_file, REFERENCE_PRICES_USD)
+    try:
+        limits = AccountLimits(
+            account=account,
+            orders_per_minute=orders_per_minute,
+            burst=burst,
+            open_orders=open_orders,
+            amount_per_order=_amounts(per_order, tokens),
+            amount_per_day=_amounts(per_day, tokens),
+        )
+    except (InvalidRequest, AmountError, ValueError) as error:
+        return usage(f"--per-order and --per-day must be such as SOL=10,USDC=2000: {error}.")
+
+    async def keep(access: AccessStore, _: Callers) -> int:
+        await access.set_limits(limits, _OPERATOR)
+        if json:
+            _print(limits)
+        else:
+            print_error(f"The account {account} has new limits.")
+        return OK
+
+    return _operate(keep)
+
+
+def show_limits(*, json: Json = False) -> int:
+    """Show the limits of all accounts, amounts in base units by mint."""
+
+    async def show(access: AccessStore, _: Callers) -> int:
+        for it in await access.limits():
+            print_line(
+                msgspec.json.encode(it).decode() if json else f"{it.account}  {msgspec.json.encode(it).decode()}"
+            )
+        return OK
+
+    return _operate(show)
+
+
+def _amounts(text: str, tokens: TokenRegistry) -> dict[str, int]:
+    """Return base units by mint of a text like SOL=10,USDC=2000. Raises InvalidRequest, AmountError, ValueError."""
+    amounts = {}
+    for part in filter(None, text.split(",")):
+        name, amount = part.split("=")
+        token = tokens.resolve(name.strip(), "token")
+        amounts[token.mint] = int(parse_amount(amount.strip(), token.decimals))
+    return amounts
 
 
 async def _show_pauses(access: AccessStore, *, as_json: bool) -> int:

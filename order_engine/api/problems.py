@@ -15,6 +15,7 @@ from order_engine.domain.errors import (
     IdempotencyConflict,
     InvalidRequest,
     KeyNotFound,
+    LimitExceeded,
     OrderNotFound,
     Paused,
     RateLimited,
@@ -96,6 +97,7 @@ _ERRORS: Final[Mapping[type, int]] = {
     ClientOrderIdTaken: 409,
     CancelTooLate: 409,
     RateLimited: 429,
+    LimitExceeded: 409,
     Unauthorized: 401,
     Paused: 503,
     Unavailable: 503,
@@ -153,6 +155,9 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
         code = "internal_error"
         status = status_of(code)
         detail = "This is a bug in order-engine. The log of the server has more under the request id."
+    if isinstance(error, LimitExceeded) and error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+        status = status_of(RateLimited)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, InvalidRequest):
@@ -176,7 +181,7 @@ def to_problem(error: Exception, request_id: str, *, may_be_stored: bool = False
         code,
         _escape_surrogates(detail),
         request_id,
-        retryable=is_unavailable(status) or isinstance(error, RateLimited),
+        retryable=is_unavailable(status) or status == status_of(RateLimited),
         field=field,
         order_id=error.existing_order_id if isinstance(error, ClientOrderIdTaken) else None,
         type="about:blank",

@@ -56,8 +56,11 @@ _INVALID: Final = status_of(InvalidRequest)
 _UNKNOWN: Final = {status_of(OrderNotFound): ("No such order", None)}
 _BAD: Final = {_INVALID: ("A field is wrong; `field` names it", None)}
 _PLACING: Final = {
-    status_of(ClientOrderIdTaken): ("Another order has this client order id", None),
-    status_of(RateLimited): ("Too many orders in a minute", None),
+    status_of(ClientOrderIdTaken): (
+        "Another order has this client order id, or a limit of the account is reached",
+        None,
+    ),
+    status_of(RateLimited): ("Too many orders in a minute, or too much for this day", None),
 }
 _MANY_QUOTES: Final = {status_of(RateLimited): ("Too many quotes in a minute", None)}
 _RATE: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")

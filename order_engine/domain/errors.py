@@ -10,6 +10,7 @@ OrderEngineError
 │   ├── ClientOrderIdTaken    another order has this client order id (`existing_order_id`)
 │   ├── CancelTooLate         the order is submitted or terminal
 │   ├── RateLimited           too many requests in the window (`retry_after_s`)
+│   ├── LimitExceeded         the order is beyond a limit of its account (`limit`, `used`, `frees_at_ms`)
 │   ├── Unauthorized          the API key or ticket is not valid
 │   └── Paused                an operator paused the account or the engine (the message is the reason)
 ├── StepFailed                an attempt cannot go on; the retry policy decides the next step
@@ -129,6 +130,23 @@ class RateLimited(Refused):
         super().__init__(message)
         self.limit = limit
         self.retry_after_s = retry_after_s
+
+
+class LimitExceeded(Refused):
+    """The order is beyond a limit of its account."""
+
+    code = "limit_exceeded"
+
+    def __init__(self, rule: str, limit: str, used: str | None, frees_at_ms: int | None, now_ms: int) -> None:
+        """`rule`: such as `10 SOL a day`. `frees_at_ms`: when there is room again, or None."""
+        wait_s = None if frees_at_ms is None else max(1, -(-(frees_at_ms - now_ms) // 1000))
+        so_far = "" if used is None else f", and {used} are used"
+        later = "" if wait_s is None else f"; there is room again in {wait_s} s"
+        super().__init__(f"The account may have {rule}{so_far}{later}.")
+        self.limit = limit
+        self.used = used
+        self.frees_at_ms = frees_at_ms
+        self.retry_after_s = wait_s
 
 
 class Unauthorized(Refused):

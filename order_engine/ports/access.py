@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from order_engine.domain.access import ApiKey, Caller
+from order_engine.domain.account_limits import AccountLimits
 from order_engine.domain.order import EpochMs
 
 
@@ -98,5 +99,15 @@ class SwitchStore(Protocol):
         """Return up to `limit` lines of the audit log with a smaller number than `before`, the newest first."""
 
 
-class AccessStore(KeyStore, TicketStore, SwitchStore, Protocol):
+class LimitStore(Protocol):
+    """The limits of accounts. A change and its line in the audit log are one transaction."""
+
+    async def set_limits(self, limits: AccountLimits, actor: Actor) -> None:
+        """Keep the limits of an account instead of the present ones; the used part of a day stays used."""
+
+    async def limits(self) -> list[AccountLimits]:
+        """Return the limits of every account that has some."""
+
+
+class AccessStore(KeyStore, TicketStore, SwitchStore, LimitStore, Protocol):
     """All roles, for the code that composes the engine."""

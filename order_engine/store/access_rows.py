@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from order_engine.domain.access import ApiKey, Caller, Scope
+from order_engine.domain.account_limits import AccountLimits
 from order_engine.ports.access import Actor, AuditEntry, Pause
 from order_engine.store.rows import Row, raw_json
 
@@ -61,6 +62,35 @@ def audit_from_row(row: Row) -> AuditEntry:
     """Return the line of a row of `audit`."""
     actor = Actor(row["key_id"], row["address"])
     return AuditEntry(row["number"], row["at_ms"], actor, row["action"], row["subject"], raw_json(row["details"]))
+
+
+def limits_columns(limits: AccountLimits) -> tuple[Any, ...]:
+    """Return the values of an account's limits, in the order of `set_limits.sql`."""
+    return (
+        limits.account,
+        limits.orders_per_minute,
+        limits.burst,
+        limits.open_orders,
+        msgspec.json.encode(limits.amount_per_order).decode(),
+        msgspec.json.encode(limits.amount_per_day).decode(),
+    )
+
+
+def limits_details(limits: AccountLimits) -> str:
+    """Return the details of the limits for the audit log."""
+    return msgspec.json.encode(limits).decode()
+
+
+def limits_from_row(row: Row) -> AccountLimits:
+    """Return the limits of a row of `account_limits`."""
+    return AccountLimits(
+        account=row["account"],
+        orders_per_minute=row["orders_per_minute"],
+        burst=row["burst"],
+        open_orders=row["open_orders"],
+        amount_per_order=msgspec.json.decode(row["amount_per_order"], type=dict[str, int]),
+        amount_per_day=msgspec.json.decode(row["amount_per_day"], type=dict[str, int]),
+    )
 
 
 def scopes_text(scopes: Iterable[Scope]) -> str:

@@ -12,6 +12,8 @@ from order_engine.ports.store import Write
 
 # The constraint that refuses a transaction signed for another cluster than the pinned one.
 ONE_CLUSTER: Final = "attempts_of_one_cluster"
+# The one that refuses an order beyond a limit of its account.
+WITHIN_LIMITS: Final = "orders_within_limits"
 # Those that refuse new orders and new transactions while a pause is on.
 NOT_PAUSED: Final = frozenset({"orders_not_paused", "attempts_not_paused"})
 

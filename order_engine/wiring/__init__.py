@@ -1,5 +1,6 @@
 """The composition root: the only place that names concrete adapters."""
 
+from order_engine.paper.market import REFERENCE_PRICES_USD
 from order_engine.wiring.engine import (
     Engine,
     build_api,
@@ -15,6 +16,7 @@ from order_engine.wiring.stores import ANNOUNCE_GRACE_MS, migrate, new_order_id,
 
 __all__ = (
     "ANNOUNCE_GRACE_MS",
+    "REFERENCE_PRICES_USD",
     "Engine",
     "build_api",
     "build_health",

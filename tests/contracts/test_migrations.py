@@ -28,8 +28,8 @@ from tests.servers import PostgresServer
 
 SCHEMAS = Path(__file__).parent / "schema"
 TABLES = (
-    *("api_keys", "attempts", "audit", "cluster", "engine_identity", "order_events", "orders", "pauses", "processes"),
-    *("retention", "schema_migrations", "tickets"),
+    *("account_limits", "account_usage", "api_keys", "attempts", "audit", "cluster", "engine_identity"),
+    *("order_events", "orders", "pauses", "processes", "retention", "schema_migrations", "tickets"),
 )
 MIGRATION_LOCK = 0x6F72646572  # the advisory lock of a migrator: all releases must use this number
 

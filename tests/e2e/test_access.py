@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -345,3 +346,22 @@ def test_measurements_are_for_this_machine_or_for_their_scope(guarded: Guarded) 
     reader = guarded.client(guarded.make("ops", "metrics"))
     assert reader.get("/metrics", headers=proxied).status_code == 200
     assert reader.get("/v1/orders").status_code == 403
+
+
+def test_limits_of_an_account_hold_for_all_its_orders_and_say_what_is_used(guarded: Guarded) -> None:
+    trader = guarded.client(guarded.make("limited", "read,trade"))
+    change = ("limits", "set", "--account", "limited")
+    assert guarded.operate(*change, "--per-day", "SOL=10", "--per-order", "SOL=2").returncode == 0
+    refused = problem_of(trader.post("/v1/orders", json=market_order("2.5")), 409)
+    assert (refused["code"], refused["detail"]) == ("limit_exceeded", "The account may have 2 SOL an order.")
+    with ThreadPoolExecutor(16) as threads:
+        answers = [*threads.map(lambda _: trader.post("/v1/orders", json=market_order("1")), range(64))]
+    assert sorted(it.status_code for it in answers) == [202] * 10 + [429] * 54
+    late = next(it for it in answers if it.status_code == 429)
+    assert problem_of(late, 429)["retryable"]
+    assert int(late.headers["retry-after"]) > 0
+    assert "10 SOL are used" in late.json()["detail"]
+    assert len(trader.get("/v1/orders").json()["orders"]) == 10
+    listed = [json.loads(line) for line in guarded.operate("limits", "show", "--json").stdout.splitlines()]
+    assert [it["account"] for it in listed] == ["limited"]
+    assert guarded.operate(*change, "--per-day", "SOL").returncode == 2

@@ -7,6 +7,7 @@ import asyncpg
 import msgspec
 
 from order_engine.domain.access import ApiKey, Caller
+from order_engine.domain.account_limits import AccountLimits
 from order_engine.domain.order import EpochMs
 from order_engine.ports.access import Actor, AuditEntry, Pause
 from order_engine.store.access_rows import (
@@ -16,6 +17,9 @@ from order_engine.store.access_rows import (
     key_columns,
     key_details,
     key_from_row,
+    limits_columns,
+    limits_details,
+    limits_from_row,
     pause_from_row,
     scopes_text,
 )
@@ -99,6 +103,17 @@ class PostgresAccess:
     async def audit(self, before: int | None, limit: int) -> list[AuditEntry]:
         """See SwitchStore."""
         return [audit_from_row(row) for row in await self._fetch("audit", before, limit)]
+
+    # --- LimitStore ---
+
+    async def set_limits(self, limits: AccountLimits, actor: Actor) -> None:
+        """See LimitStore."""
+        actor_columns = (actor.key_id, actor.address, limits_details(limits))
+        await self._fetch("set_limits", *limits_columns(limits), *actor_columns)
+
+    async def limits(self) -> list[AccountLimits]:
+        """See LimitStore."""
+        return [limits_from_row(row) for row in await self._fetch("limits")]
 
     async def _fetch(self, query: str, *values: Any) -> list[asyncpg.Record]:
         return await self._sessions.fetch(self._queries[query], *values)

@@ -29,11 +29,12 @@ from order_engine.ports.store import (
     Write,
 )
 from order_engine.store.cursors import MarkedEvent, check_mark, join, number_of, split
-from order_engine.store.folding import NOT_PAUSED, ONE_CLUSTER, bisect_failures, flush_folded
+from order_engine.store.folding import NOT_PAUSED, ONE_CLUSTER, WITHIN_LIMITS, bisect_failures, flush_folded
 from order_engine.store.last_write import LastWrite
 from order_engine.store.postgres.access import PostgresAccess
 from order_engine.store.postgres.connections import Sessions, connect
 from order_engine.store.postgres.errors import LOST, unavailable
+from order_engine.store.postgres.limits import limit_exceeded
 from order_engine.store.postgres.schema import bring_up_to_date
 from order_engine.store.postgres.snapshots import NOTHING_SEEN, is_snapshot, moved_on
 from order_engine.store.rows import (
@@ -337,6 +338,8 @@ def _meaning(error: asyncpg.PostgresError) -> Exception:
     constraint = getattr(error, "constraint_name", None)
     if constraint == ONE_CLUSTER:
         return WrongCluster(str(error))
+    if constraint == WITHIN_LIMITS:
+        return limit_exceeded(getattr(error, "detail", None) or "")
     if constraint in NOT_PAUSED:
         return Paused(getattr(error, "detail", None) or "")
     return error

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from order_engine.domain.access import ApiKey, Caller
+from order_engine.domain.account_limits import AccountLimits
 from order_engine.domain.order import EpochMs
 from order_engine.ports.access import Actor, AuditEntry, Pause
 from order_engine.ports.clock import Clock
@@ -16,6 +17,9 @@ from order_engine.store.access_rows import (
     key_columns,
     key_details,
     key_from_row,
+    limits_columns,
+    limits_details,
+    limits_from_row,
     pause_from_row,
     scopes_text,
 )
@@ -150,6 +154,22 @@ class SqliteAccess:
         values = {"before": before, "most": limit}
         rows = await self._reader.run(lambda connection: fetch_all(connection, self._sql["audit"], values))
         return [audit_from_row(row) for row in rows]
+
+    # --- LimitStore ---
+
+    async def set_limits(self, limits: AccountLimits, actor: Actor) -> None:
+        """See LimitStore."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(self._sql["set_limits"], limits_columns(limits))
+            self._note(connection, "limits.set", limits.account, limits_details(limits), actor)
+
+        await self._writer.run(job)
+
+    async def limits(self) -> list[AccountLimits]:
+        """See LimitStore."""
+        rows = await self._reader.run(lambda connection: fetch_all(connection, self._sql["limits"], ()))
+        return [limits_from_row(row) for row in rows]
 
     def _note(self, connection: sqlite3.Connection, action: str, subject: str, details: str, actor: Actor) -> None:
         values = (self._clock.now_ms(), actor.key_id, actor.address, action, subject, details)

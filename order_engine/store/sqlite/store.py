@@ -58,6 +58,7 @@ from order_engine.store.sqlite.connections import (
     migrate,
     unavailable,
 )
+from order_engine.store.sqlite.limits import use_limits
 from order_engine.store.sqlite.positions import position_of
 from order_engine.store.sqlite.retention import delete_ended
 from order_engine.store.sqlite.statements import fetch_all, fetch_one, json_text
@@ -130,6 +131,8 @@ class SqliteStore:
                 return ClientOrderIdTaken(client_order_id, row["order_id"])
         if (row := fetch_one(connection, self._sql["find_pause"], (new.order.account,))) is not None:
             return Paused(row["reason"])
+        if (refusal := use_limits(connection, self._sql, new.order, now_ms)) is not None:
+            return refusal
         columns = accept_columns(new)[:-1]  # The event's data goes with the event.
         connection.execute(self._sql["accept_order"], (*columns, now_ms + self._grace_ms))
         connection.execute(self._sql["insert_event"], event_columns(new.event))

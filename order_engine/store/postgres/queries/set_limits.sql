@@ -1,0 +1,8 @@
+with kept as (
+    insert into account_limits (account, orders_per_minute, burst, open_orders, amount_per_order, amount_per_day)
+    values ($1, $2, $3, $4, $5::text::jsonb, $6::text::jsonb)
+    on conflict (account) do update
+    set orders_per_minute = excluded.orders_per_minute, burst = excluded.burst, open_orders = excluded.open_orders,
+        amount_per_order = excluded.amount_per_order, amount_per_day = excluded.amount_per_day
+)
+insert into audit (key_id, address, action, subject, details) values ($7, $8, 'limits.set', $1, $9)

@@ -1,0 +1,1 @@
+update account_limits set busy_until_ms = ? where account = ?

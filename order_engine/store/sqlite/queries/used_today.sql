@@ -1,0 +1,1 @@
+select amount from account_usage where account = ? and day = ? and mint = ?
