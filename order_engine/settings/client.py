@@ -52,7 +52,7 @@ class ClientSettings(BaseSettings):
         "and PORT.",
     )
     engine_api_key: Annotated[SecretStr, AfterValidator(_sendable_key)] = Field(
-        SecretStr(""), description="API key for that engine, if a proxy before it asks for one."
+        SecretStr(""), description="API key for that engine, if it has any, or for the proxy before it."
     )
 
     @model_validator(mode="before")
