@@ -32,6 +32,10 @@ class Guarded:
         self.url = url
         self.log_text = log_text
         self.operate = operate
+        self._ids: dict[str, str] = {}
+        self._root = self.client(None)
+        root = self.make("root", "read,trade,admin")
+        self._root.headers["Authorization"] = f"Bearer {root}"
         self.keys = {
             name: self.make(account, scopes)
             for name, account, scopes in (
@@ -44,15 +48,19 @@ class Guarded:
         }
         self.revoked = self.make("desk", "read,trade,admin")
         self.revoke(self.revoked)
-        self.expired = self.make("desk", "read,trade,admin", "--expires", "1m")
         self.clients = {name: self.client(key) for name, key in self.keys.items()}
 
-    def make(self, account: str, scopes: str, *more: str) -> str:
-        return self.operate("keys", "create", "--account", account, "--scopes", scopes, *more).stdout.strip()
+    def make(self, account: str, scopes: str) -> str:
+        made = (
+            self._root.post("/v1/keys", json={"account": account, "scopes": scopes.split(",")})
+            .raise_for_status()
+            .json()
+        )
+        self._ids[made["key"]] = made["keyId"]
+        return str(made["key"])
 
-    def revoke(self, _key: str) -> None:
-        keys = [json.loads(line) for line in self.operate("keys", "list", "--json").stdout.splitlines()]
-        self.operate("keys", "revoke", keys[-1]["keyId"])
+    def revoke(self, key: str) -> None:
+        self._root.delete(f"/v1/keys/{self._ids[key]}").raise_for_status()
 
     def client(self, key: str | None) -> httpx2.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}

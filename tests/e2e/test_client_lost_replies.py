@@ -74,7 +74,7 @@ LOST: dict[str, Step] = {
 async def test_a_lost_reply_is_asked_for_again_with_the_same_key_and_body(
     fault: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("order_engine.client.patience._TRY_S", 0.3)  # A hang ends soon.
+    monkeypatch.setattr("order_engine.client.patience._TRY_S", 1.0)  # A hang ends soon.
     told: list[str] = []
     async with (
         ScriptedServer([fault, fault, ACCEPTED]) as server,
