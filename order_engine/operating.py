@@ -1,4 +1,4 @@
-"""The commands of an operator: keys, pauses and the audit log. They work on the database, beside the engine."""
+"""The commands of an operator: keys, limits, pauses, the audit log. They work on the database, beside the engine."""
 
 import re
 from collections.abc import Callable, Coroutine
@@ -36,7 +36,7 @@ def create_key(
     account
         The account whose orders the key sees and places.
     scopes
-        Some of read, trade and admin, separated by commas.
+        Some of read, trade, admin and metrics, separated by commas.
     expires
         After how long the key ends: such as 90d, 12h or 30m. Without it, it ends when it is revoked.
     label
@@ -148,7 +148,7 @@ def resume(*, account: str | None = None, json: Json = False) -> int:
 
 
 def audit(*, limit: int = 50, json: Json = False) -> int:
-    """Show the audit log, newest first: keys, pauses and bulk cancels.
+    """Show the audit log, newest first: keys, limits, pauses and bulk cancels.
 
     Parameters
     ----------

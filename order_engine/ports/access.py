@@ -11,7 +11,7 @@ from order_engine.domain.order import EpochMs
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who changes something, for the audit log: the key's id, or None, and the address or `command line`."""
+    """The maker of a change, for the audit log: the key's id, or None, and the address or `command line`."""
 
     key_id: str | None
     address: str
